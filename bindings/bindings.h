@@ -1,0 +1,70 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <pybind11/functional.h>
+#include <pybind11/native_enum.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/csrc/utils/pybind.h>
+#include <torch/nn/module.h>
+
+#include <gemma/modules/module.h>
+
+namespace py = pybind11;
+
+namespace gemma::bindings {
+
+// One function a file; each adds its classes and functions to the extension.
+void bind_config(py::module_& m);
+void bind_tokenizer(py::module_& m);
+void bind_nn_module(py::module_& m);
+void bind_rotary(py::module_& m);
+void bind_linear(py::module_& m);
+void bind_embedding(py::module_& m);
+void bind_rms_norm(py::module_& m);
+void bind_mlp(py::module_& m);
+void bind_attention(py::module_& m);
+void bind_decoder_layer(py::module_& m);
+void bind_gemma_model(py::module_& m);
+void bind_sampler(py::module_& m);
+void bind_causal_lm(py::module_& m);
+
+// A module's class; what all modules share comes from its base (nn_module.cc).
+template <typename Impl, typename Base = Module>
+using ModuleClass = py::class_<Impl, Base, std::shared_ptr<Impl>>;
+
+// Long calls let other Python threads run.
+using ReleaseGil = py::call_guard<py::gil_scoped_release>;
+
+// A torch.device, or its name.
+inline torch::Device to_device(const py::object& device) {
+  if (py::isinstance<py::str>(device)) return torch::Device(device.cast<std::string>());
+  return device.cast<torch::Device>();
+}
+
+}  // namespace gemma::bindings
+
+namespace pybind11::detail {
+
+// A layer's cache is a tuple (k, v) in Python.
+template <>
+struct type_caster<gemma::KVCache> {
+  PYBIND11_TYPE_CASTER(gemma::KVCache, const_name("tuple[torch.Tensor, torch.Tensor]"));
+
+  bool load(handle src, bool convert) {
+    make_caster<std::pair<at::Tensor, at::Tensor>> pair;
+    if (!pair.load(src, convert)) return false;
+    auto [k, v] = cast_op<std::pair<at::Tensor, at::Tensor>>(pair);
+    value = {std::move(k), std::move(v)};
+    return true;
+  }
+
+  static handle cast(const gemma::KVCache& cache, return_value_policy, handle) {
+    return pybind11::make_tuple(cache.k, cache.v).release();
+  }
+};
+
+}  // namespace pybind11::detail

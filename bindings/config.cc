@@ -1,0 +1,179 @@
+#include <gemma/config.h>
+
+#include <algorithm>
+#include <vector>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "bindings.h"
+
+namespace gemma::bindings {
+namespace {
+
+// What a Python dataclass has, for a bound struct: construction by position or keyword, repr,
+// equality, copies.
+template <typename T>
+class Dataclass {
+ public:
+  Dataclass(py::module_& m, const char* name, const char* doc) : class_(m, name, doc), name_(name) {}
+
+  template <typename Field>
+  Dataclass& field(const char* name, Field T::*member) {
+    class_.def_readwrite(name, member);
+    fields_.emplace_back(name);
+    return *this;
+  }
+
+  py::class_<T>& finish() {
+    const auto name = name_;
+    const auto fields = fields_;
+    class_.def(py::init([name, fields](const py::args& args, const py::kwargs& kwargs) {
+      return construct(name, fields, args, kwargs);
+    }));
+    class_.def("__repr__", [name, fields](const py::object& self) {
+      std::string text;
+      for (const auto& field : fields) {
+        text += fmt::format("{}{}={}", text.empty() ? "" : ", ", field,
+                            py::repr(self.attr(field.c_str())).template cast<std::string>());
+      }
+      return fmt::format("{}({})", name, text);
+    });
+    class_.def("__eq__", [](const T& a, const T& b) { return a == b; }, py::is_operator());
+    class_.attr("__hash__") = py::none();  // As of a dataclass that can change.
+    class_.def("__copy__", [](const T& self) { return self; });
+    class_.def("__deepcopy__", [](const T& self, const py::dict&) { return self; });
+    class_.attr("__match_args__") = py::tuple(py::cast(fields));
+    return class_;
+  }
+
+ private:
+  static T construct(const std::string& name,
+                     const std::vector<std::string>& fields,
+                     const py::args& args,
+                     const py::kwargs& kwargs) {
+    if (args.size() > fields.size()) {
+      throw py::type_error(fmt::format("{}() takes at most {} positional arguments, got {}", name,
+                                       fields.size(), args.size()));
+    }
+    py::dict values = py::dict(**kwargs);
+    for (size_t i = 0; i < args.size(); ++i) {
+      if (values.contains(fields[i])) {
+        throw py::type_error(fmt::format("{}() got '{}' twice", name, fields[i]));
+      }
+      values[fields[i].c_str()] = args[i];
+    }
+    T config;
+    const auto view = py::cast(&config, py::return_value_policy::reference);
+    for (const auto& [key, value] : values) {
+      const auto field = key.template cast<std::string>();
+      if (std::find(fields.begin(), fields.end(), field) == fields.end()) {
+        throw py::type_error(fmt::format("{}() got an unexpected keyword argument '{}'; fields: {}",
+                                         name, field, fmt::join(fields, ", ")));
+      }
+      try {
+        py::setattr(view, key, value);
+      } catch (const py::error_already_set&) {
+        throw py::type_error(
+            fmt::format("{}: {} cannot be {}", name, field, py::repr(value).template cast<std::string>()));
+      }
+    }
+    return config;
+  }
+
+  py::class_<T> class_;
+  std::string name_;
+  std::vector<std::string> fields_;
+};
+
+void bind_siglip_config(py::module_& m) {
+  using Config = SiglipVisionModelConfig;
+  Dataclass<Config>(m, "SiglipVisionModelConfig", "siglip_vision/config.py: SiglipVisionModelConfig.")
+      .field("num_hidden_layers", &Config::num_hidden_layers)
+      .field("embedding_dim", &Config::embedding_dim)
+      .field("embedding_use_bias", &Config::embedding_use_bias)
+      .field("input_channels", &Config::input_channels)
+      .field("image_size", &Config::image_size)
+      .field("num_attention_heads", &Config::num_attention_heads)
+      .field("head_dim", &Config::head_dim)
+      .field("num_key_value_heads", &Config::num_key_value_heads)
+      .field("num_query_groups", &Config::num_query_groups)
+      .field("qkv_use_bias", &Config::qkv_use_bias)
+      .field("output_proj_use_bias", &Config::output_proj_use_bias)
+      .field("intermediate_size", &Config::intermediate_size)
+      .field("layer_norm_eps", &Config::layer_norm_eps)
+      .field("dtype", &Config::dtype)
+      .field("quant", &Config::quant)
+      .field("encoding_sequence_length", &Config::encoding_sequence_length)
+      .finish()
+      .def_readwrite("conv2d_patch_size", &Config::conv2d_patch_size,
+                     "Not a field of the reference's dataclass, but an attribute of its class.");
+  m.def("get_siglip_vision_model_config", [] { return Config{}; },
+        "siglip_vision/config.py: get_siglip_vision_model_config.");
+}
+
+void bind_gemma_config(py::module_& m) {
+  Dataclass<GemmaConfig>(m, "GemmaConfig", "config.py: GemmaConfig. The defaults are those of 7b.")
+      .field("architecture", &GemmaConfig::architecture)
+      .field("vocab_size", &GemmaConfig::vocab_size)
+      .field("max_position_embeddings", &GemmaConfig::max_position_embeddings)
+      .field("num_hidden_layers", &GemmaConfig::num_hidden_layers)
+      .field("num_attention_heads", &GemmaConfig::num_attention_heads)
+      .field("num_key_value_heads", &GemmaConfig::num_key_value_heads)
+      .field("hidden_size", &GemmaConfig::hidden_size)
+      .field("intermediate_size", &GemmaConfig::intermediate_size)
+      .field("head_dim", &GemmaConfig::head_dim)
+      .field("rms_norm_eps", &GemmaConfig::rms_norm_eps)
+      .field("dtype", &GemmaConfig::dtype)
+      .field("quant", &GemmaConfig::quant)
+      .field("tokenizer", &GemmaConfig::tokenizer)
+      .field("attn_types", &GemmaConfig::attn_types)
+      .field("sliding_window_size", &GemmaConfig::sliding_window_size)
+      .field("final_logit_softcapping", &GemmaConfig::final_logit_softcapping)
+      .field("attn_logit_softcapping", &GemmaConfig::attn_logit_softcapping)
+      .field("query_pre_attn_scalar", &GemmaConfig::query_pre_attn_scalar)
+      .field("use_pre_ffw_norm", &GemmaConfig::use_pre_ffw_norm)
+      .field("use_post_ffw_norm", &GemmaConfig::use_post_ffw_norm)
+      .field("rope_wave_length", &GemmaConfig::rope_wave_length)
+      .field("use_qk_norm", &GemmaConfig::use_qk_norm)
+      .field("vision_config", &GemmaConfig::vision_config)
+      .field("rope_scaling_factor", &GemmaConfig::rope_scaling_factor)
+      .finish()
+      .def("get_dtype", &GemmaConfig::get_dtype,
+           "The torch.dtype that `dtype` names. Raises ValueError for an unknown name.");
+}
+
+}  // namespace
+
+void bind_config(py::module_& m) {
+  py::native_enum<AttentionType>(m, "AttentionType", "enum.Enum", "config.py: AttentionType.")
+      .value("GLOBAL", AttentionType::kGlobal)
+      .value("LOCAL_SLIDING", AttentionType::kLocalSliding)
+      .finalize();
+  py::native_enum<Architecture>(m, "Architecture", "enum.Enum", "config.py: Architecture.")
+      .value("GEMMA_1", Architecture::kGemma1)
+      .value("GEMMA_2", Architecture::kGemma2)
+      .value("GEMMA_3", Architecture::kGemma3)
+      .finalize();
+  bind_siglip_config(m);
+  bind_gemma_config(m);
+
+  const auto bind_variant = [&m](const char* name, GemmaConfig (*make)(const std::string&)) {
+    m.def(name, make, py::arg("dtype") = "bfloat16");
+  };
+  bind_variant("get_config_for_7b", get_config_for_7b);
+  bind_variant("get_config_for_2b", get_config_for_2b);
+  bind_variant("get_config_for_2b_v2", get_config_for_2b_v2);
+  bind_variant("get_config_for_9b", get_config_for_9b);
+  bind_variant("get_config_for_27b", get_config_for_27b);
+  bind_variant("get_config_for_270m", get_config_for_270m);
+  bind_variant("get_config_for_1b", get_config_for_1b);
+  bind_variant("get_config_for_4b", get_config_for_4b);
+  bind_variant("get_config_for_12b", get_config_for_12b);
+  bind_variant("get_config_for_27b_v3", get_config_for_27b_v3);
+  m.def("get_model_config", &get_model_config, py::arg("variant"), py::arg("dtype") = "bfloat16",
+        "config.py: get_model_config. Raises ValueError listing the valid names.");
+  m.def("model_variants", &model_variants, "The names that get_model_config takes.");
+}
+
+}  // namespace gemma::bindings

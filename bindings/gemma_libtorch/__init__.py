@@ -1,0 +1,17 @@
+"""Gemma in C++ and LibTorch, under the names of Google's gemma_pytorch.
+
+    from gemma_libtorch import config, model
+
+    model_config = config.get_model_config("1b", dtype="float32")
+    model_config.tokenizer = "tokenizer.model"
+    gemma = model.GemmaForCausalLM(model_config)
+    gemma.load_weights("model.ckpt")
+    print(gemma.generate("The capital of France is", "cpu", output_len=20))
+"""
+
+import torch  # noqa: F401  The extension needs LibTorch loaded before it.
+
+from . import config, model, tokenizer
+
+__all__ = ["config", "model", "tokenizer"]
+__version__ = "0.1.0"

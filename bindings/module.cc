@@ -1,0 +1,46 @@
+#include <c10/util/Exception.h>
+
+#include <gemma/checkpoint/errors.h>
+
+#include "bindings.h"
+
+namespace {
+
+// LibTorch's messages carry a C++ backtrace that means nothing to a Python user.
+void translate(std::exception_ptr error) {
+  try {
+    if (error) std::rethrow_exception(error);
+  } catch (const gemma::FileNotFound& e) {
+    PyErr_SetString(PyExc_FileNotFoundError, e.what());
+  } catch (const c10::IndexError& e) {
+    PyErr_SetString(PyExc_IndexError, e.what_without_backtrace());
+  } catch (const c10::ValueError& e) {
+    PyErr_SetString(PyExc_ValueError, e.what_without_backtrace());
+  } catch (const c10::TypeError& e) {
+    PyErr_SetString(PyExc_TypeError, e.what_without_backtrace());
+  } catch (const c10::Error& e) {
+    PyErr_SetString(PyExc_RuntimeError, e.what_without_backtrace());
+  }
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  using namespace gemma::bindings;
+  m.doc() = "Gemma in C++ and LibTorch. Use the modules config, model and tokenizer of the package.";
+  py::module_::import("torch");
+  py::register_local_exception_translator(translate);
+  bind_config(m);
+  bind_tokenizer(m);
+  bind_nn_module(m);
+  bind_rotary(m);
+  bind_linear(m);
+  bind_embedding(m);
+  bind_rms_norm(m);
+  bind_mlp(m);
+  bind_attention(m);
+  bind_decoder_layer(m);
+  bind_gemma_model(m);
+  bind_sampler(m);
+  bind_causal_lm(m);
+}

@@ -1,0 +1,28 @@
+#include <gemma/text/tokenizer.h>
+
+#include <vector>
+
+#include "bindings.h"
+
+namespace gemma::bindings {
+
+void bind_tokenizer(py::module_& m) {
+  py::class_<Tokenizer>(m, "Tokenizer", "tokenizer.py: Tokenizer.")
+      .def(py::init<const std::string&>(), py::arg("model_path"),
+           "Raises FileNotFoundError, or RuntimeError when the file is no SentencePiece model.")
+      .def("encode", &Tokenizer::encode, py::arg("s"), py::arg("bos") = true,
+           py::arg("eos") = false, ReleaseGil(), "Text (str, or bytes in UTF-8) to token ids.")
+      .def("decode", &Tokenizer::decode, py::arg("t"), ReleaseGil(),
+           "Token ids to text. Raises IndexError for an id outside the vocabulary.")
+      .def("id_to_piece", &Tokenizer::id_to_piece, py::arg("id"))
+      .def("piece_to_id", &Tokenizer::piece_to_id, py::arg("piece"))
+      .def_property_readonly("n_words", &Tokenizer::n_words)
+      .def_property_readonly("bos_id", &Tokenizer::bos_id)
+      .def_property_readonly("eos_id", &Tokenizer::eos_id)
+      .def_property_readonly("pad_id", &Tokenizer::pad_id)
+      .def_property_readonly("boi_id", &Tokenizer::boi_id)
+      .def_property_readonly("eoi_id", &Tokenizer::eoi_id)
+      .def_property_readonly("image_token_placeholder_id", &Tokenizer::image_token_placeholder_id);
+}
+
+}  // namespace gemma::bindings

@@ -1,0 +1,77 @@
+# Everything the project builds on: a package of the system where there is one, else a folder of
+# .deps/, which scripts/bootstrap.sh fills.
+
+list(APPEND CMAKE_MODULE_PATH "${CMAKE_CURRENT_LIST_DIR}")
+set(GEMMA_DEPS_DIR "${PROJECT_SOURCE_DIR}/.deps" CACHE PATH "Where scripts/bootstrap.sh puts sources")
+
+if(NOT Python_EXECUTABLE AND EXISTS "${PROJECT_SOURCE_DIR}/.venv/bin/python")
+  set(Python_EXECUTABLE "${PROJECT_SOURCE_DIR}/.venv/bin/python" CACHE FILEPATH "Python with torch")
+endif()
+
+# 2.11: the first release whose headers and pybind11 v3 this code was built with.
+find_package(LibTorch 2.11 REQUIRED)
+message(STATUS "LibTorch ${LibTorch_VERSION}: ${LibTorch_ROOT}")
+
+# LibTorch's include folder holds fmt 12.
+add_library(gemma_fmt INTERFACE)
+target_compile_definitions(gemma_fmt INTERFACE FMT_HEADER_ONLY)
+target_link_libraries(gemma_fmt INTERFACE LibTorch::LibTorch)
+
+# One header-only library: `name` becomes an INTERFACE target if `header` is found.
+function(gemma_find_headers name header package)
+  find_path(${name}_INCLUDE_DIR "${header}" PATHS "${GEMMA_DEPS_DIR}/include")
+  if(NOT ${name}_INCLUDE_DIR)
+    message(FATAL_ERROR "${header} not found: run scripts/bootstrap.sh, or apt-get install ${package}")
+  endif()
+  add_library(${name} INTERFACE)
+  target_include_directories(${name} SYSTEM INTERFACE "${${name}_INCLUDE_DIR}")
+endfunction()
+gemma_find_headers(gemma_json nlohmann/json.hpp nlohmann-json3-dev)
+if(GEMMA_BUILD_CLI)
+  gemma_find_headers(gemma_cli11 CLI/CLI.hpp libcli11-dev)
+endif()
+
+# Static and hidden: Debian's shared libsentencepiece exports an absl FLAGS_minloglevel that
+# overlays, with another size, the variable of that name in libc10.so.
+if(NOT EXISTS "${GEMMA_DEPS_DIR}/sentencepiece/CMakeLists.txt")
+  message(FATAL_ERROR "SentencePiece's sources are not in ${GEMMA_DEPS_DIR}: run scripts/bootstrap.sh")
+endif()
+function(gemma_add_sentencepiece)
+  set(SPM_ENABLE_SHARED OFF CACHE BOOL "" FORCE)
+  set(SPM_ENABLE_TCMALLOC OFF CACHE BOOL "" FORCE)
+  set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+  set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+  set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+  set(CMAKE_CXX_STANDARD 17)
+  set(CMAKE_POLICY_VERSION_MINIMUM 3.5)
+  set(CMAKE_POLICY_DEFAULT_CMP0077 NEW)
+  set(CMAKE_WARN_DEPRECATED OFF)
+  set(CMAKE_MESSAGE_LOG_LEVEL WARNING)
+  add_subdirectory("${GEMMA_DEPS_DIR}/sentencepiece" "${PROJECT_BINARY_DIR}/sentencepiece"
+                   EXCLUDE_FROM_ALL)
+  target_compile_options(sentencepiece-static PRIVATE -w)
+  add_library(gemma_sentencepiece INTERFACE)
+  target_include_directories(gemma_sentencepiece SYSTEM INTERFACE
+    "${GEMMA_DEPS_DIR}/sentencepiece/src")
+  target_link_libraries(gemma_sentencepiece INTERFACE sentencepiece-static)
+endfunction()
+gemma_add_sentencepiece()
+
+if(GEMMA_BUILD_TESTS)
+  find_package(GTest QUIET)
+  if(NOT GTest_FOUND)
+    add_subdirectory("${GEMMA_DEPS_DIR}/googletest" "${PROJECT_BINARY_DIR}/googletest"
+                     EXCLUDE_FROM_ALL)
+    if(NOT TARGET GTest::gtest_main)
+      add_library(GTest::gtest ALIAS gtest)
+      add_library(GTest::gtest_main ALIAS gtest_main)
+    endif()
+  endif()
+endif()
+
+if(GEMMA_BUILD_BINDINGS)
+  find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module)
+  if(NOT TARGET LibTorch::Python)
+    message(FATAL_ERROR "${LibTorch_ROOT} has no libtorch_python: bindings need Python's torch")
+  endif()
+endif()

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace gemma {
+
+// A path that leads nowhere; bindings turn it into Python's FileNotFoundError.
+struct FileNotFound : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// What is wrong with some bytes, in words that do not name the file: parsers see bytes only, and
+// the function that was given the path puts it in front.
+struct FormatError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// "load_weights: <path>: <what>", the form of every message that leaves this folder.
+std::string about_file(std::string_view path, std::string_view what);
+
+// Names come out of files nobody vouches for: bytes outside printable ASCII become \xNN, so that a
+// message stays one line and cannot drive a terminal; what exceeds `limit` bytes is cut off.
+std::string printable(std::string_view text, size_t limit = 100);
+
+}  // namespace gemma

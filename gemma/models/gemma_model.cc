@@ -1,0 +1,45 @@
+#include <gemma/models/gemma_model.h>
+
+#include <stdexcept>
+
+#include <fmt/format.h>
+
+namespace gemma {
+
+GemmaModelImpl::GemmaModelImpl(const GemmaConfig& config) : config_(config) {
+  validate(config);
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    if (config.architecture == Architecture::kGemma1) {
+      layers->push_back(GemmaDecoderLayer(config));
+    } else {
+      layers->push_back(Gemma2DecoderLayer(config, config.attn_type(i)));
+    }
+  }
+  register_module("layers", layers);
+  norm = register_module("norm", RMSNorm(config.hidden_size, config.rms_norm_eps));
+}
+
+torch::Tensor GemmaModelImpl::forward(torch::Tensor hidden_states,
+                                      const FreqsCis& freqs_cis,
+                                      const torch::Tensor& kv_write_indices,
+                                      const std::vector<KVCache>& kv_caches,
+                                      const torch::Tensor& mask,
+                                      const std::optional<torch::Tensor>& local_mask) {
+  if (kv_caches.size() < layers->size()) {
+    throw std::invalid_argument(fmt::format("GemmaModel: {} kv_caches for {} layers; give each one",
+                                            kv_caches.size(), layers->size()));
+  }
+  for (size_t i = 0; i < layers->size(); ++i) {
+    auto& layer = layers->at<DecoderLayerImpl>(i);
+    const auto freqs = freqs_cis.find(layer.attn_type());
+    if (freqs == freqs_cis.end()) {
+      throw std::invalid_argument(fmt::format("GemmaModel: freqs_cis has no table for {} (layer {})",
+                                              to_string(layer.attn_type()), i));
+    }
+    hidden_states = layer.forward(hidden_states, freqs->second, kv_write_indices, kv_caches[i],
+                                  mask, local_mask);
+  }
+  return norm(hidden_states);
+}
+
+}  // namespace gemma

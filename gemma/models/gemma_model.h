@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/nn/pimpl.h>
+
+#include <gemma/config.h>
+#include <gemma/modules/decoder_layer.h>
+#include <gemma/modules/module.h>
+#include <gemma/modules/rms_norm.h>
+
+namespace gemma {
+
+/// The rows of the rotary tables for the current tokens, complex64 [L, D / 2], for each type of
+/// attention.
+using FreqsCis = std::map<AttentionType, torch::Tensor>;
+
+/// model.py: GemmaModel. The stack of layers and the final norm.
+class GemmaModelImpl : public Module {
+ public:
+  /// Throws std::invalid_argument for a config that validate() refuses.
+  explicit GemmaModelImpl(const GemmaConfig& config);
+
+  /// hidden_states [B, L, E], kv_caches one a layer, the rest as GemmaAttention takes it
+  /// -> [B, L, E]. Throws std::invalid_argument when a cache or a rotary table is missing.
+  torch::Tensor forward(torch::Tensor hidden_states,
+                        const FreqsCis& freqs_cis,
+                        const torch::Tensor& kv_write_indices,
+                        const std::vector<KVCache>& kv_caches,
+                        const torch::Tensor& mask,
+                        const std::optional<torch::Tensor>& local_mask);
+
+  const GemmaConfig& config() const { return config_; }
+  int64_t vocab_size() const { return config_.vocab_size; }
+  std::string signature() const override { return "GemmaModel()"; }
+
+  torch::nn::ModuleList layers;  // Of DecoderLayerImpl.
+  RMSNorm norm{nullptr};
+
+ private:
+  GemmaConfig config_;
+};
+TORCH_MODULE(GemmaModel);
+
+}  // namespace gemma

@@ -1,0 +1,253 @@
+#include <gemma/models/weights.h>
+
+#include <algorithm>
+#include <map>
+#include <stdexcept>
+#include <unordered_map>
+#include <unordered_set>
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <gemma/config.h>
+#include <gemma/modules/module.h>
+
+namespace gemma {
+namespace {
+
+// A parameter and what it is going to hold.
+struct Assignment {
+  torch::Tensor parameter, value;
+};
+
+void append_state(StateDict& out, const torch::nn::Module& module, const std::string& prefix) {
+  for (const auto& item : module.named_parameters(/*recurse=*/false)) {
+    out.emplace_back(prefix + item.key(), item.value());
+  }
+  for (const auto& item : module.named_buffers(/*recurse=*/false)) {
+    out.emplace_back(prefix + item.key(), item.value());
+  }
+  for (const auto& child : module.named_children()) {
+    append_state(out, *child.value(), prefix + child.key() + ".");
+  }
+}
+
+// The state without the rotary tables.
+StateDict weights_of(const torch::nn::Module& module) {
+  auto weights = state_dict(module);
+  std::erase_if(weights, [](const auto& item) { return is_rope_table(item.first); });
+  return weights;
+}
+
+// "a, b, c and 12 more".
+std::string some_of(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 3;
+  const auto shown = std::min(names.size(), kShown);
+  auto text = fmt::format("'{}'", fmt::join(names.begin(), names.begin() + shown, "', '"));
+  if (names.size() > shown) text += fmt::format(" and {} more", names.size() - shown);
+  return text;
+}
+
+// What most likely went wrong when a checkpoint lacks weights.
+std::string cure_for_missing(const Checkpoint& checkpoint) {
+  if (checkpoint.contains("text_token_embedder.weight")) {
+    return "this is a multimodal checkpoint, which the text model cannot hold";
+  }
+  if (checkpoint.contains("model.embed_tokens.weight")) {
+    return "this is a checkpoint for Hugging Face transformers; the files for gemma_pytorch have "
+           "'embedder.weight'";
+  }
+  const auto detected = detect_variant(checkpoint);
+  if (detected) {
+    return fmt::format("the file is of variant '{}'{}", detected->variant,
+                       detected->quant ? ", quantised" : "");
+  }
+  return fmt::format("was the file made for another variant? Variants: {}",
+                     fmt::join(model_variants(), ", "));
+}
+
+void check_kind(const Checkpoint& checkpoint,
+                const std::string& name,
+                torch::Dtype got,
+                torch::Dtype want) {
+  const bool got_int8 = got == at::kChar;
+  if (got_int8 == (want == at::kChar) && (got_int8 || c10::isFloatingType(got))) return;
+  const auto cure = got_int8 ? "set quant in the config (--quant)"
+                             : (want == at::kChar ? "leave quant unset: the file is not quantised"
+                                                  : "weights are float16, bfloat16 or float32");
+  throw std::runtime_error(fmt::format("load_weights: {}: tensor '{}' is {}, but the model's is {}; {}",
+                                       checkpoint.file_of(name), name, c10::toString(got),
+                                       c10::toString(want), cure));
+}
+
+void check_fits(const Checkpoint& checkpoint, const TensorEntry& entry, const at::Tensor& want) {
+  check_kind(checkpoint, entry.name, entry.dtype, want.scalar_type());
+  if (want.sizes() == at::IntArrayRef(entry.sizes)) return;
+  throw std::runtime_error(fmt::format(
+      "load_weights: {}: tensor '{}' is [{}], but the model's is [{}]; {}",
+      checkpoint.file_of(entry.name), entry.name, fmt::join(entry.sizes, ", "),
+      fmt::join(want.sizes().vec(), ", "), cure_for_missing(checkpoint)));
+}
+
+LoadReport compare(const Checkpoint& checkpoint, const StateDict& weights) {
+  LoadReport report;
+  std::unordered_set<std::string_view> known;
+  for (const auto& [name, parameter] : weights) {
+    known.insert(name);
+    if (const auto* entry = checkpoint.find(name)) {
+      check_fits(checkpoint, *entry, parameter);
+    } else {
+      report.missing.push_back(name);
+    }
+  }
+  for (const auto& entry : checkpoint.entries()) {
+    if (!known.contains(entry.name) && !is_rope_table(entry.name)) {
+      report.unexpected.push_back(entry.name);
+    }
+  }
+  return report;
+}
+
+// `source` in the parameter's dtype and on its device: itself if it already is.
+at::Tensor converted(const Checkpoint& checkpoint,
+                     const TensorEntry& entry,
+                     const at::Tensor& parameter) {
+  const auto source = checkpoint.tensor(entry.name);
+  if (source.scalar_type() == parameter.scalar_type() && source.device() == parameter.device()) {
+    return source;
+  }
+  auto target = parameter.is_cpu() ? uninitialized(entry.sizes, parameter.scalar_type())
+                                   : at::empty(entry.sizes, parameter.options());
+  if (source.numel() == 0 || source.dim() == 0) return target.copy_(source);
+  // By blocks of rows, giving the file's pages back after each, so that memory never holds a tensor
+  // twice.
+  constexpr int64_t kBlockBytes = int64_t{16} << 20;
+  const auto row_bytes = std::max<int64_t>(1, static_cast<int64_t>(entry.nbytes) / source.size(0));
+  const auto rows = std::max<int64_t>(1, kBlockBytes / row_bytes);
+  for (int64_t row = 0; row < source.size(0); row += rows) {
+    const auto count = std::min(rows, source.size(0) - row);
+    target.narrow(0, row, count).copy_(source.narrow(0, row, count));
+    checkpoint.release(entry.name);
+  }
+  return target;
+}
+
+void commit(const std::vector<Assignment>& assignments) {
+  const torch::NoGradGuard no_grad;
+  for (auto [parameter, value] : assignments) parameter.set_data(value);
+}
+
+std::string sizes_text(const at::Tensor& tensor) {
+  return fmt::format("[{}]", fmt::join(tensor.sizes().vec(), ", "));
+}
+
+}  // namespace
+
+StateDict state_dict(const torch::nn::Module& module) {
+  StateDict out;
+  append_state(out, module, "");
+  return out;
+}
+
+bool is_rope_table(std::string_view name) { return name.ends_with("freqs_cis"); }
+
+LoadReport load_weights(torch::nn::Module& module,
+                        const Checkpoint& checkpoint,
+                        const ProgressCallback& progress) {
+  const torch::NoGradGuard no_grad;
+  const auto weights = weights_of(module);
+  auto report = compare(checkpoint, weights);
+  if (!report.missing.empty()) {
+    throw std::runtime_error(fmt::format("load_weights: {}: no tensor {}; {}", checkpoint.path(),
+                                         some_of(report.missing), cure_for_missing(checkpoint)));
+  }
+  LoadProgress state{.tensor = {},
+                     .tensors_done = 0,
+                     .tensors_total = static_cast<int64_t>(weights.size()),
+                     .bytes_done = 0,
+                     .bytes_total = 0};
+  for (const auto& [name, _] : weights) {
+    state.bytes_total += static_cast<int64_t>(checkpoint.find(name)->nbytes);
+  }
+  std::vector<Assignment> assignments;
+  for (const auto& [name, parameter] : weights) {
+    const auto& entry = *checkpoint.find(name);
+    assignments.push_back({parameter, converted(checkpoint, entry, parameter)});
+    report.loaded.push_back(name);
+    state.tensor = name;
+    ++state.tensors_done;
+    state.bytes_done += static_cast<int64_t>(entry.nbytes);
+    if (progress) progress(state);
+  }
+  commit(assignments);
+  return report;
+}
+
+LoadReport load_state_dict(torch::nn::Module& module,
+                           const StateDict& tensors,
+                           bool strict,
+                           bool assign) {
+  const torch::NoGradGuard no_grad;
+  std::unordered_map<std::string_view, torch::Tensor> given;
+  for (const auto& [name, tensor] : tensors) given.insert_or_assign(name, tensor);
+
+  LoadReport report;
+  std::vector<Assignment> assignments;
+  for (const auto& [name, parameter] : weights_of(module)) {
+    const auto found = given.find(name);
+    if (found == given.end()) {
+      report.missing.push_back(name);
+      continue;
+    }
+    if (found->second.sizes() != parameter.sizes()) {
+      throw std::runtime_error(fmt::format(
+          "load_state_dict: '{}' is {}, but the model's is {}; was it made for another config?",
+          name, sizes_text(found->second), sizes_text(parameter)));
+    }
+    report.loaded.push_back(name);
+    assignments.push_back({parameter, found->second});
+    given.erase(found);
+  }
+  for (const auto& [name, _] : tensors) {
+    if (given.contains(name) && !is_rope_table(name)) report.unexpected.push_back(name);
+  }
+  if (strict && !(report.missing.empty() && report.unexpected.empty())) {
+    throw std::runtime_error(fmt::format(
+        "load_state_dict: missing {}, unexpected {}; pass strict=False to load the rest",
+        report.missing.empty() ? "none" : some_of(report.missing),
+        report.unexpected.empty() ? "none" : some_of(report.unexpected)));
+  }
+  if (assign) {
+    commit(assignments);
+  } else {
+    for (auto& [parameter, value] : assignments) parameter.copy_(value);
+  }
+  return report;
+}
+
+std::optional<DetectedVariant> detect_variant(const Checkpoint& checkpoint) {
+  const auto has = [&](const std::string& name, std::vector<int64_t> sizes) {
+    const auto* entry = checkpoint.find(name);
+    return entry != nullptr && entry->sizes == sizes;
+  };
+  const std::string layer = "model.layers.{}.input_layernorm.weight";
+  for (const auto& variant : model_variants()) {
+    const auto config = get_model_config(variant);
+    const auto embedder =
+        config.vision_config ? "text_token_embedder.weight" : "embedder.weight";
+    const auto qkv_rows =
+        (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim;
+    if (has(embedder, {config.vocab_size, config.hidden_size}) &&
+        has("model.layers.0.self_attn.qkv_proj.weight", {qkv_rows, config.hidden_size}) &&
+        has("model.layers.0.mlp.gate_proj.weight",
+            {config.intermediate_size, config.hidden_size}) &&
+        checkpoint.contains(fmt::format(fmt::runtime(layer), config.num_hidden_layers - 1)) &&
+        !checkpoint.contains(fmt::format(fmt::runtime(layer), config.num_hidden_layers))) {
+      return DetectedVariant{variant, checkpoint.find(embedder)->dtype == at::kChar};
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace gemma

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include <torch/nn/pimpl.h>
+
+#include <gemma/config.h>
+#include <gemma/modules/linear.h>
+#include <gemma/modules/module.h>
+#include <gemma/modules/rms_norm.h>
+
+namespace gemma {
+
+/// model.py: GemmaAttention. Multi-head, grouped-query or multi-query attention over a cache.
+class GemmaAttentionImpl : public Module {
+ public:
+  /// Throws std::invalid_argument for a config that validate() refuses.
+  GemmaAttentionImpl(const GemmaConfig& config, AttentionType attn_type);
+
+  /// hidden_states [B, L, E], freqs_cis complex64 [L, D / 2], kv_write_indices [L] int64,
+  /// kv_cache [B, S, K, D] each (written in place), mask and local_mask float32 [1 or B, 1, L, S]
+  /// -> [B, L, E]. local_mask replaces mask in a local layer with a window.
+  torch::Tensor forward(const torch::Tensor& hidden_states,
+                        const torch::Tensor& freqs_cis,
+                        const torch::Tensor& kv_write_indices,
+                        const KVCache& kv_cache,
+                        const torch::Tensor& mask,
+                        const std::optional<torch::Tensor>& local_mask = std::nullopt);
+
+  AttentionType attn_type() const { return attn_type_; }
+  int64_t num_heads() const { return shape_.num_heads; }
+  int64_t num_kv_heads() const { return shape_.num_kv_heads; }
+  int64_t head_dim() const { return shape_.head_dim; }
+  double scaling() const { return scale_.scaling; }
+  std::optional<int64_t> sliding_window_size() const { return sliding_window_size_; }
+  std::optional<double> attn_logit_softcapping() const { return scale_.softcap; }
+
+  std::string signature() const override { return "GemmaAttention()"; }
+
+  Linear qkv_proj{nullptr};
+  Linear o_proj{nullptr};
+  RMSNorm query_norm{nullptr};  // Empty unless config.use_qk_norm.
+  RMSNorm key_norm{nullptr};    // Likewise.
+
+ private:
+  HeadShape shape_;
+  AttentionScale scale_;
+  AttentionType attn_type_;
+  std::optional<int64_t> sliding_window_size_;
+};
+TORCH_MODULE(GemmaAttention);
+
+}  // namespace gemma

@@ -1,0 +1,57 @@
+#include <gemma/modules/decoder_layer.h>
+
+namespace gemma {
+
+DecoderLayerImpl::DecoderLayerImpl(const GemmaConfig& config, AttentionType attn_type)
+    : self_attn(register_module("self_attn", GemmaAttention(config, attn_type))),
+      mlp(register_module(
+          "mlp", GemmaMLP(config.hidden_size, config.intermediate_size, config.quant))),
+      input_layernorm(
+          register_module("input_layernorm", RMSNorm(config.hidden_size, config.rms_norm_eps))),
+      post_attention_layernorm(register_module("post_attention_layernorm",
+                                               RMSNorm(config.hidden_size, config.rms_norm_eps))),
+      attn_type_(attn_type) {}
+
+GemmaDecoderLayerImpl::GemmaDecoderLayerImpl(const GemmaConfig& config)
+    : DecoderLayerImpl(config, AttentionType::kGlobal) {}
+
+torch::Tensor GemmaDecoderLayerImpl::forward(const torch::Tensor& hidden_states,
+                                             const torch::Tensor& freqs_cis,
+                                             const torch::Tensor& kv_write_indices,
+                                             const KVCache& kv_cache,
+                                             const torch::Tensor& mask,
+                                             const std::optional<torch::Tensor>& /*local_mask*/) {
+  const auto attended =
+      self_attn(input_layernorm(hidden_states), freqs_cis, kv_write_indices, kv_cache, mask);
+  const auto x = hidden_states + attended;
+  return x + mlp(post_attention_layernorm(x));
+}
+
+Gemma2DecoderLayerImpl::Gemma2DecoderLayerImpl(const GemmaConfig& config, AttentionType attn_type)
+    : DecoderLayerImpl(config, attn_type) {
+  if (config.use_pre_ffw_norm) {
+    pre_feedforward_layernorm = register_module("pre_feedforward_layernorm",
+                                                RMSNorm(config.hidden_size, config.rms_norm_eps));
+  }
+  if (config.use_post_ffw_norm) {
+    post_feedforward_layernorm = register_module("post_feedforward_layernorm",
+                                                 RMSNorm(config.hidden_size, config.rms_norm_eps));
+  }
+}
+
+torch::Tensor Gemma2DecoderLayerImpl::forward(const torch::Tensor& hidden_states,
+                                              const torch::Tensor& freqs_cis,
+                                              const torch::Tensor& kv_write_indices,
+                                              const KVCache& kv_cache,
+                                              const torch::Tensor& mask,
+                                              const std::optional<torch::Tensor>& local_mask) {
+  const auto attended = self_attn(input_layernorm(hidden_states), freqs_cis, kv_write_indices,
+                                  kv_cache, mask, local_mask);
+  const auto x = hidden_states + post_attention_layernorm(attended);
+
+  auto fed = mlp(pre_feedforward_layernorm.is_empty() ? x : pre_feedforward_layernorm(x));
+  if (!post_feedforward_layernorm.is_empty()) fed = post_feedforward_layernorm(fed);
+  return x + fed;
+}
+
+}  // namespace gemma

@@ -1,0 +1,27 @@
+#include <gemma/modules/embedding.h>
+
+#include <fmt/format.h>
+
+namespace gemma {
+
+EmbeddingImpl::EmbeddingImpl(int64_t num_embeddings, int64_t embedding_dim, bool quant) {
+  const auto dtype = quant ? torch::kInt8 : default_dtype();
+  weight = register_parameter("weight", uninitialized({num_embeddings, embedding_dim}, dtype),
+                              /*requires_grad=*/false);
+  if (quant) {
+    weight_scaler =
+        register_parameter("weight_scaler", uninitialized({num_embeddings}, default_dtype()),
+                           /*requires_grad=*/false);
+  }
+}
+
+torch::Tensor EmbeddingImpl::forward(const torch::Tensor& x) {
+  return ops().embedding(x, operand());
+}
+
+std::string EmbeddingImpl::signature() const {
+  return fmt::format("Embedding({}, {}{})", weight.size(0), weight.size(1),
+                     weight_scaler.defined() ? ", quant=True" : "");
+}
+
+}  // namespace gemma

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <torch/nn/pimpl.h>
+
+#include <gemma/modules/module.h>
+
+namespace gemma {
+
+/// model.py: Embedding. Rows of a table of floats, or of int8 with one scale a row.
+class EmbeddingImpl : public Module {
+ public:
+  EmbeddingImpl(int64_t num_embeddings, int64_t embedding_dim, bool quant);
+
+  /// [...] int64 -> [..., embedding_dim].
+  torch::Tensor forward(const torch::Tensor& x);
+
+  /// The table as an operation takes it.
+  Weight operand() const { return {weight, weight_scaler}; }
+
+  std::string signature() const override;
+
+  torch::Tensor weight;         // [num_embeddings, embedding_dim], default dtype or int8
+  torch::Tensor weight_scaler;  // [num_embeddings]; undefined unless quant
+};
+TORCH_MODULE(Embedding);
+
+}  // namespace gemma

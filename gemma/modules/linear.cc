@@ -1,0 +1,25 @@
+#include <gemma/modules/linear.h>
+
+#include <fmt/format.h>
+
+namespace gemma {
+
+LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool quant) {
+  const auto dtype = quant ? torch::kInt8 : default_dtype();
+  weight = register_parameter("weight", uninitialized({out_features, in_features}, dtype),
+                              /*requires_grad=*/false);
+  if (quant) {
+    weight_scaler =
+        register_parameter("weight_scaler", uninitialized({out_features}, default_dtype()),
+                           /*requires_grad=*/false);
+  }
+}
+
+torch::Tensor LinearImpl::forward(const torch::Tensor& x) { return ops().linear(x, operand()); }
+
+std::string LinearImpl::signature() const {
+  return fmt::format("Linear(in_features={}, out_features={}, bias=False{})", weight.size(1),
+                     weight.size(0), weight_scaler.defined() ? ", quant=True" : "");
+}
+
+}  // namespace gemma

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <torch/nn/pimpl.h>
+
+#include <gemma/modules/module.h>
+
+namespace gemma {
+
+/// model.py: Linear. x @ weight^T without bias; int8 weights are multiplied by their row's scale.
+class LinearImpl : public Module {
+ public:
+  LinearImpl(int64_t in_features, int64_t out_features, bool quant);
+
+  /// [..., in_features] -> [..., out_features].
+  torch::Tensor forward(const torch::Tensor& x);
+
+  /// The weight as an operation takes it.
+  Weight operand() const { return {weight, weight_scaler}; }
+
+  std::string signature() const override;
+
+  torch::Tensor weight;         // [out_features, in_features], default dtype or int8
+  torch::Tensor weight_scaler;  // [out_features]; undefined unless quant
+};
+TORCH_MODULE(Linear);
+
+}  // namespace gemma

@@ -1,0 +1,41 @@
+#include <gemma/modules/masks.h>
+
+#include <ATen/ATen.h>
+
+#include <gemma/modules/module.h>
+
+namespace gemma {
+namespace {
+
+// Differs from model.py: float16 cannot hold the value, and there generate() fails when float16 is
+// the default dtype; here the mask is then made of the float32 value.
+at::Tensor masked_value(const at::Device& device) {
+  const auto dtype = default_dtype() == at::kHalf ? at::kFloat : default_dtype();
+  return at::scalar_tensor(-2.3819763e38, dtype).to(at::kFloat).to(device);
+}
+
+at::Tensor mask_where(const at::Tensor& hidden) {
+  const auto mask = at::where(hidden, masked_value(hidden.device()),
+                              at::zeros({}, hidden.options().dtype(at::kFloat)));
+  return mask.unsqueeze(0).unsqueeze(0);
+}
+
+at::Tensor keys(const at::Tensor& positions, int64_t max_seq_len) {
+  return at::arange(max_seq_len, positions.options()).unsqueeze(0);  // [1, S]
+}
+
+}  // namespace
+
+torch::Tensor causal_mask(const torch::Tensor& positions, int64_t max_seq_len) {
+  return mask_where(keys(positions, max_seq_len) > positions.unsqueeze(1));
+}
+
+torch::Tensor sliding_window_mask(const torch::Tensor& positions,
+                                  int64_t max_seq_len,
+                                  int64_t window) {
+  const auto j = keys(positions, max_seq_len);
+  const auto i = positions.unsqueeze(1);  // [L, 1]
+  return mask_where((j > i).logical_or(j <= i - window));
+}
+
+}  // namespace gemma

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <torch/nn/pimpl.h>
+
+#include <gemma/modules/linear.h>
+#include <gemma/modules/module.h>
+
+namespace gemma {
+
+/// model.py: GemmaMLP. down(gelu_tanh(gate(x)) * up(x)).
+class GemmaMLPImpl : public Module {
+ public:
+  GemmaMLPImpl(int64_t hidden_size, int64_t intermediate_size, bool quant);
+
+  /// [..., E] -> [..., E].
+  torch::Tensor forward(const torch::Tensor& x);
+
+  std::string signature() const override { return "GemmaMLP()"; }
+
+  Linear gate_proj{nullptr};
+  Linear up_proj{nullptr};
+  Linear down_proj{nullptr};
+};
+TORCH_MODULE(GemmaMLP);
+
+}  // namespace gemma

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <string>
+
+#include <torch/nn/module.h>
+#include <torch/types.h>
+
+#include <gemma/ops/ops.h>
+
+namespace gemma {
+
+/// Base of every module here: torch::nn::Module, plus the choice of numerics.
+class Module : public torch::nn::Module {
+ public:
+  using torch::nn::Module::Module;
+
+  /// How this module and all below it compute from now on.
+  /// Throws std::invalid_argument for a mode that this build does not have.
+  void set_numerics(Numerics numerics);
+  Numerics numerics() const { return ops_->numerics(); }
+
+  using torch::nn::Module::to;
+  /// Casts floating-point parameters only. int8 weights and complex rope tables keep their dtype,
+  /// which torch::nn::Module::to would ruin.
+  void to(torch::Dtype dtype, bool non_blocking = false) override;
+  void to(torch::Device device, torch::Dtype dtype, bool non_blocking = false) override;
+
+  /// The class's name as Python prints it, with what its constructor was told:
+  /// "Linear(in_features=640, out_features=2048, bias=False)".
+  virtual std::string signature() const = 0;
+
+ protected:
+  const Ops& ops() const { return *ops_; }
+
+ private:
+  const Ops* ops_ = &ops_for(Numerics::kExact);
+};
+
+/// The tree below `module`, as Python's print(module) shows it: equal neighbours of a list are
+/// folded into "(0-17): 18 x …".
+std::string to_string(const torch::nn::Module& module);
+
+/// A parameter without contents. On the CPU no memory is taken until a page is written to, so that
+/// a model larger than the machine can be built and then given tensors of a mapped file.
+torch::Tensor uninitialized(torch::IntArrayRef sizes, torch::Dtype dtype);
+
+/// The dtype of new weights: LibTorch's default, which Python's torch.set_default_dtype sets.
+torch::Dtype default_dtype();
+
+/// Sets LibTorch's default dtype, and on destruction the one before. Weights take the default
+/// dtype when a module is constructed.
+class DefaultDtypeGuard {
+ public:
+  explicit DefaultDtypeGuard(torch::Dtype dtype);
+  ~DefaultDtypeGuard();
+  DefaultDtypeGuard(const DefaultDtypeGuard&) = delete;
+  DefaultDtypeGuard& operator=(const DefaultDtypeGuard&) = delete;
+
+ private:
+  torch::Dtype previous_;
+};
+
+}  // namespace gemma

@@ -1,0 +1,20 @@
+#include <gemma/modules/rms_norm.h>
+
+#include <ATen/ops/zeros.h>
+#include <fmt/format.h>
+
+namespace gemma {
+
+RMSNormImpl::RMSNormImpl(int64_t dim, double eps, bool add_unit_offset)
+    : eps_(eps), add_unit_offset_(add_unit_offset) {
+  weight = register_parameter("weight", at::zeros({dim}, default_dtype()), /*requires_grad=*/false);
+}
+
+torch::Tensor RMSNormImpl::forward(const torch::Tensor& x) { return ops().rms_norm(x, operand()); }
+
+std::string RMSNormImpl::signature() const {
+  return fmt::format("RMSNorm(({},), eps={}{})", weight.size(0), eps_,
+                     add_unit_offset_ ? "" : ", add_unit_offset=False");
+}
+
+}  // namespace gemma

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <torch/nn/pimpl.h>
+
+#include <gemma/modules/module.h>
+
+namespace gemma {
+
+/// model.py: RMSNorm. x / sqrt(mean(x^2) + eps) * (1 + weight), computed in float32 and returned
+/// in x's dtype; without the unit offset, * weight.
+class RMSNormImpl : public Module {
+ public:
+  explicit RMSNormImpl(int64_t dim, double eps = 1e-6, bool add_unit_offset = true);
+
+  /// [..., dim] -> [..., dim].
+  torch::Tensor forward(const torch::Tensor& x);
+
+  /// The parameters as an operation takes them.
+  NormWeight operand() const { return {weight, eps_, add_unit_offset_}; }
+
+  double eps() const { return eps_; }
+  bool add_unit_offset() const { return add_unit_offset_; }
+  std::string signature() const override;
+
+  torch::Tensor weight;  // [dim], zeros until loaded
+
+ private:
+  double eps_;
+  bool add_unit_offset_;
+};
+TORCH_MODULE(RMSNorm);
+
+}  // namespace gemma

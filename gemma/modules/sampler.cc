@@ -1,0 +1,25 @@
+#include <gemma/modules/sampler.h>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/core/Tensor.h>
+
+namespace gemma {
+
+SamplerImpl::SamplerImpl(int64_t vocab_size, const GemmaConfig& config)
+    : vocab_size_(vocab_size), config_(config) {}
+
+std::pair<torch::Tensor, torch::Tensor> SamplerImpl::forward(
+    const Weight& embedding,
+    const torch::Tensor& hidden_states,
+    const torch::Tensor& output_positions,
+    const std::optional<torch::Tensor>& temperatures,
+    const torch::Tensor& top_ps,
+    const torch::Tensor& top_ks,
+    const std::optional<torch::Tensor>& embedding_bias) {
+  const torch::NoGradGuard no_grad;
+  const auto hidden = hidden_states.index_select(1, output_positions).squeeze(1);
+  return ops().choose(hidden, embedding, embedding_bias, config_.final_logit_softcapping,
+                      {temperatures, top_ps, top_ks});
+}
+
+}  // namespace gemma

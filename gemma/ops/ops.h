@@ -1,0 +1,119 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+/// How a model computes. Modules say what is computed and call these operations; which
+/// implementation stands behind them is chosen on a loaded model (Module::set_numerics).
+///
+/// Shapes: B batch, L input length, S cache length, H query heads, K key/value heads, D head dim,
+/// E hidden, V vocabulary.
+namespace gemma {
+
+/// kExact: the reference's results, bit for bit. kFast: float32 arithmetic in fused kernels.
+enum class Numerics { kExact, kFast };
+
+/// "exact" or "fast"; anything else throws std::invalid_argument.
+Numerics numerics_from_string(std::string_view name);
+std::string_view to_string(Numerics numerics);
+
+/// A matrix as checkpoints hold it: floats, or int8 rows with one scale a row.
+struct Weight {
+  // Implicit: a plain tensor is a weight without scales.
+  Weight(at::Tensor matrix, at::Tensor row_scales = {})
+      : data(std::move(matrix)), scaler(std::move(row_scales)) {}
+
+  bool quantized() const { return scaler.defined(); }
+
+  at::Tensor data;    // [rows, columns], floating point or int8
+  at::Tensor scaler;  // [rows]; undefined unless quantised
+};
+
+/// One layer's keys and values.
+struct KVCache {
+  at::Tensor k;  // [B, S, K, D]
+  at::Tensor v;  // [B, S, K, D]
+};
+
+/// RMSNorm's parameters: x / rms(x) * (1 + weight), or * weight without the unit offset.
+struct NormWeight {
+  at::Tensor weight;  // [normalised size]
+  double eps;
+  bool add_unit_offset;
+};
+
+struct HeadShape {
+  int64_t num_heads;     // H
+  int64_t num_kv_heads;  // K
+  int64_t head_dim;      // D
+};
+
+struct AttentionScale {
+  double scaling;                 // Of the queries.
+  std::optional<double> softcap;  // Of the scores, before the mask.
+};
+
+/// Per-row sampling parameters, as Sampler.forward takes them.
+struct SamplingParams {
+  std::optional<at::Tensor> temperatures;  // [B] float; greedy when absent
+  at::Tensor top_ps;                       // [B] float
+  at::Tensor top_ks;                       // [B] int64
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  virtual Numerics numerics() const = 0;
+
+  /// x @ weight^T: [..., in] -> [..., out].
+  virtual at::Tensor linear(const at::Tensor& x, const Weight& weight) const = 0;
+
+  /// Rows of the table: [...] int64 -> [..., E].
+  virtual at::Tensor embedding(const at::Tensor& ids, const Weight& weight) const = 0;
+
+  /// [..., E] -> [..., E] in x's dtype.
+  virtual at::Tensor rms_norm(const at::Tensor& x, const NormWeight& norm) const = 0;
+
+  /// down(gelu_tanh(gate(x)) * up(x)): [..., E] -> [..., E].
+  virtual at::Tensor gated_mlp(const at::Tensor& x,
+                               const Weight& gate,
+                               const Weight& up,
+                               const Weight& down) const = 0;
+
+  /// Splits a fused projection into heads, normalises queries and keys if asked to, rotates them,
+  /// and writes keys and values into the cache at `write_indices` [L].
+  /// qkv [B, L, (H + 2K) * D], freqs_cis complex64 [L, D / 2] -> queries [B, L, H, D].
+  virtual at::Tensor rotate_and_cache(const at::Tensor& qkv,
+                                      const HeadShape& shape,
+                                      const std::optional<NormWeight>& query_norm,
+                                      const std::optional<NormWeight>& key_norm,
+                                      const at::Tensor& freqs_cis,
+                                      const at::Tensor& write_indices,
+                                      const KVCache& cache) const = 0;
+
+  /// Attention of queries [B, L, H, D] over the whole cache; `mask` is added to the scores
+  /// [B, H, L, S]. May scale `q` in place. -> [B, L, H * D].
+  virtual at::Tensor attend(const at::Tensor& q,
+                            const KVCache& cache,
+                            const at::Tensor& mask,
+                            const AttentionScale& scale) const = 0;
+
+  /// Logits of `hidden` [B, E] against the embedding, then the choice of a token for each row.
+  /// -> (tokens [B] int64, logits [B, V], divided by the temperature when sampling).
+  virtual std::pair<at::Tensor, at::Tensor> choose(const at::Tensor& hidden,
+                                                   const Weight& embedding,
+                                                   const std::optional<at::Tensor>& bias,
+                                                   std::optional<double> softcap,
+                                                   const SamplingParams& params) const = 0;
+};
+
+/// The implementation of a mode; lives as long as the program.
+/// Throws std::invalid_argument for a mode that this build does not have.
+const Ops& ops_for(Numerics numerics);
+
+}  // namespace gemma

@@ -1,0 +1,144 @@
+#include <gemma/ops/reference_ops.h>
+
+#include <ATen/ATen.h>
+
+namespace gemma {
+namespace {
+
+// The reference multiplies the whole table by its scales on every call, even for the embedding;
+// the product of the rows that are used is the same.
+at::Tensor dequantize(const Weight& weight) {
+  return weight.quantized() ? weight.data * weight.scaler.unsqueeze(-1) : weight.data;
+}
+
+// [B, S, K, D] -> [B, S, H, D].
+at::Tensor repeat_heads(const at::Tensor& x, int64_t num_heads) {
+  const auto num_kv_heads = x.size(2);
+  return num_kv_heads == num_heads ? x : x.repeat_interleave(num_heads / num_kv_heads, /*dim=*/2);
+}
+
+// Probabilities [B, V] after top-p and then top-k, in vocabulary order.
+at::Tensor filtered_probs(const at::Tensor& logits, const SamplingParams& params) {
+  const auto probs = at::softmax(logits, /*dim=*/-1, at::kFloat);
+  auto [probs_sort, probs_idx] = at::sort(probs, /*dim=*/-1, /*descending=*/true);
+
+  const auto probs_sum = at::cumsum(probs_sort, /*dim=*/-1);
+  const auto top_ps_mask = (probs_sum - probs_sort) > params.top_ps.unsqueeze(1);
+  probs_sort = at::where(top_ps_mask, 0, probs_sort);
+
+  const auto rank = at::arange(probs_idx.size(-1), probs_idx.options());
+  const auto top_ks_mask = rank.expand({probs_idx.size(0), -1}) >= params.top_ks.unsqueeze(1);
+  probs_sort = at::where(top_ks_mask, 0, probs_sort);
+
+  probs_sort.div_(probs_sort.sum(/*dim=*/-1, /*keepdim=*/true));
+  // The reference gathers by argsort(probs_idx), a second sort: probs_idx is a permutation, and
+  // scattering by it is gathering by its inverse.
+  return at::empty_like(probs_sort).scatter_(/*dim=*/-1, probs_idx, probs_sort);
+}
+
+}  // namespace
+
+at::Tensor apply_rotary_emb(const at::Tensor& x, const at::Tensor& freqs_cis) {
+  const auto halves = x.transpose(1, 2).to(at::kFloat).chunk(2, /*dim=*/-1);
+  const auto pairs = at::view_as_complex(at::stack(halves, /*dim=*/-1));  // [B, heads, L, D/2]
+  const auto rotated = at::view_as_real(pairs * freqs_cis).to(x.scalar_type());
+  const auto stacked = at::cat(rotated.chunk(2, /*dim=*/-1), /*dim=*/-2);  // [B, heads, L, D, 1]
+  return stacked.reshape({stacked.size(0), stacked.size(1), stacked.size(2), -1}).transpose(1, 2);
+}
+
+at::Tensor softcap(const at::Tensor& x, double cap) { return at::tanh(x / cap) * cap; }
+
+at::Tensor ReferenceOps::linear(const at::Tensor& x, const Weight& weight) const {
+  return at::linear(x, dequantize(weight));
+}
+
+at::Tensor ReferenceOps::embedding(const at::Tensor& ids, const Weight& weight) const {
+  const auto rows = at::embedding(weight.data, ids);
+  if (!weight.quantized()) return rows;
+  return rows * weight.scaler.index_select(0, ids.flatten()).view(ids.sizes()).unsqueeze(-1);
+}
+
+at::Tensor ReferenceOps::rms_norm(const at::Tensor& x, const NormWeight& norm) const {
+  const auto wide = x.to(at::kFloat);
+  const auto mean = wide.pow(2).mean(/*dim=*/-1, /*keepdim=*/true);
+  const auto normed = wide * at::rsqrt(mean + norm.eps);
+  const auto weight = norm.weight.to(at::kFloat);
+  return (normed * (norm.add_unit_offset ? weight + 1 : weight)).to(x.scalar_type());
+}
+
+at::Tensor ReferenceOps::gated_mlp(const at::Tensor& x,
+                                   const Weight& gate,
+                                   const Weight& up,
+                                   const Weight& down) const {
+  const auto gated = at::gelu(linear(x, gate), /*approximate=*/"tanh");
+  return linear(gated * linear(x, up), down);
+}
+
+at::Tensor ReferenceOps::rotate_and_cache(const at::Tensor& qkv,
+                                          const HeadShape& shape,
+                                          const std::optional<NormWeight>& query_norm,
+                                          const std::optional<NormWeight>& key_norm,
+                                          const at::Tensor& freqs_cis,
+                                          const at::Tensor& write_indices,
+                                          const KVCache& cache) const {
+  const auto q_size = shape.num_heads * shape.head_dim;
+  const auto kv_size = shape.num_kv_heads * shape.head_dim;
+  const auto parts = qkv.split_with_sizes({q_size, kv_size, kv_size}, /*dim=*/-1);
+  const auto heads = [&](const at::Tensor& part, int64_t count) {
+    return part.view({qkv.size(0), -1, count, shape.head_dim});
+  };
+  auto q = heads(parts[0], shape.num_heads);
+  auto k = heads(parts[1], shape.num_kv_heads);
+  const auto v = heads(parts[2], shape.num_kv_heads);
+
+  if (query_norm && key_norm) {
+    q = rms_norm(q, *query_norm);
+    k = rms_norm(k, *key_norm);
+  }
+  q = apply_rotary_emb(q, freqs_cis);
+  k = apply_rotary_emb(k, freqs_cis);
+
+  cache.k.index_copy_(1, write_indices, k);
+  cache.v.index_copy_(1, write_indices, v);
+  return q;
+}
+
+at::Tensor ReferenceOps::attend(const at::Tensor& q,
+                                const KVCache& cache,
+                                const at::Tensor& mask,
+                                const AttentionScale& scale) const {
+  const auto num_heads = q.size(2);
+  const auto queries = q.transpose(1, 2);                                // [B, H, L, D]
+  const auto keys = repeat_heads(cache.k, num_heads).transpose(1, 2);    // [B, H, S, D]
+  const auto values = repeat_heads(cache.v, num_heads).transpose(1, 2);  // [B, H, S, D]
+
+  // Scaled before the product, in the queries' dtype.
+  queries.mul_(scale.scaling);
+  auto scores = at::matmul(queries, keys.transpose(2, 3));  // [B, H, L, S]
+  if (scale.softcap) scores = softcap(scores, *scale.softcap);
+  // The mask is float32 and so are the masked scores, whatever the model's dtype.
+  scores = scores + mask;
+  const auto probs = at::softmax(scores.to(at::kFloat), /*dim=*/-1).to(q.scalar_type());
+  return at::matmul(probs, values).transpose(1, 2).contiguous().view({q.size(0), q.size(1), -1});
+}
+
+std::pair<at::Tensor, at::Tensor> ReferenceOps::choose(const at::Tensor& hidden,
+                                                       const Weight& embedding,
+                                                       const std::optional<at::Tensor>& bias,
+                                                       std::optional<double> softcap_value,
+                                                       const SamplingParams& params) const {
+  auto logits = at::matmul(hidden, dequantize(embedding).t());
+  if (bias) logits += *bias;
+  if (softcap_value) logits = softcap(logits, *softcap_value);
+  if (!params.temperatures) {
+    // Squeezed as in the reference: one row gives a 0-dim tensor.
+    return {at::argmax(logits, /*dim=*/-1).squeeze(-1), logits};
+  }
+  // In place: the logits that are returned are those of the temperature.
+  logits.div_(params.temperatures->unsqueeze(1));
+  const auto probs = filtered_probs(logits, params);
+  const auto tokens = at::multinomial(probs, /*num_samples=*/1, /*replacement=*/true).squeeze(-1);
+  return {tokens, logits};
+}
+
+}  // namespace gemma

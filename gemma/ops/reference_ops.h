@@ -1,0 +1,48 @@
+#pragma once
+
+#include <optional>
+#include <utility>
+
+#include <gemma/ops/ops.h>
+
+namespace gemma {
+
+/// model.py's results, bit for bit, on every device and dtype: its own sequence of ATen calls,
+/// less the work that cannot change a bit (said where it is left out).
+class ReferenceOps : public Ops {
+ public:
+  Numerics numerics() const override { return Numerics::kExact; }
+
+  at::Tensor linear(const at::Tensor& x, const Weight& weight) const override;
+  at::Tensor embedding(const at::Tensor& ids, const Weight& weight) const override;
+  at::Tensor rms_norm(const at::Tensor& x, const NormWeight& norm) const override;
+  at::Tensor gated_mlp(const at::Tensor& x,
+                       const Weight& gate,
+                       const Weight& up,
+                       const Weight& down) const override;
+  at::Tensor rotate_and_cache(const at::Tensor& qkv,
+                              const HeadShape& shape,
+                              const std::optional<NormWeight>& query_norm,
+                              const std::optional<NormWeight>& key_norm,
+                              const at::Tensor& freqs_cis,
+                              const at::Tensor& write_indices,
+                              const KVCache& cache) const override;
+  at::Tensor attend(const at::Tensor& q,
+                    const KVCache& cache,
+                    const at::Tensor& mask,
+                    const AttentionScale& scale) const override;
+  std::pair<at::Tensor, at::Tensor> choose(const at::Tensor& hidden,
+                                           const Weight& embedding,
+                                           const std::optional<at::Tensor>& bias,
+                                           std::optional<double> softcap,
+                                           const SamplingParams& params) const override;
+};
+
+/// model.py: apply_rotary_emb. Rotates the pairs (i, i + D/2) of every head in float32.
+/// x [B, L, heads, D], freqs_cis complex64 [L, D / 2] -> [B, L, heads, D] in x's dtype.
+at::Tensor apply_rotary_emb(const at::Tensor& x, const at::Tensor& freqs_cis);
+
+/// tanh(x / cap) * cap in x's dtype: the reference's soft limit of scores and logits.
+at::Tensor softcap(const at::Tensor& x, double cap);
+
+}  // namespace gemma

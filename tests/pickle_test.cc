@@ -1,0 +1,405 @@
+#include "gemma/checkpoint/pickle.h"
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "gemma/checkpoint/errors.h"
+#include "tests/bad_files.h"
+
+namespace gemma {
+namespace {
+
+namespace op = testing::op;
+using testing::BadFile;
+using testing::pickle_of;
+
+// Reads the pickle of one value and hands it to `check`, while what it points at lives.
+template <typename T, typename Check>
+void read_as(const std::string& value, Check check) {
+  const std::string bytes = pickle_of(value);
+  const pickle::Pickle pickle = pickle::read(testing::as_bytes(bytes));
+  ASSERT_TRUE(std::holds_alternative<T>(pickle.root)) << pickle::type_name(pickle.root);
+  check(std::get<T>(pickle.root));
+}
+
+template <typename T>
+void expect_scalar(const std::string& value, T expected) {
+  read_as<T>(value, [&](const T& got) { EXPECT_EQ(got, expected); });
+}
+
+TEST(Pickle, ReadsEachKindOfScalar) {
+  expect_scalar(op::none(), std::monostate{});
+  expect_scalar(op::boolean(true), true);
+  expect_scalar(op::boolean(false), false);
+  expect_scalar(op::real(-0.5), -0.5);
+  expect_scalar<std::string_view>(op::text("gr\xc3\xbc\xc3\x9f"), "gr\xc3\xbc\xc3\x9f");
+  expect_scalar<std::string_view>("\x8c\x02hi", "hi");
+}
+
+TEST(Pickle, ReadsIntegersOfEveryWidth) {
+  for (const int64_t value : {int64_t{0}, int64_t{255}, int64_t{256}, int64_t{65536}, int64_t{-1},
+                              int64_t{-2147483648}, int64_t{1} << 40, INT64_MAX, INT64_MIN}) {
+    expect_scalar(op::integer(value), value);
+  }
+}
+
+// pickle.dumps(2**40, 2) and so on: LONG1 has as many bytes as the value needs.
+TEST(Pickle, ReadsLongsOfEveryLength) {
+  using namespace std::string_literals;
+  expect_scalar("\x8a\x00"s, int64_t{0});
+  expect_scalar("\x8a\x01\xff"s, int64_t{-1});
+  expect_scalar("\x8a\x05\xff\xff\xff\xff\x00"s, int64_t{4294967295});
+  expect_scalar("\x8a\x06\x00\x00\x00\x00\x00\x01"s, int64_t{1} << 40);
+}
+
+TEST(Pickle, ReadsTuplesOfEveryForm) {
+  const std::string two = op::integer(1) + op::integer(2);
+  for (const auto& [code, size] : {std::pair<std::string, size_t>{")", 0},
+                                   {op::integer(1) + "\x85", 1},
+                                   {two + "\x86", 2},
+                                   {two + op::integer(3) + "\x87", 3},
+                                   {op::numbers({1, 2, 3, 4, 5}), 5}}) {
+    read_as<const pickle::Tuple*>(code, [size = size](const pickle::Tuple* tuple) {
+      ASSERT_EQ(tuple->items.size(), size);
+      for (size_t i = 0; i < size; ++i) {
+        EXPECT_EQ(std::get<int64_t>(tuple->items[i]), static_cast<int64_t>(i + 1));
+      }
+    });
+  }
+}
+
+TEST(Pickle, AppendsToLists) {
+  const std::string code = "]" + op::integer(1) + "a(" + op::integer(2) + op::integer(3) + "e";
+  read_as<pickle::List*>(code, [](const pickle::List* list) {
+    ASSERT_EQ(list->items.size(), 3U);
+    EXPECT_EQ(std::get<int64_t>(list->items[2]), 3);
+  });
+}
+
+TEST(Pickle, FindsTheLastOfEqualKeys) {
+  const std::string code = op::dict({op::text("a"), op::integer(1), op::integer(7), op::none()}) +
+                           op::text("a") + op::integer(2) + "s";
+  read_as<pickle::Dict*>(code, [](const pickle::Dict* dict) {
+    EXPECT_EQ(dict->items.size(), 3U);
+    ASSERT_NE(dict->find("a"), nullptr);
+    EXPECT_EQ(std::get<int64_t>(*dict->find("a")), 2);
+    EXPECT_EQ(dict->find("b"), nullptr);
+  });
+}
+
+TEST(Pickle, SharesWhatTheMemoRepeats) {
+  // x = [1]; [x, x], by BINPUT and BINGET, then by their long forms, then by MEMOIZE.
+  const std::string zero = testing::raw<uint32_t>(0);
+  for (const auto& [put, get] :
+       {std::pair<std::string, std::string>{std::string("q\0", 2), std::string("h\0", 2)},
+        {"r" + zero, "j" + zero},
+        {"\x94", std::string("h\0", 2)}}) {
+    read_as<pickle::List*>("](]" + put + op::integer(1) + "a" + get + "e", [](pickle::List* list) {
+      ASSERT_EQ(list->items.size(), 2U);
+      EXPECT_EQ(std::get<pickle::List*>(list->items[0]), std::get<pickle::List*>(list->items[1]));
+    });
+  }
+}
+
+TEST(Pickle, ReadsAListThatHoldsItself) {
+  read_as<pickle::List*>(std::string("]q\0h\0a", 6), [](pickle::List* list) {
+    EXPECT_EQ(std::get<pickle::List*>(list->items.at(0)), list);
+  });
+}
+
+TEST(Pickle, IgnoresTheStateOfAnOrderedDict) {
+  const std::string state = op::dict({op::text("_metadata"), op::ordered_dict({})});
+  read_as<pickle::Dict*>(op::ordered_dict({op::text("a"), op::none()}) + state + "b",
+                         [](const pickle::Dict* dict) {
+                           EXPECT_TRUE(dict->is_ordered_dict);
+                           EXPECT_EQ(dict->items.size(), 1U);
+                         });
+}
+
+TEST(Pickle, ReadsATensor) {
+  const std::string code = op::tensor({.sizes = {2, 3},
+                                       .strides = {1, 2},
+                                       .offset = 4,
+                                       .key = "17",
+                                       .numel = 10,
+                                       .storage = "BFloat16Storage"});
+  read_as<const pickle::Tensor*>(code, [](const pickle::Tensor* tensor) {
+    EXPECT_EQ(tensor->storage->dtype, c10::ScalarType::BFloat16);
+    EXPECT_EQ(tensor->storage->itemsize, 2);
+    EXPECT_EQ(tensor->storage->key, "17");
+    EXPECT_EQ(tensor->storage->numel, 10);
+    EXPECT_EQ(tensor->offset, 4);
+    EXPECT_EQ(std::get<int64_t>(tensor->sizes->items[1]), 3);
+    EXPECT_EQ(std::get<int64_t>(tensor->strides->items[1]), 2);
+  });
+}
+
+TEST(Pickle, ReadsAParameterAsItsTensor) {
+  const std::string code =
+      op::call(op::global("torch._utils", "_rebuild_parameter"),
+               op::tuple({op::tensor(), op::boolean(true), op::ordered_dict({})}));
+  read_as<const pickle::Tensor*>(
+      code, [](const pickle::Tensor* tensor) { EXPECT_EQ(tensor->storage->numel, 3); });
+}
+
+TEST(Pickle, ReadsTensorsWithEmptyMetadata) {
+  for (const std::string& metadata : {op::none(), op::dict({})}) {
+    const std::string code =
+        op::call(op::global("torch._utils", "_rebuild_tensor_v2"),
+                 op::tuple({op::storage({}), op::integer(0), op::numbers({3}), op::numbers({1}),
+                            op::boolean(false), op::ordered_dict({}), metadata}));
+    read_as<const pickle::Tensor*>(code, [](const pickle::Tensor*) {});
+  }
+}
+
+TEST(Pickle, GivesTensorsOfOneStorageTheSameStorage) {
+  read_as<const pickle::Tuple*>(
+      op::tuple({op::tensor(), op::tensor({.sizes = {2}})}), [](const pickle::Tuple* tuple) {
+        EXPECT_EQ(std::get<const pickle::Tensor*>(tuple->items[0])->storage,
+                  std::get<const pickle::Tensor*>(tuple->items[1])->storage);
+      });
+}
+
+TEST(Pickle, ReadsProtocolFour) {
+  // FRAME, SHORT_BINUNICODE, MEMOIZE, STACK_GLOBAL.
+  const std::string code = "\x80\x04\x95" + testing::raw<uint64_t>(30) +
+                           "\x8c\x0b"
+                           "collections\x94\x8c\x0bOrderedDict\x94\x93\x94)R\x94.";
+  const pickle::Pickle pickle = pickle::read(testing::as_bytes(code));
+  EXPECT_TRUE(std::get<pickle::Dict*>(pickle.root)->is_ordered_dict);
+}
+
+// A tree of values would overflow the stack when it is destroyed.
+TEST(Pickle, SurvivesAMillionNestedTuples) {
+  read_as<const pickle::Tuple*>(
+      ")" + std::string(1'000'000, '\x85'),
+      [](const pickle::Tuple* tuple) { EXPECT_EQ(tuple->items.size(), 1U); });
+}
+
+// Thirty lists, each ten times the previous one: as a tree, 10^30 values.
+TEST(Pickle, DoesNotMultiplyRepeatedValues) {
+  std::string code = std::string("(]q\0", 4);
+  for (int i = 0; i < 30; ++i) {
+    code += "](";
+    for (int k = 0; k < 10; ++k) code += std::string("h") + static_cast<char>(i);
+    code += std::string("eq") + static_cast<char>(i + 1);
+  }
+  const std::string bytes = pickle_of(code + "t");
+  const pickle::Pickle pickle = pickle::read(testing::as_bytes(bytes));
+  EXPECT_EQ(pickle.lists.size(), 31U);
+  EXPECT_EQ(pickle.lists.back().items.size(), 10U);
+}
+
+std::string os_system() { return op::global("os", "system"); }
+
+std::vector<BadFile> hostile() {
+  const std::string nothing = "nothing was executed";
+  return {
+      {"OsSystem", op::call(os_system(), op::tuple({op::text("id")})),
+       "refers to 'os.system', which is not part of a tensor file; " + nothing},
+      {"PosixSystem", op::call(op::global("posix", "system"), op::tuple({op::text("id")})),
+       "'posix.system'"},
+      {"BuiltinsEval", op::call(op::global("builtins", "eval"), op::tuple({op::text("1")})),
+       "'builtins.eval'"},
+      {"BuiltinsExecOfPython2", op::global("__builtin__", "exec"), "'__builtin__.exec'"},
+      {"Getattr", op::global("builtins", "getattr"), "'builtins.getattr'"},
+      {"SubprocessPopen", op::global("subprocess", "Popen"), "'subprocess.Popen'"},
+      {"DottedName", op::global("collections", "OrderedDict.__reduce__"),
+       "OrderedDict.__reduce__'"},
+      {"DottedModule", op::global("torch", "_utils._rebuild_tensor_v2"), "which is not part"},
+      {"AlmostAStorage", op::global("torch", "FloatStorage "), "which is not part"},
+      {"TorchLoad", op::global("torch", "load"), "'torch.load'"},
+      {"WholeModule", op::global("torch.nn.modules.linear", "Linear"),
+       "torch.save(model.state_dict()"},
+      {"StackGlobal", op::text("os") + op::text("system") + "\x93", "'os.system'"},
+      {"GlobalThatDrivesATerminal", op::global("\x1b[2J", "x\r"), "'\\x1b[2J.x\\x0d'"},
+      {"Inst", "(ios\nsystem\n", "0x69 (INST) is not part of a tensor file; " + nothing},
+      {"Obj", "(" + op::text("x") + "o", "(OBJ)"},
+      {"NewObj", op::none() + ")\x81", "(NEWOBJ)"},
+      {"NewObjEx", op::none() + ")}\x92", "(NEWOBJ_EX)"},
+      {"Extension", "\x82\x01", "(EXT1)"},
+      {"PersIdAsText", "P0\n", "(PERSID)"},
+      {"Dup", op::none() + "2", "(DUP)"},
+      {"UnknownInstruction", "\xff", "0xff (unknown)"},
+      {"UntypedStorage", op::global("torch.storage", "UntypedStorage"),
+       "does not know, such as float8"},
+      {"RebuildTensorV3", op::global("torch._utils", "_rebuild_tensor_v3"),
+       "such as float8 or uint16"},
+      {"QuantisedStorage", op::global("torch", "QInt8Storage"), "'torch.QInt8Storage'"},
+  };
+}
+
+std::vector<BadFile> malformed() {
+  const std::string big_key =
+      std::string("X") + testing::raw<uint32_t>(1025) + std::string(1025, 'k');
+  return {
+      {"StackUnderflow", "0", "(POP)"},
+      {"TupleOfNothing", "\x85", "the stack is empty"},
+      {"SetItemOfNothing", "}s", "the stack is empty"},
+      {"MarkMissing", "t", "wants a MARK"},
+      {"MarkMissingInAppends", "]e", "wants a MARK"},
+      {"MarkGuardsWhatIsBelow", op::none() + "(\x85", "the stack is empty"},
+      {"MarkGuardsTheList", "](" + op::none() + "a", "the stack is empty"},
+      {"MarkLeft", "(" + op::none(), "a MARK is left at STOP"},
+      {"ValueLeft", op::none() + op::none(), "1 values are left on the stack"},
+      {"NothingLeft", "", "the stack is empty"},
+      {"MemoMiss", "h\x05", "memo 5 is read but never set"},
+      {"LongMemoMiss", "j" + testing::raw<uint32_t>(4'000'000'000), "memo 4000000000 is read"},
+      {"MemoHole", op::none() + "q\x04h\x03", "memo 3 is read but never set"},
+      {"MemoHuge", op::none() + "r" + testing::raw<uint32_t>(4'000'000'000),
+       "memo 4000000000 is out"},
+      {"MemoOfNothing", "q\x01", "the stack is empty"},
+      {"AppendToATuple", ")" + op::none() + "a", "of type tuple, not list"},
+      {"AppendsToADict", "}(" + op::none() + "e", "of type dict, not list"},
+      {"SetItemOnAList", "]" + op::text("a") + op::none() + "s", "of type list, not dict"},
+      {"SetItemOnANumber", op::integer(1) + op::text("a") + op::none() + "s",
+       "of type int, not dict"},
+      {"SetItemsOnATensor", op::tensor() + "(" + op::text("a") + op::none() + "u",
+       "type tensor, not dict"},
+      {"SetItemsWithoutAValue", "}(" + op::text("a") + "u", "a key without a value"},
+      {"KeyIsATuple", "}" + op::numbers({1}) + op::none() + "s", "of type tuple, not str or int"},
+      {"KeyTooLong", "}" + big_key + op::none() + "s", "a dict's key has 1025 bytes"},
+      {"BuildOnATensor", op::tensor() + "}b", "of type tensor, not collections.OrderedDict"},
+      {"BuildOnAPlainDict", "}}b", "of type dict, not collections.OrderedDict"},
+      {"BuildWithATuple", op::ordered_dict({}) + ")b", "of type tuple, not dict"},
+      {"EndlessNesting", std::string(100'000, '('), "nested more than 1000 deep"},
+      {"EndlessStack", std::string(2'000'000, 'N'), "more than 1048576 values on the stack"},
+      {"StringLongerThanThePickle", "X" + testing::raw(UINT32_MAX), "would take bytes"},
+      {"StringNotUtf8", op::text("\xff\xfe"), "a string is not UTF-8: '\\xff\\xfe'"},
+      {"StringCutInACharacter", op::text("gr\xc3"), "a string is not UTF-8"},
+      {"StringOverlong", op::text("\xc0\xaf"), "a string is not UTF-8"},
+      {"StringOverlongInThree", op::text("\xe0\x80\xaf"), "a string is not UTF-8"},
+      {"StringOverlongInFour", op::text("\xf0\x80\x80\xaf"), "a string is not UTF-8"},
+      {"StringWithASurrogate", op::text("\xed\xa0\x80"), "a string is not UTF-8"},
+      {"StringPastUnicode", op::text("\xf4\x90\x80\x80"), "a string is not UTF-8"},
+      {"Long1TooLong", "\x8a\x09" + std::string(9, 'x'), "an integer of 9 bytes"},
+      {"Long1CutShort", "\x8a\x7f", "would take bytes"},
+      {"GlobalWithoutAnEnd", "cos", "a name has no end"},
+      {"GlobalNamedByANumber", op::text("os") + op::integer(1) + "\x93", "of type int, not str"},
+      {"ProtoTwice", "\x80\x02", "0x80"},
+  };
+}
+
+std::vector<BadFile> bad_calls() {
+  const std::string rebuild = op::global("torch._utils", "_rebuild_tensor_v2");
+  const std::string parameter = op::global("torch._utils", "_rebuild_parameter");
+  const std::string hooks = op::ordered_dict({});
+  const auto tensor = [&](const std::string& storage, const std::string& offset,
+                          const std::string& sizes, const std::string& strides,
+                          const std::string& grad, const std::string& last) {
+    return op::call(rebuild, op::tuple({storage, offset, sizes, strides, grad, last}));
+  };
+  const std::string three = op::numbers({3});
+  const std::string one = op::numbers({1});
+  const std::string zero = op::integer(0);
+  const std::string no = op::boolean(false);
+  return {
+      {"CallOfAString", op::call(op::text("x"), ")"), "of type str, not a function"},
+      {"CallOfAStorageType", op::call(op::global("torch", "FloatStorage"), ")"),
+       "called as a function"},
+      {"OrderedDictWithItems", op::call(op::global("collections", "OrderedDict"), op::tuple({"]"})),
+       "OrderedDict has 1 arguments, not 0"},
+      {"ArgumentsNotATuple", op::call(rebuild, "]"), "of type list, not tuple"},
+      {"TooFewArguments", op::call(rebuild, ")"), "_rebuild_tensor_v2 has 0 arguments"},
+      {"TooManyArguments", op::call(rebuild, op::numbers({1, 2, 3, 4, 5, 6, 7, 8})),
+       "has 8 arguments"},
+      {"StorageIsANumber", tensor(zero, zero, three, one, no, hooks), "storage is of type int"},
+      {"OffsetIsAFloat", tensor(op::storage({}), op::real(1), three, one, no, hooks),
+       "a tensor's offset is of type float, not int"},
+      {"FloatInSizes", tensor(op::storage({}), zero, op::tuple({op::real(3)}), one, no, hooks),
+       "a tensor's size is of type float, not a tuple of int"},
+      {"BoolInStrides", tensor(op::storage({}), zero, three, op::tuple({no}), no, hooks),
+       "a tensor's stride is of type bool"},
+      {"SizesAreAList", tensor(op::storage({}), zero, "]", one, no, hooks),
+       "of type list, not a tuple"},
+      {"NineDimensions", op::tensor({.sizes = {1, 1, 1, 1, 1, 1, 1, 1, 1}}),
+       "9 dimensions, more than 8"},
+      {"FewerStridesThanSizes", op::tensor({.sizes = {1, 3}}),
+       "a tensor has 2 sizes and 1 strides"},
+      {"RequiresGradIsANumber", tensor(op::storage({}), zero, three, one, zero, hooks),
+       "of type int, not bool"},
+      {"HooksAreAList", tensor(op::storage({}), zero, three, one, no, "]"),
+       "of type list, not dict"},
+      {"Conjugated",
+       op::call(rebuild, op::tuple({op::storage({}), zero, three, one, no, hooks,
+                                    op::dict({op::text("conj"), op::boolean(true)})})),
+       "a tensor has metadata (conjugated or negated)"},
+      {"ParameterOfANumber", op::call(parameter, op::tuple({zero, no, hooks})),
+       "of type int, not a tensor"},
+      {"ParameterOfTwo", op::call(parameter, op::tuple({op::tensor(), no})),
+       "has 2 arguments, not 3"},
+      {"PersistentIdIsANumber", zero + "Q", "of type int, not tuple"},
+      {"PersistentIdOfFour", op::tuple({op::text("storage"), zero, zero, zero}) + "Q",
+       "a persistent id has 4 arguments"},
+      {"PersistentIdOfAModule",
+       op::tuple({op::text("module"), op::global("torch", "FloatStorage"), op::text("0"),
+                  op::text("cpu"), zero}) +
+           "Q",
+       "not that of a storage"},
+      {"StorageTypeIsText",
+       op::tuple({op::text("storage"), op::text("float"), op::text("0"), op::text("cpu"), zero}) +
+           "Q",
+       "a storage's type is of type str"},
+      {"StorageTypeIsAFunction",
+       op::tuple({op::text("storage"), parameter, op::text("0"), op::text("cpu"), zero}) + "Q",
+       "is a function, not a torch storage"},
+      {"StorageKeyIsANumber",
+       op::tuple({op::text("storage"), op::global("torch", "FloatStorage"), zero, op::text("cpu"),
+                  zero}) +
+           "Q",
+       "a storage's key is of type int"},
+      {"StorageCountIsAFloat",
+       op::tuple({op::text("storage"), op::global("torch", "FloatStorage"), op::text("0"),
+                  op::text("cpu"), op::real(3)}) +
+           "Q",
+       "element count is of type float"},
+      {"StorageOfTwoTypes", op::tuple({op::storage({}), op::storage({.storage = "IntStorage"})}),
+       "storage '0' is described twice, differently"},
+      {"StorageOfTwoSizes", op::tuple({op::storage({}), op::storage({.numel = 4})}),
+       "described twice"},
+  };
+}
+
+// Wrapped by hand, not by pickle_of, because beginning or end is what is wrong.
+std::vector<BadFile> bad_frames() {
+  return {
+      {"Empty", "", "the pickle ends without STOP"},
+      {"WithoutProto", "N.", "does not start with PROTO"},
+      {"ProtocolOne", "\x80\x01N.", "pickle protocol 1 is not 2 to 5"},
+      {"ProtocolSix", "\x80\x06N.", "pickle protocol 6 is not 2 to 5"},
+      {"ProtoCutShort", "\x80", "would take bytes"},
+      {"WithoutStop", "\x80\x02N", "the pickle ends without STOP"},
+      {"NumberCutShort", "\x80\x02J\1\2", "an instruction would take bytes 3+4 of 5"},
+      {"TooLarge", "\x80\x02" + std::string(pickle::kMaxPickleBytes, 'N'), "more than 67108864"},
+  };
+}
+
+class BadPickle : public ::testing::TestWithParam<BadFile> {};
+
+TEST_P(BadPickle, IsRefusedInOneLineThatNamesTheFile) {
+  const auto& [name, code, expected] = GetParam();
+  testing::expect_refused(
+      {name, testing::torch_file(pickle_of(code), {testing::floats({1, 2, 3})}), expected});
+}
+
+class BadPickleFrame : public ::testing::TestWithParam<BadFile> {};
+
+TEST_P(BadPickleFrame, IsRefusedInOneLineThatNamesTheFile) {
+  const auto& [name, bytes, expected] = GetParam();
+  testing::expect_refused({name, testing::torch_file(bytes, {}), expected});
+}
+
+std::string name_of(const ::testing::TestParamInfo<BadFile>& row) { return row.param.name; }
+
+INSTANTIATE_TEST_SUITE_P(Hostile, BadPickle, ::testing::ValuesIn(hostile()), name_of);
+INSTANTIATE_TEST_SUITE_P(Malformed, BadPickle, ::testing::ValuesIn(malformed()), name_of);
+INSTANTIATE_TEST_SUITE_P(Calls, BadPickle, ::testing::ValuesIn(bad_calls()), name_of);
+INSTANTIATE_TEST_SUITE_P(Frames, BadPickleFrame, ::testing::ValuesIn(bad_frames()), name_of);
+
+}  // namespace
+}  // namespace gemma
