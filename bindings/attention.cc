@@ -1,6 +1,6 @@
-#include <gemma/modules/attention.h>
-
 #include "bindings.h"
+
+#include <gemma/modules/attention.h>
 
 namespace gemma::bindings {
 
@@ -12,13 +12,15 @@ void bind_attention(py::module_& m) {
            py::arg("kv_write_indices"), py::arg("kv_cache"), py::arg("mask"),
            py::arg("local_mask") = py::none(), ReleaseGil(),
            "hidden_states [B, L, E] -> [B, L, E]; writes kv_cache in place")
-      .def_property_readonly("query_norm", [](Self& self) { return self.query_norm.ptr(); })
-      .def_property_readonly("key_norm", [](Self& self) { return self.key_norm.ptr(); })
+      .def_property_readonly("query_norm",
+                             [](Self& self) { return module_or_none(self.query_norm); })
+      .def_property_readonly("key_norm", [](Self& self) { return module_or_none(self.key_norm); })
       .def_property_readonly("attn_type", &Self::attn_type)
       .def_property_readonly("num_heads", &Self::num_heads)
       .def_property_readonly("num_kv_heads", &Self::num_kv_heads)
-      .def_property_readonly("num_queries_per_kv",
-                             [](const Self& self) { return self.num_heads() / self.num_kv_heads(); })
+      .def_property_readonly(
+          "num_queries_per_kv",
+          [](const Self& self) { return self.num_heads() / self.num_kv_heads(); })
       .def_property_readonly("hidden_size",
                              [](const Self& self) { return self.qkv_proj->weight.size(1); })
       .def_property_readonly("head_dim", &Self::head_dim)

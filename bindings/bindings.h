@@ -39,10 +39,16 @@ using ModuleClass = py::class_<Impl, Base, std::shared_ptr<Impl>>;
 // Long calls let other Python threads run.
 using ReleaseGil = py::call_guard<py::gil_scoped_release>;
 
-// A torch.device, or its name.
+// A torch.device, its name, or the number of a GPU, as torch.device() takes them.
+// Raises what torch.device() raises.
 inline torch::Device to_device(const py::object& device) {
-  if (py::isinstance<py::str>(device)) return torch::Device(device.cast<std::string>());
-  return device.cast<torch::Device>();
+  return py::module_::import("torch").attr("device")(device).cast<torch::Device>();
+}
+
+// What an optional submodule is in Python: the module, or None.
+template <typename Holder>
+auto module_or_none(const Holder& holder) {
+  return holder.is_empty() ? nullptr : holder.ptr();
 }
 
 }  // namespace gemma::bindings

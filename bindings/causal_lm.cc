@@ -1,9 +1,9 @@
-#include <gemma/models/causal_lm.h>
-
 #include <variant>
 #include <vector>
 
 #include "bindings.h"
+
+#include <gemma/models/causal_lm.h>
 
 namespace gemma::bindings {
 namespace {

@@ -1,5 +1,3 @@
-#include <gemma/config.h>
-
 #include <algorithm>
 #include <vector>
 
@@ -7,6 +5,8 @@
 #include <fmt/ranges.h>
 
 #include "bindings.h"
+
+#include <gemma/config.h>
 
 namespace gemma::bindings {
 namespace {
@@ -16,10 +16,11 @@ namespace {
 template <typename T>
 class Dataclass {
  public:
-  Dataclass(py::module_& m, const char* name, const char* doc) : class_(m, name, doc), name_(name) {}
+  Dataclass(py::module_& m, const char* name, const char* doc)
+      : class_(m, name, doc), name_(name) {}
 
   template <typename Field>
-  Dataclass& field(const char* name, Field T::*member) {
+  Dataclass& field(const char* name, Field T::* member) {
     class_.def_readwrite(name, member);
     fields_.emplace_back(name);
     return *this;
@@ -74,8 +75,8 @@ class Dataclass {
       try {
         py::setattr(view, key, value);
       } catch (const py::error_already_set&) {
-        throw py::type_error(
-            fmt::format("{}: {} cannot be {}", name, field, py::repr(value).template cast<std::string>()));
+        throw py::type_error(fmt::format("{}: {} cannot be {}", name, field,
+                                         py::repr(value).template cast<std::string>()));
       }
     }
     return config;
@@ -88,7 +89,8 @@ class Dataclass {
 
 void bind_siglip_config(py::module_& m) {
   using Config = SiglipVisionModelConfig;
-  Dataclass<Config>(m, "SiglipVisionModelConfig", "siglip_vision/config.py: SiglipVisionModelConfig.")
+  Dataclass<Config>(m, "SiglipVisionModelConfig",
+                    "siglip_vision/config.py: SiglipVisionModelConfig.")
       .field("num_hidden_layers", &Config::num_hidden_layers)
       .field("embedding_dim", &Config::embedding_dim)
       .field("embedding_use_bias", &Config::embedding_use_bias)
@@ -108,8 +110,9 @@ void bind_siglip_config(py::module_& m) {
       .finish()
       .def_readwrite("conv2d_patch_size", &Config::conv2d_patch_size,
                      "Not a field of the reference's dataclass, but an attribute of its class.");
-  m.def("get_siglip_vision_model_config", [] { return Config{}; },
-        "siglip_vision/config.py: get_siglip_vision_model_config.");
+  m.def(
+      "get_siglip_vision_model_config", [] { return Config{}; },
+      "siglip_vision/config.py: get_siglip_vision_model_config.");
 }
 
 void bind_gemma_config(py::module_& m) {
@@ -158,19 +161,17 @@ void bind_config(py::module_& m) {
   bind_siglip_config(m);
   bind_gemma_config(m);
 
-  const auto bind_variant = [&m](const char* name, GemmaConfig (*make)(const std::string&)) {
-    m.def(name, make, py::arg("dtype") = "bfloat16");
-  };
-  bind_variant("get_config_for_7b", get_config_for_7b);
-  bind_variant("get_config_for_2b", get_config_for_2b);
-  bind_variant("get_config_for_2b_v2", get_config_for_2b_v2);
-  bind_variant("get_config_for_9b", get_config_for_9b);
-  bind_variant("get_config_for_27b", get_config_for_27b);
-  bind_variant("get_config_for_270m", get_config_for_270m);
-  bind_variant("get_config_for_1b", get_config_for_1b);
-  bind_variant("get_config_for_4b", get_config_for_4b);
-  bind_variant("get_config_for_12b", get_config_for_12b);
-  bind_variant("get_config_for_27b_v3", get_config_for_27b_v3);
+  const auto dtype = py::arg("dtype");  // Gemma 3's functions have no default in config.py.
+  m.def("get_config_for_7b", get_config_for_7b, dtype = "bfloat16");
+  m.def("get_config_for_2b", get_config_for_2b, dtype = "bfloat16");
+  m.def("get_config_for_2b_v2", get_config_for_2b_v2, dtype = "bfloat16");
+  m.def("get_config_for_9b", get_config_for_9b, dtype = "bfloat16");
+  m.def("get_config_for_27b", get_config_for_27b, dtype = "bfloat16");
+  m.def("get_config_for_270m", get_config_for_270m, dtype);
+  m.def("get_config_for_1b", get_config_for_1b, dtype);
+  m.def("get_config_for_4b", get_config_for_4b, dtype);
+  m.def("get_config_for_12b", get_config_for_12b, dtype);
+  m.def("get_config_for_27b_v3", get_config_for_27b_v3, dtype);
   m.def("get_model_config", &get_model_config, py::arg("variant"), py::arg("dtype") = "bfloat16",
         "config.py: get_model_config. Raises ValueError listing the valid names.");
   m.def("model_variants", &model_variants, "The names that get_model_config takes.");

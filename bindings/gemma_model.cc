@@ -1,6 +1,6 @@
-#include <gemma/models/gemma_model.h>
-
 #include "bindings.h"
+
+#include <gemma/models/gemma_model.h>
 
 namespace gemma::bindings {
 

@@ -1,6 +1,6 @@
-#include <gemma/modules/linear.h>
-
 #include "bindings.h"
+
+#include <gemma/modules/linear.h>
 
 namespace gemma::bindings {
 

@@ -1,8 +1,8 @@
 #include <c10/util/Exception.h>
 
-#include <gemma/checkpoint/errors.h>
-
 #include "bindings.h"
+
+#include <gemma/errors.h>
 
 namespace {
 
@@ -27,7 +27,8 @@ void translate(std::exception_ptr error) {
 
 PYBIND11_MODULE(_C, m) {
   using namespace gemma::bindings;
-  m.doc() = "Gemma in C++ and LibTorch. Use the modules config, model and tokenizer of the package.";
+  m.doc() =
+      "Gemma in C++ and LibTorch. Use the modules config, model and tokenizer of the package.";
   py::module_::import("torch");
   py::register_local_exception_translator(translate);
   bind_config(m);

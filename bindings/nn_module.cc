@@ -1,12 +1,12 @@
-#include <torch/nn/modules/container/modulelist.h>
-
 #include <vector>
 
 #include <fmt/format.h>
-
-#include <gemma/models/weights.h>
+#include <fmt/ranges.h>
+#include <torch/nn/modules/container/modulelist.h>
 
 #include "bindings.h"
+
+#include <gemma/models/weights.h>
 
 // What a Python user expects of a torch.nn.Module, for the C++ modules.
 namespace gemma::bindings {
@@ -34,9 +34,9 @@ ModulePtr child(const NNModule& self, const std::string& name) {
 }
 
 [[noreturn]] void no_attribute(const py::object& self, const std::string& name) {
-  throw py::attribute_error(
-      fmt::format("'{}' object has no attribute '{}'",
-                  py::type::of(self).attr("__name__").cast<std::string>(), name));
+  throw py::attribute_error(fmt::format("'{}' object has no attribute '{}'",
+                                        py::type::of(self).attr("__name__").cast<std::string>(),
+                                        name));
 }
 
 py::object getattr(const py::object& self, const std::string& name) {
@@ -51,8 +51,14 @@ py::object getattr(const py::object& self, const std::string& name) {
 void setattr(const py::object& self, const std::string& name, const py::object& value) {
   auto tensor = own_tensor(self.cast<const NNModule&>(), name);
   if (!tensor.defined()) no_attribute(self, name);
+  const auto data = value.cast<at::Tensor>().detach();
+  if (data.sizes() != tensor.sizes()) {
+    throw py::value_error(fmt::format("'{}' is [{}], but a tensor of [{}] was given", name,
+                                      fmt::join(tensor.sizes().vec(), ", "),
+                                      fmt::join(data.sizes().vec(), ", ")));
+  }
   const torch::NoGradGuard no_grad;
-  tensor.set_data(value.cast<at::Tensor>().detach());
+  tensor.set_data(data);
 }
 
 // "layers.0.self_attn"; "" is the module itself.
@@ -88,7 +94,8 @@ std::string joined(const std::string& prefix, const std::string& name) {
 template <typename Items>
 py::iterator named(const Items& items, const std::string& prefix) {
   py::list out;
-  for (const auto& item : items) out.append(py::make_tuple(joined(prefix, item.key()), item.value()));
+  for (const auto& item : items)
+    out.append(py::make_tuple(joined(prefix, item.key()), item.value()));
   return py::iter(out);
 }
 
@@ -196,7 +203,8 @@ void bind_base(py::module_& m) {
   c.def("bfloat16", [](const py::object& self) { return to_dtype(self, "bfloat16"); });
 
   c.def("state_dict", state_dict_of, py::kw_only(), py::arg("prefix") = "",
-        py::arg("keep_vars") = false, "Every parameter and buffer; the tensors are the module's own.");
+        py::arg("keep_vars") = false,
+        "Every parameter and buffer; the tensors are the module's own.");
   c.def("load_state_dict", load_state_dict_into, py::arg("state_dict"), py::arg("strict") = true,
         py::arg("assign") = false,
         "Copies tensors into the parameters; rope tables are passed over. Raises RuntimeError, "
@@ -244,12 +252,13 @@ void bind_module_list(py::module_& m) {
            [](const List& self, int64_t index) {
              const auto size = static_cast<int64_t>(self.size());
              if (index < -size || index >= size) {
-               throw py::index_error(fmt::format("index {} is out of range of {} modules", index, size));
+               throw py::index_error(
+                   fmt::format("index {} is out of range of {} modules", index, size));
              }
              return self.ptr(static_cast<size_t>(index < 0 ? index + size : index));
            })
       .def("__getitem__", [](const List& self, const py::slice& slice) {
-        return py::list(py::cast(self.children()))[slice];
+        return py::object(py::list(py::cast(self.children()))[slice]);
       });
 }
 

@@ -1,6 +1,6 @@
-#include <gemma/modules/rms_norm.h>
-
 #include "bindings.h"
+
+#include <gemma/modules/rms_norm.h>
 
 namespace gemma::bindings {
 

@@ -1,6 +1,6 @@
-#include <gemma/modules/rotary.h>
-
 #include "bindings.h"
+
+#include <gemma/ops/rotary.h>
 
 namespace gemma::bindings {
 

@@ -1,6 +1,6 @@
-#include <gemma/modules/sampler.h>
-
 #include "bindings.h"
+
+#include <gemma/modules/sampler.h>
 
 namespace gemma::bindings {
 

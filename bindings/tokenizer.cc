@@ -1,8 +1,8 @@
-#include <gemma/text/tokenizer.h>
-
 #include <vector>
 
 #include "bindings.h"
+
+#include <gemma/text/tokenizer.h>
 
 namespace gemma::bindings {
 

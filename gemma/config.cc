@@ -1,10 +1,10 @@
-#include <gemma/config.h>
-
 #include <array>
 #include <stdexcept>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+
+#include <gemma/config.h>
 
 namespace gemma {
 namespace {
@@ -19,11 +19,11 @@ struct Variant {
 };
 
 constexpr std::array kVariants{
-    Variant{"2b", get_config_for_2b},         Variant{"7b", get_config_for_7b},
-    Variant{"2b-v2", get_config_for_2b_v2},   Variant{"9b", get_config_for_9b},
-    Variant{"27b", get_config_for_27b},       Variant{"270m", get_config_for_270m},
-    Variant{"1b", get_config_for_1b},         Variant{"4b", get_config_for_4b},
-    Variant{"12b", get_config_for_12b},       Variant{"27b_v3", get_config_for_27b_v3},
+    Variant{"2b", get_config_for_2b},       Variant{"7b", get_config_for_7b},
+    Variant{"2b-v2", get_config_for_2b_v2}, Variant{"9b", get_config_for_9b},
+    Variant{"27b", get_config_for_27b},     Variant{"270m", get_config_for_270m},
+    Variant{"1b", get_config_for_1b},       Variant{"4b", get_config_for_4b},
+    Variant{"12b", get_config_for_12b},     Variant{"27b_v3", get_config_for_27b_v3},
 };
 
 struct DtypeName {
@@ -119,17 +119,17 @@ c10::ScalarType dtype_from_string(std::string_view name) {
   for (const auto& entry : kDtypeNames) {
     if (entry.name == name) return entry.dtype;
   }
-  throw std::invalid_argument(fmt::format(
-      "dtype '{}' is unknown; valid dtypes: float16, float, float32, bfloat16", name));
+  throw std::invalid_argument(
+      fmt::format("dtype '{}' is unknown; valid dtypes: float16, float, float32, bfloat16", name));
 }
 
 std::string_view dtype_to_string(c10::ScalarType dtype) {
   for (const auto& entry : kDtypeNames) {
     if (entry.dtype == dtype) return entry.name;
   }
-  throw std::invalid_argument(fmt::format(
-      "dtype {} cannot hold weights; valid dtypes: float16, float32, bfloat16",
-      c10::toString(dtype)));
+  throw std::invalid_argument(
+      fmt::format("dtype {} cannot hold weights; valid dtypes: float16, float32, bfloat16",
+                  c10::toString(dtype)));
 }
 
 c10::ScalarType GemmaConfig::get_dtype() const { return dtype_from_string(dtype); }

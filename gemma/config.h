@@ -1,13 +1,13 @@
 #pragma once
 
-#include <c10/core/ScalarType.h>
-
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include <c10/core/ScalarType.h>
 
 #include <gemma/vision/config.h>
 

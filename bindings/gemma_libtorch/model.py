@@ -1,6 +1,7 @@
 """model.py of gemma_pytorch."""
 
 from ._C import (
+    DecoderLayer,
     Embedding,
     Gemma2DecoderLayer,
     GemmaAttention,
@@ -12,6 +13,7 @@ from ._C import (
     LoadProgress,
     LoadReport,
     Module,
+    ModuleList,
     RMSNorm,
     Sampler,
     apply_rotary_emb,
@@ -19,6 +21,7 @@ from ._C import (
 )
 
 __all__ = [
+    "DecoderLayer",
     "Embedding",
     "Gemma2DecoderLayer",
     "GemmaAttention",
@@ -30,6 +33,7 @@ __all__ = [
     "LoadProgress",
     "LoadReport",
     "Module",
+    "ModuleList",
     "RMSNorm",
     "Sampler",
     "apply_rotary_emb",

@@ -7,7 +7,7 @@
 #include <span>
 #include <string_view>
 
-#include "gemma/checkpoint/format_error.h"
+#include <gemma/checkpoint/format_error.h>
 
 namespace gemma {
 

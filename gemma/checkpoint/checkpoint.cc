@@ -1,5 +1,3 @@
-#include "gemma/checkpoint/checkpoint.h"
-
 #include <algorithm>
 #include <cstring>
 #include <iterator>
@@ -13,9 +11,10 @@
 #include <ATen/ops/from_blob.h>
 #include <fmt/ranges.h>
 
-#include "gemma/checkpoint/bytes.h"
-#include "gemma/checkpoint/mapped_file.h"
-#include "gemma/checkpoint/shard_index.h"
+#include <gemma/checkpoint/bytes.h>
+#include <gemma/checkpoint/checkpoint.h>
+#include <gemma/checkpoint/mapped_file.h>
+#include <gemma/checkpoint/shard_index.h>
 
 namespace gemma {
 

@@ -8,8 +8,8 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "gemma/checkpoint/errors.h"
-#include "gemma/checkpoint/torch_archive.h"
+#include <gemma/checkpoint/errors.h>
+#include <gemma/checkpoint/torch_archive.h>
 
 namespace gemma {
 

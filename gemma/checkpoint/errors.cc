@@ -1,8 +1,8 @@
-#include "gemma/checkpoint/errors.h"
-
 #include <iterator>
 
 #include <fmt/format.h>
+
+#include <gemma/checkpoint/errors.h>
 
 namespace gemma {
 

@@ -5,12 +5,9 @@
 #include <string>
 #include <string_view>
 
-namespace gemma {
+#include <gemma/errors.h>
 
-// A path that leads nowhere; bindings turn it into Python's FileNotFoundError.
-struct FileNotFound : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
+namespace gemma {
 
 // What is wrong with some bytes, in words that do not name the file: parsers see bytes only, and
 // the function that was given the path puts it in front.

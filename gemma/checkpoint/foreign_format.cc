@@ -1,6 +1,6 @@
-#include "gemma/checkpoint/foreign_format.h"
-
 #include <algorithm>
+
+#include <gemma/checkpoint/foreign_format.h>
 
 namespace gemma {
 namespace {

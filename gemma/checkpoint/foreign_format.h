@@ -2,7 +2,7 @@
 
 #include <string_view>
 
-#include "gemma/checkpoint/bytes.h"
+#include <gemma/checkpoint/bytes.h>
 
 namespace gemma {
 

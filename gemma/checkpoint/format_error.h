@@ -4,7 +4,7 @@
 
 #include <fmt/format.h>
 
-#include "gemma/checkpoint/errors.h"
+#include <gemma/checkpoint/errors.h>
 
 // Apart from errors.h, which is installed: users of the library need not have fmt.
 namespace gemma {

@@ -1,9 +1,5 @@
-#include "gemma/checkpoint/mapped_file.h"
-
 #include <cerrno>
-#include <cstdint>
 #include <fcntl.h>
-#include <limits>
 #include <stdexcept>
 #include <string_view>
 #include <system_error>
@@ -13,7 +9,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "gemma/checkpoint/errors.h"
+#include <gemma/checkpoint/errors.h>
+#include <gemma/checkpoint/mapped_file.h>
 
 namespace gemma {
 namespace {
@@ -65,9 +62,6 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path.string())
     refuse(path_, fmt::format("is {}, not a file", kind_of(status.st_mode)));
   }
   if (status.st_size == 0) refuse(path_, "is empty (0 bytes): download it again");
-  if (static_cast<uint64_t>(status.st_size) > std::numeric_limits<size_t>::max()) {
-    refuse(path_, "is larger than this process can address");
-  }
   size_ = static_cast<size_t>(status.st_size);
   // MAP_NORESERVE: a private writable map of 54 GB must not be charged against free memory.
   void* const address = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,

@@ -1,5 +1,3 @@
-#include "gemma/checkpoint/pickle.h"
-
 #include <array>
 #include <bit>
 #include <cstring>
@@ -7,17 +5,18 @@
 #include <optional>
 #include <string>
 
-#include "gemma/checkpoint/pickle_ops.h"
-#include "gemma/checkpoint/utf8.h"
+#include <gemma/checkpoint/pickle.h>
+#include <gemma/checkpoint/pickle_ops.h>
+#include <gemma/checkpoint/utf8.h>
 
 namespace gemma::pickle {
 namespace {
 
 using c10::ScalarType;
 
-// A real file of 100,000 tensors stays below each of these by a factor of four or more.
-constexpr size_t kMaxPushes = size_t{1} << 24;
-constexpr size_t kMaxMemo = size_t{1} << 24;
+// A real file of 100,000 tensors stays below each of these by a factor of three or more.
+constexpr size_t kMaxPushes = size_t{1} << 23;
+constexpr size_t kMaxMemo = size_t{1} << 23;
 constexpr size_t kMaxStack = size_t{1} << 20;
 constexpr size_t kMaxMarks = 1000;
 constexpr size_t kMaxKeyBytes = 1024;  // Keys are compared, as often as the file repeats them.
@@ -376,8 +375,9 @@ void Machine::push_storage() {
 }
 
 void Machine::get(size_t index) {
-  if (index >= memo_.size() || !memo_[index]) format_error("memo {} is read but never set", index);
-  push(*memo_[index]);
+  const std::optional<Value> value = index < memo_.size() ? memo_[index] : std::nullopt;
+  if (!value) format_error("memo {} is read but never set", index);
+  push(*value);
 }
 
 void Machine::put(size_t index) {
@@ -466,11 +466,12 @@ const Tensor* Machine::rebuild_parameter(const Value& arguments) {
 }  // namespace
 
 const Value* Dict::find(std::string_view key) const {
-  for (auto item = items.rbegin(); item != items.rend(); ++item) {
-    const auto* const text = std::get_if<std::string_view>(&item->first);
-    if (text != nullptr && *text == key) return &item->second;
+  const Value* found = nullptr;
+  for (const auto& [name, value] : items) {
+    const auto* const text = std::get_if<std::string_view>(&name);
+    if (text != nullptr && *text == key) found = &value;
   }
-  return nullptr;
+  return found;
 }
 
 std::string_view type_name(const Value& value) {

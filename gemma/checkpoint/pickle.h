@@ -9,7 +9,7 @@
 
 #include <c10/core/ScalarType.h>
 
-#include "gemma/checkpoint/bytes.h"
+#include <gemma/checkpoint/bytes.h>
 
 // The part of Python's pickle that torch.save writes for dicts of tensors. A pickle is a program;
 // the machine that runs it here has no instruction that calls anything, only ones that build the
@@ -65,8 +65,7 @@ struct Storage {
   int64_t numel;
 };
 
-// The types are checked, the numbers are not: torch_archive.cc does that, where the tensor has a
-// name.
+// The types are checked, the numbers are not: torch_archive.cc does that and knows the names.
 struct Tensor {
   const Storage* storage;
   int64_t offset;        // In elements, like the strides.

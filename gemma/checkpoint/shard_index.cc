@@ -1,11 +1,10 @@
-#include "gemma/checkpoint/shard_index.h"
-
 #include <algorithm>
 #include <stdexcept>
 
 #include <nlohmann/json.hpp>
 
-#include "gemma/checkpoint/format_error.h"
+#include <gemma/checkpoint/format_error.h>
+#include <gemma/checkpoint/shard_index.h>
 
 namespace gemma {
 namespace {

@@ -1,5 +1,3 @@
-#include "gemma/checkpoint/torch_archive.h"
-
 #include <algorithm>
 #include <map>
 #include <optional>
@@ -7,11 +5,12 @@
 #include <utility>
 #include <variant>
 
-#include "gemma/checkpoint/bytes.h"
-#include "gemma/checkpoint/errors.h"
-#include "gemma/checkpoint/foreign_format.h"
-#include "gemma/checkpoint/pickle.h"
-#include "gemma/checkpoint/zip.h"
+#include <gemma/checkpoint/bytes.h>
+#include <gemma/checkpoint/errors.h>
+#include <gemma/checkpoint/foreign_format.h>
+#include <gemma/checkpoint/pickle.h>
+#include <gemma/checkpoint/torch_archive.h>
+#include <gemma/checkpoint/zip.h>
 
 namespace gemma {
 namespace {
@@ -19,7 +18,7 @@ namespace {
 // More than a process can map. Where every number of a tensor, and what sizes and strides span, is
 // below it, no product overflows 64 bits, neither here nor in LibTorch.
 constexpr int64_t kMaxElements = int64_t{1} << 48;
-constexpr size_t kMaxTensors = size_t{1} << 20;
+constexpr size_t kMaxTensors = size_t{1} << 18;
 
 constexpr std::string_view kPickleSuffix = "/data.pkl";
 
@@ -152,6 +151,7 @@ int64_t span_of(const pickle::Tensor& view, std::string_view tensor) {
 
 std::vector<int64_t> to_vector(const pickle::Tuple& numbers) {
   std::vector<int64_t> values;
+  values.reserve(numbers.items.size());
   for (const pickle::Value& value : numbers.items) values.push_back(number(value));
   return values;
 }

@@ -1,9 +1,9 @@
-#include "gemma/checkpoint/zip.h"
-
 #include <algorithm>
 #include <optional>
 #include <set>
 #include <string_view>
+
+#include <gemma/checkpoint/zip.h>
 
 namespace gemma {
 namespace {
@@ -183,9 +183,8 @@ void check_is_plain(const Header& header, uint16_t flags, uint16_t method) {
   }
   if (method != 0) {
     format_error(
-        "its entry '{}' is compressed (zip method {}), so it cannot be mapped: torch.save never "
-        "does "
-        "that, torch.jit.save does. Load it in Python and torch.save its state_dict()",
+        "its entry '{}' is compressed (zip method {}), so it cannot be mapped: torch.jit.save does "
+        "that, torch.save never. Load it in Python and torch.save its state_dict()",
         printable(header.name), method);
   }
 }

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "gemma/checkpoint/bytes.h"
+#include <gemma/checkpoint/bytes.h>
 
 namespace gemma {
 

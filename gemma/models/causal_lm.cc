@@ -1,5 +1,3 @@
-#include <gemma/models/causal_lm.h>
-
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
@@ -7,8 +5,9 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <gemma/models/causal_lm.h>
 #include <gemma/modules/masks.h>
-#include <gemma/modules/rotary.h>
+#include <gemma/ops/rotary.h>
 
 namespace gemma {
 namespace {
@@ -35,8 +34,8 @@ void check_sampling(int64_t output_len,
         fmt::format("generate: output_len is {}, but must be 0 or more tokens", output_len));
   }
   if (temperature && !(*temperature >= 0 && std::isfinite(*temperature))) {
-    throw std::invalid_argument(fmt::format(
-        "generate: temperature is {}, but must be 0 (greedy) or more", *temperature));
+    throw std::invalid_argument(
+        fmt::format("generate: temperature is {}, but must be 0 (greedy) or more", *temperature));
   }
   if (!(top_p >= 0)) {
     throw std::invalid_argument(
@@ -78,8 +77,8 @@ GemmaForCausalLMImpl::GemmaForCausalLMImpl(const GemmaConfig& config) : config_(
                     config.hidden_size, config.num_attention_heads));
   }
   if (config.tokenizer) tokenizer_.emplace(*config.tokenizer);
-  embedder = register_module("embedder",
-                             Embedding(config.vocab_size, config.hidden_size, config.quant));
+  embedder =
+      register_module("embedder", Embedding(config.vocab_size, config.hidden_size, config.quant));
   model = register_module("model", GemmaModel(config));
   sampler = register_module("sampler", Sampler(config.vocab_size, config));
   register_freqs_cis();
@@ -128,9 +127,8 @@ std::pair<torch::Tensor, torch::Tensor> GemmaForCausalLMImpl::forward(
 
   auto hidden_states = embedder(input_token_ids);  // [B, L, E]
   // Rounded to the activations' dtype: in bfloat16, sqrt(3072) is 55.5.
-  const auto normalizer =
-      at::scalar_tensor(std::pow(static_cast<double>(config_.hidden_size), 0.5),
-                        hidden_states.options());
+  const auto normalizer = at::scalar_tensor(std::pow(static_cast<double>(config_.hidden_size), 0.5),
+                                            hidden_states.options());
   hidden_states = hidden_states * normalizer;
 
   hidden_states = model(hidden_states, freqs, input_positions, kv_caches, mask, local_mask);
@@ -152,12 +150,13 @@ std::vector<std::string> GemmaForCausalLMImpl::generate(const std::vector<std::s
   for (const auto& prompt : prompts) prompt_tokens.push_back(tokenizer().encode(prompt));
   const auto batch_size = static_cast<int64_t>(prompts.size());
   const auto [min_prompt_len, max_prompt_len] = lengths_of(prompt_tokens);
-  const auto max_seq_len = max_prompt_len + output_len;
-  if (max_seq_len > config_.max_position_embeddings) {
+  // Not by their sum, which an absurd output_len would overflow.
+  if (output_len > config_.max_position_embeddings - max_prompt_len) {
     throw std::invalid_argument(fmt::format(
         "generate: a prompt of {} tokens and an output of {} exceed max_position_embeddings, {}",
         max_prompt_len, output_len, config_.max_position_embeddings));
   }
+  const auto max_seq_len = max_prompt_len + output_len;
   auto kv_caches = make_kv_caches(batch_size, max_seq_len, device);
 
   const auto token_ids = padded(prompt_tokens, max_seq_len, tokenizer().pad_id()).to(device);
@@ -198,9 +197,8 @@ std::vector<std::string> GemmaForCausalLMImpl::generate(const std::vector<std::s
   const auto rows = token_ids.cpu();
   std::vector<std::string> results;
   for (size_t i = 0; i < prompt_tokens.size(); ++i) {
-    results.push_back(tokenizer().decode(trimmed(rows[static_cast<int64_t>(i)],
-                                                 prompt_tokens[i].size(), output_len,
-                                                 tokenizer().eos_id())));
+    results.push_back(tokenizer().decode(trimmed(
+        rows[static_cast<int64_t>(i)], prompt_tokens[i].size(), output_len, tokenizer().eos_id())));
   }
   return results;
 }
@@ -225,7 +223,8 @@ std::vector<KVCache> GemmaForCausalLMImpl::make_kv_caches(int64_t batch_size,
                                                           int64_t max_seq_len,
                                                           torch::Device device) const {
   const auto dtype = config_.get_dtype();
-  const auto weights = embedder->weight_scaler.defined() ? embedder->weight_scaler : embedder->weight;
+  const auto weights =
+      embedder->weight_scaler.defined() ? embedder->weight_scaler : embedder->weight;
   if (weights.scalar_type() != dtype) {
     throw std::invalid_argument(fmt::format(
         "generate: the weights are {} but config.dtype, the KV cache's, is {}; construct the model "

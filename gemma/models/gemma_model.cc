@@ -1,8 +1,8 @@
-#include <gemma/models/gemma_model.h>
-
 #include <stdexcept>
 
 #include <fmt/format.h>
+
+#include <gemma/models/gemma_model.h>
 
 namespace gemma {
 
@@ -33,8 +33,8 @@ torch::Tensor GemmaModelImpl::forward(torch::Tensor hidden_states,
     auto& layer = layers->at<DecoderLayerImpl>(i);
     const auto freqs = freqs_cis.find(layer.attn_type());
     if (freqs == freqs_cis.end()) {
-      throw std::invalid_argument(fmt::format("GemmaModel: freqs_cis has no table for {} (layer {})",
-                                              to_string(layer.attn_type()), i));
+      throw std::invalid_argument(fmt::format(
+          "GemmaModel: freqs_cis has no table for {} (layer {})", to_string(layer.attn_type()), i));
     }
     hidden_states = layer.forward(hidden_states, freqs->second, kv_write_indices, kv_caches[i],
                                   mask, local_mask);

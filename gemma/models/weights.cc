@@ -1,5 +1,3 @@
-#include <gemma/models/weights.h>
-
 #include <algorithm>
 #include <map>
 #include <stdexcept>
@@ -11,6 +9,7 @@
 #include <fmt/ranges.h>
 
 #include <gemma/config.h>
+#include <gemma/models/weights.h>
 #include <gemma/modules/module.h>
 
 namespace gemma {
@@ -76,18 +75,18 @@ void check_kind(const Checkpoint& checkpoint,
   const auto cure = got_int8 ? "set quant in the config (--quant)"
                              : (want == at::kChar ? "leave quant unset: the file is not quantised"
                                                   : "weights are float16, bfloat16 or float32");
-  throw std::runtime_error(fmt::format("load_weights: {}: tensor '{}' is {}, but the model's is {}; {}",
-                                       checkpoint.file_of(name), name, c10::toString(got),
-                                       c10::toString(want), cure));
+  throw std::runtime_error(
+      fmt::format("load_weights: {}: tensor '{}' is {}, but the model's is {}; {}",
+                  checkpoint.file_of(name), name, c10::toString(got), c10::toString(want), cure));
 }
 
 void check_fits(const Checkpoint& checkpoint, const TensorEntry& entry, const at::Tensor& want) {
   check_kind(checkpoint, entry.name, entry.dtype, want.scalar_type());
   if (want.sizes() == at::IntArrayRef(entry.sizes)) return;
-  throw std::runtime_error(fmt::format(
-      "load_weights: {}: tensor '{}' is [{}], but the model's is [{}]; {}",
-      checkpoint.file_of(entry.name), entry.name, fmt::join(entry.sizes, ", "),
-      fmt::join(want.sizes().vec(), ", "), cure_for_missing(checkpoint)));
+  throw std::runtime_error(
+      fmt::format("load_weights: {}: tensor '{}' is [{}], but the model's is [{}]; {}",
+                  checkpoint.file_of(entry.name), entry.name, fmt::join(entry.sizes, ", "),
+                  fmt::join(want.sizes().vec(), ", "), cure_for_missing(checkpoint)));
 }
 
 LoadReport compare(const Checkpoint& checkpoint, const StateDict& weights) {
@@ -234,14 +233,14 @@ std::optional<DetectedVariant> detect_variant(const Checkpoint& checkpoint) {
   const std::string layer = "model.layers.{}.input_layernorm.weight";
   for (const auto& variant : model_variants()) {
     const auto config = get_model_config(variant);
-    const auto embedder =
-        config.vision_config ? "text_token_embedder.weight" : "embedder.weight";
+    const auto embedder = config.vision_config ? "text_token_embedder.weight" : "embedder.weight";
     const auto qkv_rows =
         (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim;
     if (has(embedder, {config.vocab_size, config.hidden_size}) &&
         has("model.layers.0.self_attn.qkv_proj.weight", {qkv_rows, config.hidden_size}) &&
         has("model.layers.0.mlp.gate_proj.weight",
             {config.intermediate_size, config.hidden_size}) &&
+        checkpoint.contains("model.norm.weight") &&
         checkpoint.contains(fmt::format(fmt::runtime(layer), config.num_hidden_layers - 1)) &&
         !checkpoint.contains(fmt::format(fmt::runtime(layer), config.num_hidden_layers))) {
       return DetectedVariant{variant, checkpoint.find(embedder)->dtype == at::kChar};

@@ -19,7 +19,7 @@ namespace gemma {
 using StateDict = std::vector<std::pair<std::string, torch::Tensor>>;
 
 struct LoadProgress {
-  std::string_view tensor;  // The one just done.
+  std::string tensor;  // The one just done.
   int64_t tensors_done, tensors_total;
   int64_t bytes_done, bytes_total;  // As the file holds them.
 };
@@ -35,6 +35,8 @@ struct LoadReport {
 StateDict state_dict(const torch::nn::Module& module);
 
 /// Whether `name` is a rotary table: computed from the config, never loaded.
+// Differs from model.py: it loads the tables that a file holds. Computed ones are right for every
+// context length.
 bool is_rope_table(std::string_view name);
 
 /// Gives the parameters of `module` the tensors of the same names. On the CPU they are views of the

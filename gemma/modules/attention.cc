@@ -1,6 +1,6 @@
-#include <gemma/modules/attention.h>
-
 #include <cmath>
+
+#include <gemma/modules/attention.h>
 
 namespace gemma {
 namespace {
@@ -36,8 +36,8 @@ torch::Tensor GemmaAttentionImpl::forward(const torch::Tensor& hidden_states,
                                           const KVCache& kv_cache,
                                           const torch::Tensor& mask,
                                           const std::optional<torch::Tensor>& local_mask) {
-  TORCH_CHECK(hidden_states.dim() == 3,
-              "GemmaAttention: hidden_states must be [B, L, E], got ", hidden_states.sizes());
+  TORCH_CHECK(hidden_states.dim() == 3, "GemmaAttention: hidden_states must be [B, L, E], got ",
+              hidden_states.sizes());
   const bool local = attn_type_ == AttentionType::kLocalSliding && sliding_window_size_.has_value();
 
   const auto q = ops().rotate_and_cache(qkv_proj(hidden_states), shape_, operand(query_norm),

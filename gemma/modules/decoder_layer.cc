@@ -4,8 +4,8 @@ namespace gemma {
 
 DecoderLayerImpl::DecoderLayerImpl(const GemmaConfig& config, AttentionType attn_type)
     : self_attn(register_module("self_attn", GemmaAttention(config, attn_type))),
-      mlp(register_module(
-          "mlp", GemmaMLP(config.hidden_size, config.intermediate_size, config.quant))),
+      mlp(register_module("mlp",
+                          GemmaMLP(config.hidden_size, config.intermediate_size, config.quant))),
       input_layernorm(
           register_module("input_layernorm", RMSNorm(config.hidden_size, config.rms_norm_eps))),
       post_attention_layernorm(register_module("post_attention_layernorm",

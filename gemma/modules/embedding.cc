@@ -1,6 +1,6 @@
-#include <gemma/modules/embedding.h>
-
 #include <fmt/format.h>
+
+#include <gemma/modules/embedding.h>
 
 namespace gemma {
 

@@ -1,6 +1,6 @@
-#include <gemma/modules/linear.h>
-
 #include <fmt/format.h>
+
+#include <gemma/modules/linear.h>
 
 namespace gemma {
 

@@ -1,7 +1,6 @@
-#include <gemma/modules/masks.h>
-
 #include <ATen/ATen.h>
 
+#include <gemma/modules/masks.h>
 #include <gemma/modules/module.h>
 
 namespace gemma {

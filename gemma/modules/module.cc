@@ -1,7 +1,3 @@
-#include <gemma/modules/module.h>
-
-#include <sys/mman.h>
-
 #include <functional>
 #include <new>
 
@@ -10,6 +6,9 @@
 #include <ATen/ops/from_blob.h>
 #include <c10/core/DefaultDtype.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <gemma/modules/module.h>
 
 namespace gemma {
 namespace {

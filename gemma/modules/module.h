@@ -20,8 +20,9 @@ class Module : public torch::nn::Module {
   Numerics numerics() const { return ops_->numerics(); }
 
   using torch::nn::Module::to;
-  /// Casts floating-point parameters only. int8 weights and complex rope tables keep their dtype,
-  /// which torch::nn::Module::to would ruin.
+  /// Casts floating-point parameters only.
+  // Differs from model.py: there the complex rope tables are cast too, and lose their imaginary
+  // part. (torch::nn::Module::to would cast int8 weights as well.)
   void to(torch::Dtype dtype, bool non_blocking = false) override;
   void to(torch::Device device, torch::Dtype dtype, bool non_blocking = false) override;
 

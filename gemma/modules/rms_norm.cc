@@ -1,7 +1,7 @@
-#include <gemma/modules/rms_norm.h>
-
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
+
+#include <gemma/modules/rms_norm.h>
 
 namespace gemma {
 

@@ -1,7 +1,7 @@
-#include <gemma/modules/sampler.h>
-
-#include <ATen/core/grad_mode.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+
+#include <gemma/modules/sampler.h>
 
 namespace gemma {
 

@@ -1,9 +1,8 @@
-#include <gemma/ops/ops.h>
-
 #include <stdexcept>
 
 #include <fmt/format.h>
 
+#include <gemma/ops/ops.h>
 #include <gemma/ops/reference_ops.h>
 
 namespace gemma {

@@ -1,11 +1,11 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <optional>
 #include <string_view>
 #include <utility>
+
+#include <ATen/core/Tensor.h>
 
 /// How a model computes. Modules say what is computed and call these operations; which
 /// implementation stands behind them is chosen on a loaded model (Module::set_numerics).

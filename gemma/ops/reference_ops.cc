@@ -1,6 +1,7 @@
-#include <gemma/ops/reference_ops.h>
-
 #include <ATen/ATen.h>
+
+#include <gemma/ops/reference_ops.h>
+#include <gemma/ops/rotary.h>
 
 namespace gemma {
 namespace {
@@ -37,14 +38,6 @@ at::Tensor filtered_probs(const at::Tensor& logits, const SamplingParams& params
 }
 
 }  // namespace
-
-at::Tensor apply_rotary_emb(const at::Tensor& x, const at::Tensor& freqs_cis) {
-  const auto halves = x.transpose(1, 2).to(at::kFloat).chunk(2, /*dim=*/-1);
-  const auto pairs = at::view_as_complex(at::stack(halves, /*dim=*/-1));  // [B, heads, L, D/2]
-  const auto rotated = at::view_as_real(pairs * freqs_cis).to(x.scalar_type());
-  const auto stacked = at::cat(rotated.chunk(2, /*dim=*/-1), /*dim=*/-2);  // [B, heads, L, D, 1]
-  return stacked.reshape({stacked.size(0), stacked.size(1), stacked.size(2), -1}).transpose(1, 2);
-}
 
 at::Tensor softcap(const at::Tensor& x, double cap) { return at::tanh(x / cap) * cap; }
 
@@ -112,8 +105,9 @@ at::Tensor ReferenceOps::attend(const at::Tensor& q,
   const auto keys = repeat_heads(cache.k, num_heads).transpose(1, 2);    // [B, H, S, D]
   const auto values = repeat_heads(cache.v, num_heads).transpose(1, 2);  // [B, H, S, D]
 
-  // Scaled before the product, in the queries' dtype.
-  queries.mul_(scale.scaling);
+  // Scaled before the product, in the queries' dtype. By a tensor, as Python's q.mul_(number): the
+  // overload for a Scalar rounds the number to a 16-bit dtype first.
+  queries.mul_(at::scalar_tensor(scale.scaling, at::kDouble));
   auto scores = at::matmul(queries, keys.transpose(2, 3));  // [B, H, L, S]
   if (scale.softcap) scores = softcap(scores, *scale.softcap);
   // The mask is float32 and so are the masked scores, whatever the model's dtype.

@@ -38,10 +38,6 @@ class ReferenceOps : public Ops {
                                            const SamplingParams& params) const override;
 };
 
-/// model.py: apply_rotary_emb. Rotates the pairs (i, i + D/2) of every head in float32.
-/// x [B, L, heads, D], freqs_cis complex64 [L, D / 2] -> [B, L, heads, D] in x's dtype.
-at::Tensor apply_rotary_emb(const at::Tensor& x, const at::Tensor& freqs_cis);
-
 /// tanh(x / cap) * cap in x's dtype: the reference's soft limit of scores and logits.
 at::Tensor softcap(const at::Tensor& x, double cap);
 

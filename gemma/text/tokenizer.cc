@@ -1,12 +1,11 @@
-#include <gemma/text/tokenizer.h>
-
 #include <filesystem>
+#include <sentencepiece_processor.h>
 #include <stdexcept>
 
 #include <fmt/format.h>
-#include <sentencepiece_processor.h>
 
-#include <gemma/checkpoint/errors.h>
+#include <gemma/errors.h>
+#include <gemma/text/tokenizer.h>
 
 namespace gemma {
 namespace {
@@ -36,9 +35,9 @@ Tokenizer::Tokenizer(const std::string& model_path)
   }
   const auto loaded = processor_->Load(model_path);
   if (!loaded.ok() || processor_->GetPieceSize() == 0) {
-    throw std::runtime_error(fmt::format(
-        "Tokenizer: {}: not a SentencePiece model; give the path of a tokenizer.model",
-        model_path));
+    throw std::runtime_error(
+        fmt::format("Tokenizer: {}: not a SentencePiece model; give the path of a tokenizer.model",
+                    model_path));
   }
 }
 

@@ -1,0 +1,201 @@
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <gemma/cli/info.h>
+#include <gemma/models/causal_lm.h>
+
+namespace gemma::cli {
+namespace {
+
+struct InfoOptions {
+  std::string target;
+  std::string dtype;  // Empty: the file's, or bfloat16 for a variant.
+  bool quant = false;
+};
+
+// "1,234,567".
+std::string grouped(int64_t number) {
+  auto text = fmt::format("{}", number);
+  for (auto i = static_cast<int64_t>(text.size()) - 3; i > 0; i -= 3) {
+    text.insert(static_cast<size_t>(i), ",");
+  }
+  return text;
+}
+
+std::string pattern_text(const GemmaConfig& config) {
+  std::string text;
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    text += config.attn_type(i) == AttentionType::kGlobal ? 'G' : 'L';
+  }
+  return text;
+}
+
+template <typename T>
+std::string or_none(const std::optional<T>& value) {
+  return value ? fmt::format("{}", *value) : "none";
+}
+
+void print_config(const GemmaConfig& config) {
+  const auto row = [](const char* name, const std::string& value) {
+    fmt::print("  {:<26} {}\n", name, value);
+  };
+  fmt::print("Config\n");
+  row("architecture", std::string(to_string(config.architecture)));
+  row("vocab_size", grouped(config.vocab_size));
+  row("max_position_embeddings", grouped(config.max_position_embeddings));
+  row("num_hidden_layers", grouped(config.num_hidden_layers));
+  row("num_attention_heads", grouped(config.num_attention_heads));
+  row("num_key_value_heads", grouped(config.num_key_value_heads));
+  row("hidden_size", grouped(config.hidden_size));
+  row("intermediate_size", grouped(config.intermediate_size));
+  row("head_dim", grouped(config.head_dim));
+  row("rms_norm_eps", fmt::format("{}", config.rms_norm_eps));
+  row("dtype", config.dtype);
+  row("quant", config.quant ? "int8" : "none");
+  row("attn_types", pattern_text(config) + "  (G global, L local)");
+  row("sliding_window_size", or_none(config.sliding_window_size));
+  row("final_logit_softcapping", or_none(config.final_logit_softcapping));
+  row("attn_logit_softcapping", or_none(config.attn_logit_softcapping));
+  row("query_pre_attn_scalar", or_none(config.query_pre_attn_scalar));
+  row("use_pre_ffw_norm", fmt::format("{}", config.use_pre_ffw_norm));
+  row("use_post_ffw_norm", fmt::format("{}", config.use_post_ffw_norm));
+  std::vector<std::string> wave_lengths;
+  if (config.rope_wave_length) {
+    for (const auto& [type, length] : *config.rope_wave_length) {
+      wave_lengths.push_back(fmt::format("{} {}", to_string(type), length));
+    }
+  }
+  row("rope_wave_length",
+      wave_lengths.empty() ? "none" : fmt::format("{}", fmt::join(wave_lengths, ", ")));
+  row("use_qk_norm", fmt::format("{}", config.use_qk_norm));
+  row("vision_config", config.vision_config ? "SigLIP, 896 x 896 pixels" : "none");
+  row("rope_scaling_factor", or_none(config.rope_scaling_factor));
+}
+
+struct Size {
+  int64_t count = 0, bytes = 0;
+};
+
+Size size_of(const torch::nn::Module& module) {
+  Size size;
+  for (const auto& parameter : module.parameters()) {
+    size.count += parameter.numel();
+    size.bytes += static_cast<int64_t>(parameter.nbytes());
+  }
+  return size;
+}
+
+void print_size(const std::string& name, const Size& size) {
+  fmt::print("  {:<44} {:>16} {:>18}\n", name, grouped(size.count), grouped(size.bytes));
+}
+
+// Sizes of what is in a layer, once: the layers are alike.
+void print_parameters(GemmaForCausalLMImpl& model) {
+  fmt::print("\nParameters\n  {:<44} {:>16} {:>18}\n", "module", "count", "bytes");
+  print_size("embedder", size_of(*model.embedder));
+  const auto& layers = *model.model->layers;
+  print_size(fmt::format("model.layers (all {})", layers.size()), size_of(layers));
+  for (const auto& child : layers.ptr(0)->named_children()) {
+    print_size("  model.layers.0." + child.key(), size_of(*child.value()));
+  }
+  print_size("model.norm", size_of(*model.model->norm));
+  print_size("total", size_of(model));
+
+  const auto& config = model.config();
+  const auto bytes_per_token = 2 * config.num_hidden_layers * config.num_key_value_heads *
+                               config.head_dim *
+                               static_cast<int64_t>(c10::elementSize(config.get_dtype()));
+  fmt::print("\nKV cache: {} bytes a token ({})\n", grouped(bytes_per_token), config.dtype);
+}
+
+void print_model(GemmaConfig config) {
+  print_config(config);
+  if (config.vision_config) {
+    fmt::print("\nWhat follows is the text part; the vision part is not built.\n");
+  }
+  // The rotary tables are no parameters and are not shown; at full length they take a while.
+  config.max_position_embeddings = 1;
+  config.tokenizer = std::nullopt;
+  const DefaultDtypeGuard guard(config.get_dtype());
+  GemmaForCausalLM model(config);
+  fmt::print("\nModules\n{}\n", to_string(*model));
+  print_parameters(*model);
+}
+
+void print_file(const Checkpoint& checkpoint) {
+  std::map<std::string, Size> by_dtype;
+  for (const auto& entry : checkpoint.entries()) {
+    auto& size = by_dtype[c10::toString(entry.dtype)];
+    size.count += 1;
+    size.bytes += static_cast<int64_t>(entry.nbytes);
+  }
+  fmt::print("File {}\n", checkpoint.path());
+  for (const auto& [dtype, size] : by_dtype) {
+    fmt::print("  {} tensors of {}, {} bytes\n", size.count, dtype, grouped(size.bytes));
+  }
+}
+
+// The dtype of the norms, which quantisation leaves as they are.
+std::string dtype_of(const Checkpoint& checkpoint) {
+  return std::string(dtype_to_string(checkpoint.find("model.norm.weight")->dtype));
+}
+
+void print_tensors(const Checkpoint& checkpoint) {
+  for (const auto& entry : checkpoint.entries()) {
+    fmt::print("  {:<60} {:<10} [{}]\n", entry.name, c10::toString(entry.dtype),
+               fmt::join(entry.sizes, ", "));
+  }
+}
+
+void info(const InfoOptions& options) {
+  const auto variants = model_variants();
+  if (std::find(variants.begin(), variants.end(), options.target) != variants.end()) {
+    auto config =
+        get_model_config(options.target, options.dtype.empty() ? "bfloat16" : options.dtype);
+    config.quant = options.quant;
+    print_model(config);
+    return;
+  }
+  if (!std::filesystem::exists(options.target)) {
+    throw std::invalid_argument(fmt::format("'{}' is neither a file nor a variant; variants: {}",
+                                            options.target, fmt::join(variants, ", ")));
+  }
+  const auto checkpoint = Checkpoint::open(options.target);
+  print_file(checkpoint);
+  const auto detected = detect_variant(checkpoint);
+  if (!detected) {
+    fmt::print("  The shapes fit no variant.\n\nTensors\n");
+    print_tensors(checkpoint);
+    return;
+  }
+  fmt::print("  variant {}{}\n\n", detected->variant, detected->quant ? ", int8" : "");
+  auto config = get_model_config(detected->variant,
+                                 options.dtype.empty() ? dtype_of(checkpoint) : options.dtype);
+  config.quant = detected->quant;
+  print_model(config);
+}
+
+}  // namespace
+
+void add_info(CLI::App& app) {
+  const auto options = std::make_shared<InfoOptions>();
+  auto* command = app.add_subcommand("info", "Show what a variant or a checkpoint is.");
+  command->add_option("target", options->target, "A variant, a .ckpt file or a directory of shards")
+      ->required();
+  command->add_option("--dtype", options->dtype,
+                      "What sizes are counted in: the file's, or bfloat16, when left away");
+  command->add_flag("--quant", options->quant, "Show the int8 form of a variant");
+  command->callback([options] { info(*options); });
+}
+
+}  // namespace gemma::cli
