@@ -9,7 +9,7 @@
 
 #include <gtest/gtest.h>
 
-#include "gemma/checkpoint/torch_archive.h"
+#include <gemma/checkpoint/torch_archive.h>
 
 namespace gemma::testing {
 namespace {
@@ -84,6 +84,7 @@ Zip write_zip(const std::vector<ZipRecord>& records, const ZipOptions& options) 
     if (options.sizes_follow) zip.bytes += "PK\7\10" + std::string(12, '\0');
   }
   const size_t directory = zip.bytes.size();
+  zip.central.reserve(records.size());
   for (size_t i = 0; i < records.size(); ++i) {
     zip.central.push_back(zip.bytes.size());
     zip.bytes += central_header(records[i], zip.local[i], options);
@@ -121,6 +122,7 @@ std::string tuple(std::initializer_list<std::string> items) { return marked(item
 
 std::string numbers(const std::vector<int64_t>& values) {
   std::vector<std::string> items;
+  items.reserve(values.size());
   for (const int64_t value : values) items.push_back(integer(value));
   return marked(items, 't');
 }

@@ -1,5 +1,3 @@
-#include "gemma/checkpoint/checkpoint.h"
-
 #include <cstdint>
 #include <fstream>
 #include <stdexcept>
@@ -12,6 +10,8 @@
 #include <gtest/gtest.h>
 
 #include "tests/bad_files.h"
+
+#include <gemma/checkpoint/checkpoint.h>
 
 namespace gemma {
 namespace {

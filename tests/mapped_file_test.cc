@@ -1,5 +1,3 @@
-#include "gemma/checkpoint/mapped_file.h"
-
 #include <fstream>
 #include <stdexcept>
 #include <string>
@@ -11,8 +9,10 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#include "gemma/checkpoint/errors.h"
 #include "tests/bad_files.h"
+
+#include <gemma/checkpoint/errors.h>
+#include <gemma/checkpoint/mapped_file.h>
 
 namespace gemma {
 namespace {
@@ -50,6 +50,17 @@ TEST(MappedFile, KeepsWritesFromReachingTheFile) {
   file.data()[0] = std::byte{'J'};
   EXPECT_EQ(static_cast<char>(file.bytes()[0]), 'J');
   EXPECT_EQ(content_of(path), "hello");
+}
+
+TEST(MappedFile, ReleaseBringsBackWhatTheFileHolds) {
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const TemporaryDirectory directory;
+  const MappedFile file(directory.write("weights", std::string(3 * page, 'a')));
+  for (const size_t at : {page - 1, page, 3 * page - 1}) file.data()[at] = std::byte{'b'};
+  file.release(/*offset=*/1, /*size=*/2 * page);  // Of the pages it touches, one lies within.
+  EXPECT_EQ(static_cast<char>(file.bytes()[page - 1]), 'b');
+  EXPECT_EQ(static_cast<char>(file.bytes()[page]), 'a');
+  EXPECT_EQ(static_cast<char>(file.bytes()[3 * page - 1]), 'b');
 }
 
 TEST(MappedFile, FollowsASymlink) {

@@ -1,5 +1,3 @@
-#include "gemma/checkpoint/pickle.h"
-
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -8,8 +6,10 @@
 
 #include <gtest/gtest.h>
 
-#include "gemma/checkpoint/errors.h"
 #include "tests/bad_files.h"
+
+#include <gemma/checkpoint/errors.h>
+#include <gemma/checkpoint/pickle.h>
 
 namespace gemma {
 namespace {
@@ -64,9 +64,9 @@ TEST(Pickle, ReadsTuplesOfEveryForm) {
                                    {two + "\x86", 2},
                                    {two + op::integer(3) + "\x87", 3},
                                    {op::numbers({1, 2, 3, 4, 5}), 5}}) {
-    read_as<const pickle::Tuple*>(code, [size = size](const pickle::Tuple* tuple) {
-      ASSERT_EQ(tuple->items.size(), size);
-      for (size_t i = 0; i < size; ++i) {
+    read_as<const pickle::Tuple*>(code, [count = size](const pickle::Tuple* tuple) {
+      ASSERT_EQ(tuple->items.size(), count);
+      for (size_t i = 0; i < count; ++i) {
         EXPECT_EQ(std::get<int64_t>(tuple->items[i]), static_cast<int64_t>(i + 1));
       }
     });
@@ -99,7 +99,9 @@ TEST(Pickle, SharesWhatTheMemoRepeats) {
        {std::pair<std::string, std::string>{std::string("q\0", 2), std::string("h\0", 2)},
         {"r" + zero, "j" + zero},
         {"\x94", std::string("h\0", 2)}}) {
-    read_as<pickle::List*>("](]" + put + op::integer(1) + "a" + get + "e", [](pickle::List* list) {
+    std::string code = "](]";
+    code.append(put).append(op::integer(1)).append("a").append(get).append("e");
+    read_as<pickle::List*>(code, [](pickle::List* list) {
       ASSERT_EQ(list->items.size(), 2U);
       EXPECT_EQ(std::get<pickle::List*>(list->items[0]), std::get<pickle::List*>(list->items[1]));
     });
@@ -234,6 +236,13 @@ std::vector<BadFile> hostile() {
   };
 }
 
+// Sets the same empty state again and again: instructions without end that need no memory.
+std::string endless_work() {
+  std::string code = op::ordered_dict({}) + std::string("q\0", 2);
+  for (int i = 0; i < 1 << 23; ++i) code += std::string_view("h\0b", 3);
+  return code;
+}
+
 std::vector<BadFile> malformed() {
   const std::string big_key =
       std::string("X") + testing::raw<uint32_t>(1025) + std::string(1025, 'k');
@@ -269,6 +278,7 @@ std::vector<BadFile> malformed() {
       {"BuildWithATuple", op::ordered_dict({}) + ")b", "of type tuple, not dict"},
       {"EndlessNesting", std::string(100'000, '('), "nested more than 1000 deep"},
       {"EndlessStack", std::string(2'000'000, 'N'), "more than 1048576 values on the stack"},
+      {"EndlessWork", endless_work(), "more than 8388608 values"},
       {"StringLongerThanThePickle", "X" + testing::raw(UINT32_MAX), "would take bytes"},
       {"StringNotUtf8", op::text("\xff\xfe"), "a string is not UTF-8: '\\xff\\xfe'"},
       {"StringCutInACharacter", op::text("gr\xc3"), "a string is not UTF-8"},

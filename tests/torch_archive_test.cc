@@ -1,5 +1,3 @@
-#include "gemma/checkpoint/torch_archive.h"
-
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -9,6 +7,8 @@
 #include <gtest/gtest.h>
 
 #include "tests/bad_files.h"
+
+#include <gemma/checkpoint/torch_archive.h>
 
 namespace gemma {
 namespace {
@@ -221,6 +221,14 @@ std::vector<BadFile> bad_archives() {
   };
 }
 
+std::string endless_names() {
+  std::string code = "}" + op::text("first") + op::tensor() + std::string("q\0s", 3);
+  for (int i = 0; i < 1 << 18; ++i) {
+    code += op::text(std::to_string(i)) + std::string("h\0s", 3);
+  }
+  return code;
+}
+
 std::vector<BadFile> bad_contents() {
   const auto with = [](const std::string& value) {
     return torch_file(pickle_of(value), {floats({1, 2, 3})});
@@ -250,6 +258,7 @@ std::vector<BadFile> bad_contents() {
       {"NumberAsName", with(op::dict({op::integer(5), op::tensor()})), "has the key 5, not a name"},
       {"NameThatDrivesATerminal", with(op::dict({op::text("\x1b[2J\n"), "]"})),
        "its '\\x1b[2J\\x0a' is"},
+      {"EndlessNames", with(endless_names()), "it has more than 262144 tensors"},
       {"LongName", with(op::dict({op::text(std::string(1000, 'n')), "]"})),
        "its '" + std::string(100, 'n') + "...' is"},
   };

@@ -1,5 +1,3 @@
-#include "gemma/checkpoint/zip.h"
-
 #include <algorithm>
 #include <cstdint>
 #include <string>
@@ -9,6 +7,8 @@
 #include <gtest/gtest.h>
 
 #include "tests/bad_files.h"
+
+#include <gemma/checkpoint/zip.h>
 
 namespace gemma {
 namespace {
@@ -66,6 +66,7 @@ TEST(Zip, AllowsEmptyEntriesSideBySide) {
 
 TEST(Zip, ReadsMoreEntriesThanSixteenBitsCount) {
   std::vector<ZipRecord> records;
+  records.reserve(70000);
   for (int i = 0; i < 70000; ++i) records.push_back({"x/" + std::to_string(i), ""});
   EXPECT_EQ(contents_of(write_zip(records, {.zip64 = true}).bytes).size(), 70000U);
 }

@@ -1,0 +1,139 @@
+"""Logits of transformers' Gemma, Gemma 2 and Gemma 3, from the same weights: an oracle that shares
+no code with us.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gemma_libtorch
+import pytest
+import tiny
+import torch
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+TOLERANCE = 1e-5  # Relative to the largest logit: in float32 the two only sum in another order.
+PROMPT_LEN, STEPS = 9, 6  # The windows are 1, 3 and 4.
+
+HF_CLASSES = {
+    "GEMMA_1": (transformers.GemmaConfig, transformers.GemmaForCausalLM),
+    "GEMMA_2": (transformers.Gemma2Config, transformers.Gemma2ForCausalLM),
+    "GEMMA_3": (transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM),
+}
+HF_LAYER_TYPES = {tiny.LOCAL: "sliding_attention", tiny.GLOBAL: "full_attention"}
+
+# Theirs always have both norms around the MLP, norms of queries and keys in Gemma 3 only, and a
+# scale in Gemma 2 and 3 only.
+CONFIGS = {
+    "gemma1_mqa": tiny.CONFIGS["gemma1_mqa"],
+    "gemma1_mha": {**tiny.CONFIGS["gemma1_mha"], "query_pre_attn_scalar": None},
+    "gemma2": {**tiny.CONFIGS["gemma2"], "query_pre_attn_scalar": 144},
+    "gemma2_one_key_window": {
+        **tiny.CONFIGS["gemma2_one_key_window"],
+        "num_hidden_layers": 2,
+        "attn_logit_softcapping": 50.0,
+        "use_post_ffw_norm": True,
+    },
+    "gemma2_all_global": {**tiny.CONFIGS["gemma2_all_global"], "use_pre_ffw_norm": True},
+    "gemma3": tiny.CONFIGS["gemma3"],
+    "gemma3_mha": {
+        **tiny.CONFIGS["gemma3_mha"],
+        "rope_wave_length": {tiny.LOCAL: 5_000, tiny.GLOBAL: 77_000},
+    },
+}
+
+
+def layer_types(fields: dict[str, Any]) -> list[str]:
+    types = fields.get("attn_types") or [tiny.GLOBAL]
+    return [HF_LAYER_TYPES[types[i % len(types)]] for i in range(fields["num_hidden_layers"])]
+
+
+def hf_config(fields: dict[str, Any]) -> Any:
+    same = ("vocab_size", "max_position_embeddings", "num_hidden_layers", "num_attention_heads")
+    same += ("num_key_value_heads", "hidden_size", "intermediate_size", "head_dim")
+    values = {name: fields[name] for name in same}
+    if fields["architecture"] != "GEMMA_1":
+        values |= {
+            "layer_types": layer_types(fields),
+            "sliding_window": fields["sliding_window_size"],
+            "query_pre_attn_scalar": fields.get("query_pre_attn_scalar") or fields["head_dim"],
+            "attn_logit_softcapping": fields.get("attn_logit_softcapping"),
+            "final_logit_softcapping": fields.get("final_logit_softcapping"),
+        }
+    if fields["architecture"] == "GEMMA_3":
+        bases = fields["rope_wave_length"]
+        values["rope_parameters"] = {
+            HF_LAYER_TYPES[name]: {"rope_type": "default", "rope_theta": float(bases[name])}
+            for name in (tiny.LOCAL, tiny.GLOBAL)
+        }
+    config_class, _ = HF_CLASSES[fields["architecture"]]
+    return config_class(**values, attn_implementation="eager", use_cache=True)
+
+
+def hf_state(model: Any) -> dict[str, torch.Tensor]:
+    """Our weights under the names of transformers."""
+    state = {}
+    for name, value in model.named_parameters():
+        if name == "embedder.weight":
+            state["model.embed_tokens.weight"] = state["lm_head.weight"] = value
+        elif name.endswith("qkv_proj.weight"):
+            config = model.config
+            kv_size = config.num_key_value_heads * config.head_dim
+            parts = value.split([config.num_attention_heads * config.head_dim, kv_size, kv_size])
+            for letter, part in zip("qkv", parts, strict=True):
+                state[name.replace("qkv_proj", f"{letter}_proj")] = part
+        else:
+            state[name.replace("query_norm", "q_norm").replace("key_norm", "k_norm")] = value
+    return state
+
+
+def hf_model(model: Any, fields: dict[str, Any]) -> Any:
+    _, model_class = HF_CLASSES[fields["architecture"]]
+    theirs = model_class(hf_config(fields)).eval()
+    theirs.load_state_dict(hf_state(model))
+    return theirs
+
+
+def assert_close(got: torch.Tensor, want: torch.Tensor) -> None:
+    torch.testing.assert_close(got, want, rtol=0, atol=TOLERANCE * want.abs().max().item())
+
+
+def our_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Logits of every position [B, L, V]: forward() gives those of one, so once for each."""
+    batch, length = ids.shape
+    mask, local_mask = tiny.make_masks(model.config, length)
+    rows = [
+        model(
+            input_token_ids=ids,
+            input_positions=torch.arange(length),
+            kv_write_indices=None,
+            kv_caches=tiny.make_caches(model.config, batch, length),
+            mask=mask,
+            output_positions=torch.tensor([position]),
+            local_mask=local_mask,
+            **tiny.greedy(batch),
+        )[1]
+        for position in range(length)
+    ]
+    return torch.stack(rows, dim=1)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_of_every_position_are_those_of_transformers(name: str) -> None:
+    ours = tiny.make_model(gemma_libtorch, CONFIGS[name], "float32")
+    theirs = hf_model(ours, CONFIGS[name])
+    ids = tiny.random_ids((3, PROMPT_LEN), CONFIGS[name]["vocab_size"])
+    assert_close(our_logits(ours, ids), theirs(ids).logits)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_of_decoding_are_those_of_transformers(name: str) -> None:
+    ours = tiny.make_model(gemma_libtorch, CONFIGS[name], "float32")
+    theirs = hf_model(ours, CONFIGS[name])
+    ids = tiny.random_ids((2, PROMPT_LEN + STEPS), CONFIGS[name]["vocab_size"])
+    prompt, feed = ids[:, :PROMPT_LEN], ids[:, PROMPT_LEN:]
+    run = tiny.decode(ours, prompt, STEPS, tiny.greedy(2), feed)
+    got = torch.stack([run[f"logits.{i}"] for i in range(STEPS + 1)], dim=1)
+    # Theirs in one pass: their cache of a window keeps one key too many when the window is 1.
+    assert_close(got, theirs(ids).logits[:, PROMPT_LEN - 1 :])
