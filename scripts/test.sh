@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Builds everything and runs every test: formatting, layers, C++ (plain and under sanitizers), Python, a consumer of the
+# installed package, a short fuzz run. Closes with "N passed, N failed, N skipped", a skip having said why.
+set -uo pipefail
+
+usage() {
+  cat <<'EOF'
+usage: scripts/test.sh [--quick]
+
+  --quick   leave out the sanitizers and the fuzz run
+
+environment:
+  GEMMA_PYTORCH   a checkout of google/gemma_pytorch: compare with it live, bit for bit
+  FUZZ_SECONDS    how long to fuzz (default: 30)
+EOF
+}
+
+ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+readonly ROOT
+readonly RESULTS=$ROOT/build/test-results
+quick=
+passed=0 failed=0 skipped=0
+
+note() { printf '%s\n' "$*"; }
+
+# check NAME COMMAND…: one more test, passed or failed by its exit status.
+check() {
+  local name=$1
+  shift
+  note "--- $name"
+  if "$@"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    note "FAILED: $name"
+  fi
+}
+
+skip() {
+  skipped=$((skipped + 1))
+  note "--- $1"
+  note "SKIPPED: $2"
+}
+
+# Adds up the JUnit files that GoogleTest and pytest wrote, naming what was skipped and what failed.
+count_results() {
+  local counts
+  counts=$("$ROOT/.venv/bin/python" - "$RESULTS" <<'EOF'
+import pathlib, sys
+import xml.etree.ElementTree as ET
+
+passed = failed = skipped = 0
+for path in sorted(pathlib.Path(sys.argv[1]).rglob("*.xml")):
+    for case in ET.parse(path).iter("testcase"):
+        name = f"{case.get('classname')}.{case.get('name')}"
+        skip = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            failed += 1
+            print(f"FAILED: {name}", file=sys.stderr)
+        elif skip is not None:
+            skipped += 1
+            reason = " ".join((skip.get("message") or skip.text or "").split())
+            print(f"SKIPPED: {name}: {reason}", file=sys.stderr)
+        else:
+            passed += 1
+print(passed, failed, skipped)
+EOF
+  ) || return 1
+  read -r p f s <<<"$counts"
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+
+# Results go where count_results looks; ctest's own verdict covers crashes and time-outs.
+workflow() {
+  GTEST_OUTPUT="xml:$RESULTS/$1/" PYTEST_ADDOPTS="--junitxml=$RESULTS/$1/python.xml" cmake --workflow --preset "$1"
+}
+
+formatted() {
+  git ls-files '*.cc' '*.h' | xargs clang-format-19 --dry-run --Werror
+}
+
+fuzzed() {
+  local corpus=$ROOT/build/fuzz/corpus
+  mkdir -p -- "$corpus"
+  cmake --preset fuzz && cmake --build --preset fuzz &&
+    "$ROOT/.venv/bin/python" tests/fuzz/make_corpus.py "$corpus" &&
+    build/fuzz/bin/checkpoint_fuzz -dict=tests/fuzz/checkpoint.dict -max_len=65536 -rss_limit_mb=2048 \
+      -max_total_time="${FUZZ_SECONDS:-30}" -print_final_stats=1 "$corpus" 2>&1 | tail -n 20
+  return "${PIPESTATUS[0]}"
+}
+
+case ${1:-} in
+  --quick) quick=1 ;;
+  -h | --help) usage; exit 0 ;;
+  '') ;;
+  *) usage >&2; exit 2 ;;
+esac
+
+cd -- "$ROOT" || exit 1
+scripts/bootstrap.sh --tests || exit 1
+# A real model, for the tests that use one; they say so where it is missing.
+.venv/bin/python scripts/fetch_gemma_3_270m.py --out checkpoints/gemma-3-270m ||
+  note "No Gemma 3 270M here: its tests will be skipped."
+export PATH=$ROOT/.venv/bin:$PATH
+rm -rf -- "$RESULTS"
+
+if command -v clang-format-19 >/dev/null; then
+  check "clang-format" formatted
+else
+  skip "clang-format" "clang-format-19 is not installed (apt-get install clang-format-19)"
+fi
+check "layers: includes point down" scripts/check_includes.sh
+check "build and test (dev)" workflow dev
+if [[ -z $quick ]]; then
+  check "build and test under AddressSanitizer and UndefinedBehaviorSanitizer" workflow asan
+  if command -v clang++-19 >/dev/null; then
+    check "fuzz the checkpoint reader" fuzzed
+  else
+    skip "fuzz the checkpoint reader" "clang++-19 is not installed (apt-get install clang-19 libclang-rt-19-dev)"
+  fi
+fi
+count_results || failed=$((failed + 1))
+
+note ""
+note "$passed passed, $failed failed, $skipped skipped"
+((failed == 0))
