@@ -9,6 +9,8 @@
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include "testing.h"
@@ -347,7 +349,8 @@ TEST_P(CausalLMOf, IsGreedyAtTemperatureZeroAndWhenOneTokenIsLeft) {
 }
 
 // A model that follows one token by another: "ferry" ends in the piece y, y -> "m", "m" -> eos, eos
-// -> eos. Attention and MLP give nothing; a row of the embedding points at the row that follows it.
+// -> "a", "a" -> "a", so that a text not cut at eos shows. Attention and MLP give nothing; a row of
+// the embedding points at the row that follows it.
 GemmaForCausalLM chain_model() {
   auto config = tiny_config(Architecture::kGemma1);
   config.tokenizer = testing::data_path("tiny.model").string();
@@ -359,7 +362,10 @@ GemmaForCausalLM chain_model() {
   row("y")[0] = 1;
   row("m")[0] = 10;  // Along "y" nothing is longer,
   row("m")[1] = 10;
-  model->embedder->weight[model->tokenizer().eos_id()][1] = 100;  // and along "m" eos is.
+  const auto eos = model->embedder->weight[model->tokenizer().eos_id()];
+  eos[1] = 100;  // along "m" eos is,
+  eos[2] = 1000;
+  row("a")[2] = 10000;  // and along eos and "a", "a" is.
   return model;
 }
 

@@ -6,6 +6,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -14,6 +15,14 @@
 
 namespace gemma::testing {
 namespace {
+
+// One thread in every test: on tensors this small a second one only waits for the first.
+class OneThread : public ::testing::Environment {
+ public:
+  void SetUp() override { at::set_num_threads(1); }
+};
+[[maybe_unused]] const auto* const kOneThread =
+    ::testing::AddGlobalTestEnvironment(new OneThread);  // Owned by GoogleTest.
 
 // A few roundings of the dtype.
 double tolerance_of(at::ScalarType dtype) {
