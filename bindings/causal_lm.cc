@@ -23,12 +23,23 @@ std::variant<std::string, Texts> generate(Self& self,
                                           int64_t output_len,
                                           std::optional<double> temperature,
                                           double top_p,
-                                          int64_t top_k) {
+                                          int64_t top_k,
+                                          const py::object& on_token,
+                                          const std::vector<int64_t>& stop_ids,
+                                          const py::object& kv_dtype) {
   const auto where = to_device(device);
+  GenerateOptions options{.on_step = check_signals, .on_token = {}, .stop_ids = stop_ids};
+  if (!kv_dtype.is_none()) options.kv_dtype = kv_dtype.cast<torch::ScalarType>();
+  if (!on_token.is_none()) {
+    options.on_token = [&on_token](int64_t row, int64_t token) {
+      const py::gil_scoped_acquire gil;
+      on_token(row, token);
+    };
+  }
   const py::gil_scoped_release release;
   return std::visit(
       [&](const auto& texts) -> std::variant<std::string, Texts> {
-        return self.generate(texts, where, output_len, temperature, top_p, top_k, check_signals);
+        return self.generate(texts, where, output_len, temperature, top_p, top_k, options);
       },
       prompts);
 }
@@ -79,6 +90,8 @@ void bind_causal_lm(py::module_& m) {
           "-> (next_token_ids [B], logits [B, V]); writes kv_caches in place")
       .def("generate", generate, py::arg("prompts"), py::arg("device"), py::arg("output_len") = 100,
            py::arg("temperature") = 1.0, py::arg("top_p") = 0.95, py::arg("top_k") = 64,
+           py::kw_only(), py::arg("on_token") = py::none(),
+           py::arg("stop_ids") = std::vector<int64_t>(), py::arg("kv_dtype") = py::none(),
            "Continues a prompt (str -> str) or several (list -> list).")
       .def("load_weights", load_weights, py::arg("model_path"), py::arg("progress") = py::none(),
            "Loads a .ckpt file or a directory of shards; progress(LoadProgress) after each tensor.")

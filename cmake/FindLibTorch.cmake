@@ -26,6 +26,8 @@ find_path(LibTorch_INCLUDE_DIR torch/csrc/api/include/torch/nn.h
 foreach(_lib torch torch_cpu c10)
   find_library(LibTorch_${_lib}_LIBRARY ${_lib} PATHS "${LibTorch_ROOT}/lib" NO_DEFAULT_PATH)
 endforeach()
+# GNU's OpenMP runtime: the wheel brings it along under its plain name; other builds use the system's.
+find_library(LibTorch_gomp_LIBRARY NAMES libgomp.so.1 gomp omp PATHS "${LibTorch_ROOT}/lib")
 # Absent from a CPU build.
 foreach(_lib torch_cuda c10_cuda torch_python)
   find_library(LibTorch_${_lib}_LIBRARY ${_lib} PATHS "${LibTorch_ROOT}/lib" NO_DEFAULT_PATH)
@@ -44,7 +46,7 @@ include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(
   LibTorch
   REQUIRED_VARS LibTorch_INCLUDE_DIR LibTorch_torch_LIBRARY LibTorch_torch_cpu_LIBRARY
-                LibTorch_c10_LIBRARY
+                LibTorch_c10_LIBRARY LibTorch_gomp_LIBRARY
   VERSION_VAR LibTorch_VERSION
   REASON_FAILURE_MESSAGE
     "set LibTorch_ROOT, or Python_EXECUTABLE to a Python that can import torch")
@@ -55,7 +57,7 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
   target_include_directories(LibTorch::LibTorch SYSTEM INTERFACE
     "${LibTorch_INCLUDE_DIR}" "${LibTorch_INCLUDE_DIR}/torch/csrc/api/include")
   set(_libraries "${LibTorch_torch_LIBRARY}" "${LibTorch_torch_cpu_LIBRARY}"
-                 "${LibTorch_c10_LIBRARY}")
+                 "${LibTorch_c10_LIBRARY}" "${LibTorch_gomp_LIBRARY}")
   if(LibTorch_torch_cuda_LIBRARY)
     list(APPEND _libraries "${LibTorch_torch_cuda_LIBRARY}" "${LibTorch_c10_cuda_LIBRARY}")
     # A wheel's CUDA libraries lie in other packages; its own run path finds them.

@@ -11,7 +11,8 @@ declare -A below=(
   [modules]="ops"
   [vision]="ops modules"
   [models]="ops modules vision text checkpoint"
-  [cli]="ops modules vision text checkpoint models"
+  [generate]="ops modules vision text checkpoint models"
+  [cli]="ops modules vision text checkpoint models generate"
 )
 
 status=0

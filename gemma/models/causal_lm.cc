@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
@@ -6,68 +5,9 @@
 #include <fmt/format.h>
 
 #include <gemma/models/causal_lm.h>
-#include <gemma/modules/masks.h>
 #include <gemma/ops/rotary.h>
 
 namespace gemma {
-namespace {
-
-using TokenRows = std::vector<std::vector<int64_t>>;
-
-struct PromptLengths {
-  int64_t min, max;
-};
-
-PromptLengths lengths_of(const TokenRows& rows) {
-  const auto [shortest, longest] = std::minmax_element(
-      rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.size() < b.size(); });
-  return {static_cast<int64_t>(shortest->size()), static_cast<int64_t>(longest->size())};
-}
-
-// Differs from model.py: it takes any number and fails later, or draws from NaN.
-void check_sampling(int64_t output_len,
-                    std::optional<double> temperature,
-                    double top_p,
-                    int64_t top_k) {
-  if (output_len < 0) {
-    throw std::invalid_argument(
-        fmt::format("generate: output_len is {}, but must be 0 or more tokens", output_len));
-  }
-  if (temperature && !(*temperature >= 0 && std::isfinite(*temperature))) {
-    throw std::invalid_argument(
-        fmt::format("generate: temperature is {}, but must be 0 (greedy) or more", *temperature));
-  }
-  if (!(top_p >= 0)) {
-    throw std::invalid_argument(
-        fmt::format("generate: top_p is {}, but must be a probability, 0 to 1", top_p));
-  }
-  if (top_k < 1) {
-    throw std::invalid_argument(
-        fmt::format("generate: top_k is {}, but must keep at least 1 token", top_k));
-  }
-}
-
-// Rows padded to `length`, [rows, length].
-at::Tensor padded(const TokenRows& rows, int64_t length, int64_t pad_id) {
-  auto ids = at::full({static_cast<int64_t>(rows.size()), length}, pad_id, at::kLong);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const auto row = ids[static_cast<int64_t>(i)];
-    row.narrow(0, 0, static_cast<int64_t>(rows[i].size())).copy_(at::tensor(rows[i], at::kLong));
-  }
-  return ids;
-}
-
-// The output of one row: at most `output_len` tokens after the prompt, to before the first eos.
-std::vector<int64_t> trimmed(const at::Tensor& row,
-                             size_t prompt_len,
-                             int64_t output_len,
-                             int64_t eos_id) {
-  const auto* const begin = row.const_data_ptr<int64_t>() + prompt_len;
-  const auto* const end = std::min(begin + output_len, row.const_data_ptr<int64_t>() + row.size(0));
-  return {begin, std::find(begin, end, eos_id)};
-}
-
-}  // namespace
 
 GemmaForCausalLMImpl::GemmaForCausalLMImpl(const GemmaConfig& config) : config_(config) {
   validate(config);
@@ -116,102 +56,36 @@ std::pair<torch::Tensor, torch::Tensor> GemmaForCausalLMImpl::forward(
     const torch::Tensor& top_ks,
     const std::optional<torch::Tensor>& local_mask) {
   const torch::NoGradGuard no_grad;
-  FreqsCis freqs;
-  if (config_.architecture == Architecture::kGemma3) {
-    freqs[AttentionType::kLocalSliding] = local_freqs_cis.index_select(0, input_positions);
-    freqs[AttentionType::kGlobal] = global_freqs_cis.index_select(0, input_positions);
-  } else {
-    const auto rows = freqs_cis.index_select(0, input_positions);
-    freqs = {{AttentionType::kLocalSliding, rows}, {AttentionType::kGlobal, rows}};
-  }
-
-  auto hidden_states = embedder(input_token_ids);  // [B, L, E]
-  // Rounded to the activations' dtype: in bfloat16, sqrt(3072) is 55.5.
-  const auto normalizer = at::scalar_tensor(std::pow(static_cast<double>(config_.hidden_size), 0.5),
-                                            hidden_states.options());
-  hidden_states = hidden_states * normalizer;
-
-  hidden_states = model(hidden_states, freqs, input_positions, kv_caches, mask, local_mask);
+  auto freqs = rope_tables();
+  for (auto& [type, table] : freqs) table = table.index_select(0, input_positions);
+  const auto hidden_states =
+      model(embed(input_token_ids), freqs, input_positions, kv_caches, mask, local_mask);
   return sampler(embedder->operand(), hidden_states, output_positions, temperatures, top_ps, top_ks,
                  std::nullopt);
 }
 
-std::vector<std::string> GemmaForCausalLMImpl::generate(const std::vector<std::string>& prompts,
-                                                        torch::Device device,
-                                                        int64_t output_len,
-                                                        std::optional<double> temperature,
-                                                        double top_p,
-                                                        int64_t top_k,
-                                                        const StepCallback& on_step) {
+torch::Tensor GemmaForCausalLMImpl::hidden_states(
+    const torch::Tensor& token_ids,
+    std::span<const TokenRun> runs,
+    const std::vector<std::vector<RingCache>>& caches) {
   const torch::NoGradGuard no_grad;
-  check_sampling(output_len, temperature, top_p, top_k);
-  if (prompts.empty()) throw std::invalid_argument("generate: prompts is empty; give at least one");
-  TokenRows prompt_tokens;
-  for (const auto& prompt : prompts) prompt_tokens.push_back(tokenizer().encode(prompt));
-  const auto batch_size = static_cast<int64_t>(prompts.size());
-  const auto [min_prompt_len, max_prompt_len] = lengths_of(prompt_tokens);
-  // Not by their sum, which an absurd output_len would overflow.
-  if (output_len > config_.max_position_embeddings - max_prompt_len) {
-    throw std::invalid_argument(fmt::format(
-        "generate: a prompt of {} tokens and an output of {} exceed max_position_embeddings, {}",
-        max_prompt_len, output_len, config_.max_position_embeddings));
-  }
-  const auto max_seq_len = max_prompt_len + output_len;
-  auto kv_caches = make_kv_caches(batch_size, max_seq_len, device);
-
-  const auto token_ids = padded(prompt_tokens, max_seq_len, tokenizer().pad_id()).to(device);
-  const auto prompt_mask = token_ids != tokenizer().pad_id();
-  const auto options = token_ids.options();
-  const auto floats = options.dtype(at::kFloat);
-  const auto temperatures = temperature.value_or(0) == 0
-                                ? std::nullopt
-                                : std::optional(at::full({batch_size}, *temperature, floats));
-  const auto top_ps = at::full({batch_size}, top_p, floats);
-  const auto top_ks = at::full({batch_size}, top_k, options);
-
-  auto input_ids = token_ids.narrow(1, 0, min_prompt_len).contiguous();
-  auto positions = at::arange(min_prompt_len, options);
-  auto output_positions = at::full({1}, min_prompt_len - 1, options);
-
-  // One pass over the tokens that all prompts have, then a token a step. Longer prompts are fed on
-  // through these steps, and what was drawn for them is dropped, but the draw is made: the random
-  // numbers that later steps see depend on it.
-  for (int64_t index = min_prompt_len; index < max_seq_len; ++index) {
-    const auto local_mask = config_.sliding_window_size
-                                ? std::optional(sliding_window_mask(positions, max_seq_len,
-                                                                    *config_.sliding_window_size))
-                                : std::nullopt;
-    const auto next_token_ids =
-        forward(input_ids, positions, std::nullopt, kv_caches, causal_mask(positions, max_seq_len),
-                output_positions, temperatures, top_ps, top_ks, local_mask)
-            .first;
-
-    const auto slot = token_ids.select(1, index);  // [B]
-    slot.copy_(at::where(prompt_mask.select(1, index), slot, next_token_ids));
-    input_ids = slot.unsqueeze(1);
-    positions = at::full({1}, index, options);
-    output_positions = at::zeros({1}, options);
-    if (on_step) on_step(index - min_prompt_len);
-  }
-
-  const auto rows = token_ids.cpu();
-  std::vector<std::string> results;
-  for (size_t i = 0; i < prompt_tokens.size(); ++i) {
-    results.push_back(tokenizer().decode(trimmed(
-        rows[static_cast<int64_t>(i)], prompt_tokens[i].size(), output_len, tokenizer().eos_id())));
-  }
-  return results;
+  return model->run(embed(token_ids), rope_tables(), runs, caches);
 }
 
-std::string GemmaForCausalLMImpl::generate(const std::string& prompt,
-                                           torch::Device device,
-                                           int64_t output_len,
-                                           std::optional<double> temperature,
-                                           double top_p,
-                                           int64_t top_k,
-                                           const StepCallback& on_step) {
-  return generate(std::vector{prompt}, device, output_len, temperature, top_p, top_k, on_step)
-      .front();
+torch::Tensor GemmaForCausalLMImpl::embed(const torch::Tensor& token_ids) {
+  const auto rows = embedder(token_ids);
+  // Rounded to the activations' dtype: in bfloat16, sqrt(3072) is 55.5.
+  const auto normalizer =
+      at::scalar_tensor(std::pow(static_cast<double>(config_.hidden_size), 0.5), rows.options());
+  return rows * normalizer;
+}
+
+FreqsCis GemmaForCausalLMImpl::rope_tables() const {
+  if (config_.architecture == Architecture::kGemma3) {
+    return {{AttentionType::kLocalSliding, local_freqs_cis},
+            {AttentionType::kGlobal, global_freqs_cis}};
+  }
+  return {{AttentionType::kLocalSliding, freqs_cis}, {AttentionType::kGlobal, freqs_cis}};
 }
 
 LoadReport GemmaForCausalLMImpl::load_weights(const std::string& model_path,
@@ -231,10 +105,7 @@ std::vector<KVCache> GemmaForCausalLMImpl::make_kv_caches(int64_t batch_size,
         "with that default dtype, or set config.dtype",
         c10::toString(weights.scalar_type()), config_.dtype));
   }
-  if (weights.device().type() != device.type()) {
-    throw std::invalid_argument(fmt::format("generate: device is {} but the weights are on {}",
-                                            device.str(), weights.device().str()));
-  }
+  check_device(device);
   const auto zeros = [&] {
     return at::zeros({batch_size, max_seq_len, config_.num_key_value_heads, config_.head_dim},
                      at::TensorOptions().dtype(dtype).device(device));
@@ -242,6 +113,14 @@ std::vector<KVCache> GemmaForCausalLMImpl::make_kv_caches(int64_t batch_size,
   std::vector<KVCache> caches;
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) caches.push_back({zeros(), zeros()});
   return caches;
+}
+
+void GemmaForCausalLMImpl::check_device(torch::Device device) const {
+  const auto weights = embedder->weight.device();
+  if (weights.type() != device.type()) {
+    throw std::invalid_argument(fmt::format("generate: device is {} but the weights are on {}",
+                                            device.str(), weights.str()));
+  }
 }
 
 const Tokenizer& GemmaForCausalLMImpl::tokenizer() const {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,9 +20,18 @@
 
 namespace gemma {
 
-/// Called after each step of a generation with its number, from 0. What it throws ends the
+/// What generate() takes besides the reference's parameters. What a callback throws ends the
 /// generation.
-using StepCallback = std::function<void(int64_t step)>;
+struct GenerateOptions {
+  /// After each step, with its number from 0; step 0 holds the prompt.
+  std::function<void(int64_t step)> on_step;
+  /// Each token of a text as it is chosen, with the number of its prompt.
+  std::function<void(int64_t row, int64_t token)> on_token;
+  /// Tokens that end a text as eos does.
+  std::vector<int64_t> stop_ids;
+  /// Of keys and values in fast numerics, float32 or bfloat16; exact ones follow config.dtype.
+  torch::Dtype kv_dtype = torch::kFloat32;
+};
 
 /// model.py: GemmaForCausalLM, the text model. Weights take the default dtype at construction
 /// (DefaultDtypeGuard); config.dtype is that of the KV cache, and the two have to agree.
@@ -49,25 +59,34 @@ class GemmaForCausalLMImpl : public Module {
       const torch::Tensor& top_ks,
       const std::optional<torch::Tensor>& local_mask = std::nullopt);
 
+  /// The hidden states of a step of an engine, after the final norm: token ids int64 [T] of any
+  /// sequences, as the runs say, and for each layer the caches of the runs -> [T, E].
+  torch::Tensor hidden_states(const torch::Tensor& token_ids,
+                              std::span<const TokenRun> runs,
+                              const std::vector<std::vector<RingCache>>& caches);
+
   /// Continues each prompt by up to output_len tokens, to before the first eos.
   /// temperature none or 0: always the likeliest token; else draws from LibTorch's default
   /// generator, as the reference: the same seed gives the same text.
-  /// Throws std::invalid_argument when prompt and output exceed max_position_embeddings, for a
-  /// parameter out of range, and for a `device` that is not the weights'.
+  /// With exact numerics this is the reference's loop, which goes on after eos unless every text
+  /// has met one of options.stop_ids; with fast numerics it runs on an Engine and ends with the
+  /// last text. Defined in gemma/generate. Throws std::invalid_argument when prompt and output
+  /// exceed max_position_embeddings, for a parameter out of range, and for a `device` that is not
+  /// the weights'.
   std::vector<std::string> generate(const std::vector<std::string>& prompts,
                                     torch::Device device,
                                     int64_t output_len = 100,
                                     std::optional<double> temperature = 1.0,
                                     double top_p = 0.95,
                                     int64_t top_k = 64,
-                                    const StepCallback& on_step = {});
+                                    const GenerateOptions& options = {});
   std::string generate(const std::string& prompt,
                        torch::Device device,
                        int64_t output_len = 100,
                        std::optional<double> temperature = 1.0,
                        double top_p = 0.95,
                        int64_t top_k = 64,
-                       const StepCallback& on_step = {});
+                       const GenerateOptions& options = {});
 
   /// Loads a .ckpt file or a directory of shards; see gemma/models/weights.h.
   LoadReport load_weights(const std::string& model_path, const ProgressCallback& progress = {});
@@ -91,6 +110,12 @@ class GemmaForCausalLMImpl : public Module {
 
  private:
   void register_freqs_cis();
+  // [...] int64 -> [..., E], multiplied by the root of E.
+  torch::Tensor embed(const torch::Tensor& token_ids);
+  // Throws std::invalid_argument when the weights are elsewhere.
+  void check_device(torch::Device device) const;
+  // The whole tables.
+  FreqsCis rope_tables() const;
 
   GemmaConfig config_;
   std::optional<Tokenizer> tokenizer_;

@@ -19,15 +19,14 @@ GemmaModelImpl::GemmaModelImpl(const GemmaConfig& config) : config_(config) {
   norm = register_module("norm", RMSNorm(config.hidden_size, config.rms_norm_eps));
 }
 
-torch::Tensor GemmaModelImpl::forward(torch::Tensor hidden_states,
-                                      const FreqsCis& freqs_cis,
-                                      const torch::Tensor& kv_write_indices,
-                                      const std::vector<KVCache>& kv_caches,
-                                      const torch::Tensor& mask,
-                                      const std::optional<torch::Tensor>& local_mask) {
-  if (kv_caches.size() < layers->size()) {
+template <typename InputsOf>
+torch::Tensor GemmaModelImpl::run_layers(torch::Tensor hidden_states,
+                                         const FreqsCis& freqs_cis,
+                                         size_t num_caches,
+                                         const InputsOf& inputs_of) {
+  if (num_caches < layers->size()) {
     throw std::invalid_argument(fmt::format("GemmaModel: {} kv_caches for {} layers; give each one",
-                                            kv_caches.size(), layers->size()));
+                                            num_caches, layers->size()));
   }
   for (size_t i = 0; i < layers->size(); ++i) {
     auto& layer = layers->at<DecoderLayerImpl>(i);
@@ -36,10 +35,30 @@ torch::Tensor GemmaModelImpl::forward(torch::Tensor hidden_states,
       throw std::invalid_argument(fmt::format(
           "GemmaModel: freqs_cis has no table for {} (layer {})", to_string(layer.attn_type()), i));
     }
-    hidden_states = layer.forward(hidden_states, freqs->second, kv_write_indices, kv_caches[i],
-                                  mask, local_mask);
+    hidden_states = layer.run(hidden_states, inputs_of(i, freqs->second));
   }
   return norm(hidden_states);
+}
+
+torch::Tensor GemmaModelImpl::forward(torch::Tensor hidden_states,
+                                      const FreqsCis& freqs_cis,
+                                      const torch::Tensor& kv_write_indices,
+                                      const std::vector<KVCache>& kv_caches,
+                                      const torch::Tensor& mask,
+                                      const std::optional<torch::Tensor>& local_mask) {
+  return run_layers(std::move(hidden_states), freqs_cis, kv_caches.size(),
+                    [&](size_t i, const torch::Tensor& freqs) {
+                      return DenseInputs{freqs, kv_write_indices, kv_caches[i], mask, local_mask};
+                    });
+}
+
+torch::Tensor GemmaModelImpl::run(torch::Tensor hidden_states,
+                                  const FreqsCis& freqs_cis,
+                                  std::span<const TokenRun> runs,
+                                  const std::vector<std::vector<RingCache>>& caches) {
+  return run_layers(
+      std::move(hidden_states), freqs_cis, caches.size(),
+      [&](size_t i, const torch::Tensor& freqs) { return RunInputs{freqs, runs, caches[i]}; });
 }
 
 }  // namespace gemma

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,13 @@ class GemmaModelImpl : public Module {
                         const torch::Tensor& mask,
                         const std::optional<torch::Tensor>& local_mask);
 
+  /// What forward does for a step of an engine: hidden_states [T, E], the whole rotary tables, and
+  /// for each layer the caches of the runs -> [T, E].
+  torch::Tensor run(torch::Tensor hidden_states,
+                    const FreqsCis& freqs_cis,
+                    std::span<const TokenRun> runs,
+                    const std::vector<std::vector<RingCache>>& caches);
+
   const GemmaConfig& config() const { return config_; }
   int64_t vocab_size() const { return config_.vocab_size; }
   std::string signature() const override { return "GemmaModel()"; }
@@ -43,6 +51,13 @@ class GemmaModelImpl : public Module {
   RMSNorm norm{nullptr};
 
  private:
+  // Calls each layer with what `inputs_of` makes of the layer's number and rotary table.
+  template <typename InputsOf>
+  torch::Tensor run_layers(torch::Tensor hidden_states,
+                           const FreqsCis& freqs_cis,
+                           size_t num_caches,
+                           const InputsOf& inputs_of);
+
   GemmaConfig config_;
 };
 TORCH_MODULE(GemmaModel);

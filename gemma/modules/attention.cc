@@ -38,12 +38,29 @@ torch::Tensor GemmaAttentionImpl::forward(const torch::Tensor& hidden_states,
                                           const std::optional<torch::Tensor>& local_mask) {
   TORCH_CHECK(hidden_states.dim() == 3, "GemmaAttention: hidden_states must be [B, L, E], got ",
               hidden_states.sizes());
-  const bool local = attn_type_ == AttentionType::kLocalSliding && sliding_window_size_.has_value();
+  return run(hidden_states, DenseInputs{freqs_cis, kv_write_indices, kv_cache, mask, local_mask});
+}
 
-  const auto q = ops().rotate_and_cache(qkv_proj(hidden_states), shape_, operand(query_norm),
-                                        operand(key_norm), freqs_cis, kv_write_indices, kv_cache);
-  const auto out = ops().attend(q, kv_cache, local && local_mask ? *local_mask : mask, scale_);
-  return o_proj(out);
+torch::Tensor GemmaAttentionImpl::run(const torch::Tensor& hidden_states,
+                                      const AttentionInputs& inputs) {
+  const auto qkv = qkv_proj(hidden_states);
+  return o_proj(std::visit([&](const auto& given) { return attend(qkv, given); }, inputs));
+}
+
+torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv,
+                                         const DenseInputs& inputs) const {
+  const bool local = attn_type_ == AttentionType::kLocalSliding && sliding_window_size_.has_value();
+  const auto q = ops().rotate_and_cache(qkv, shape_, {operand(query_norm), operand(key_norm)},
+                                        inputs.freqs_cis, inputs.kv_write_indices, inputs.kv_cache);
+  const auto& mask = local && inputs.local_mask ? *inputs.local_mask : inputs.mask;
+  return ops().attend(q, inputs.kv_cache, mask, scale_);
+}
+
+torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv, const RunInputs& inputs) const {
+  const auto window =
+      attn_type_ == AttentionType::kLocalSliding ? sliding_window_size_ : std::nullopt;
+  return ops().attend_runs(qkv, shape_, {operand(query_norm), operand(key_norm)}, scale_, window,
+                           inputs.freqs_cis, inputs.runs, inputs.caches);
 }
 
 }  // namespace gemma

@@ -7,6 +7,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <gemma/config.h>
+#include <gemma/modules/attention_inputs.h>
 #include <gemma/modules/linear.h>
 #include <gemma/modules/module.h>
 #include <gemma/modules/rms_norm.h>
@@ -29,6 +30,9 @@ class GemmaAttentionImpl : public Module {
                         const torch::Tensor& mask,
                         const std::optional<torch::Tensor>& local_mask = std::nullopt);
 
+  /// What forward does: hidden_states [B, L, E] or [T, E], as the inputs say -> the same shape.
+  torch::Tensor run(const torch::Tensor& hidden_states, const AttentionInputs& inputs);
+
   AttentionType attn_type() const { return attn_type_; }
   int64_t num_heads() const { return shape_.num_heads; }
   int64_t num_kv_heads() const { return shape_.num_kv_heads; }
@@ -45,6 +49,9 @@ class GemmaAttentionImpl : public Module {
   RMSNorm key_norm{nullptr};    // Likewise.
 
  private:
+  torch::Tensor attend(const torch::Tensor& qkv, const DenseInputs& inputs) const;
+  torch::Tensor attend(const torch::Tensor& qkv, const RunInputs& inputs) const;
+
   HeadShape shape_;
   AttentionScale scale_;
   AttentionType attn_type_;

@@ -12,18 +12,21 @@ DecoderLayerImpl::DecoderLayerImpl(const GemmaConfig& config, AttentionType attn
                                                RMSNorm(config.hidden_size, config.rms_norm_eps))),
       attn_type_(attn_type) {}
 
+torch::Tensor DecoderLayerImpl::forward(const torch::Tensor& hidden_states,
+                                        const torch::Tensor& freqs_cis,
+                                        const torch::Tensor& kv_write_indices,
+                                        const KVCache& kv_cache,
+                                        const torch::Tensor& mask,
+                                        const std::optional<torch::Tensor>& local_mask) {
+  return run(hidden_states, DenseInputs{freqs_cis, kv_write_indices, kv_cache, mask, local_mask});
+}
+
 GemmaDecoderLayerImpl::GemmaDecoderLayerImpl(const GemmaConfig& config)
     : DecoderLayerImpl(config, AttentionType::kGlobal) {}
 
-torch::Tensor GemmaDecoderLayerImpl::forward(const torch::Tensor& hidden_states,
-                                             const torch::Tensor& freqs_cis,
-                                             const torch::Tensor& kv_write_indices,
-                                             const KVCache& kv_cache,
-                                             const torch::Tensor& mask,
-                                             const std::optional<torch::Tensor>& /*local_mask*/) {
-  const auto attended =
-      self_attn(input_layernorm(hidden_states), freqs_cis, kv_write_indices, kv_cache, mask);
-  const auto x = hidden_states + attended;
+torch::Tensor GemmaDecoderLayerImpl::run(const torch::Tensor& hidden_states,
+                                         const AttentionInputs& inputs) {
+  const auto x = hidden_states + self_attn->run(input_layernorm(hidden_states), inputs);
   return x + mlp(post_attention_layernorm(x));
 }
 
@@ -39,19 +42,14 @@ Gemma2DecoderLayerImpl::Gemma2DecoderLayerImpl(const GemmaConfig& config, Attent
   }
 }
 
-torch::Tensor Gemma2DecoderLayerImpl::forward(const torch::Tensor& hidden_states,
-                                              const torch::Tensor& freqs_cis,
-                                              const torch::Tensor& kv_write_indices,
-                                              const KVCache& kv_cache,
-                                              const torch::Tensor& mask,
-                                              const std::optional<torch::Tensor>& local_mask) {
-  const auto attended = self_attn(input_layernorm(hidden_states), freqs_cis, kv_write_indices,
-                                  kv_cache, mask, local_mask);
-  const auto x = hidden_states + post_attention_layernorm(attended);
+torch::Tensor Gemma2DecoderLayerImpl::run(const torch::Tensor& hidden_states,
+                                          const AttentionInputs& inputs) {
+  const auto attended = self_attn->run(input_layernorm(hidden_states), inputs);
+  const auto x = post_attention_layernorm->add(hidden_states, attended);
 
-  auto fed = mlp(pre_feedforward_layernorm.is_empty() ? x : pre_feedforward_layernorm(x));
-  if (!post_feedforward_layernorm.is_empty()) fed = post_feedforward_layernorm(fed);
-  return x + fed;
+  const auto fed = mlp(pre_feedforward_layernorm.is_empty() ? x : pre_feedforward_layernorm(x));
+  if (post_feedforward_layernorm.is_empty()) return x + fed;
+  return post_feedforward_layernorm->add(x, fed);
 }
 
 }  // namespace gemma

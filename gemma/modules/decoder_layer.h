@@ -19,12 +19,15 @@ class DecoderLayerImpl : public Module {
   DecoderLayerImpl(const GemmaConfig& config, AttentionType attn_type);
 
   /// hidden_states [B, L, E] -> [B, L, E]; the rest as GemmaAttention takes it.
-  virtual torch::Tensor forward(const torch::Tensor& hidden_states,
-                                const torch::Tensor& freqs_cis,
-                                const torch::Tensor& kv_write_indices,
-                                const KVCache& kv_cache,
-                                const torch::Tensor& mask,
-                                const std::optional<torch::Tensor>& local_mask) = 0;
+  torch::Tensor forward(const torch::Tensor& hidden_states,
+                        const torch::Tensor& freqs_cis,
+                        const torch::Tensor& kv_write_indices,
+                        const KVCache& kv_cache,
+                        const torch::Tensor& mask,
+                        const std::optional<torch::Tensor>& local_mask);
+
+  /// What forward does: hidden_states [B, L, E] or [T, E], as the inputs say -> the same shape.
+  virtual torch::Tensor run(const torch::Tensor& hidden_states, const AttentionInputs& inputs) = 0;
 
   AttentionType attn_type() const { return attn_type_; }
 
@@ -38,17 +41,12 @@ class DecoderLayerImpl : public Module {
 };
 
 /// model.py: GemmaDecoderLayer, the layer of Gemma 1. Its post_attention_layernorm is the norm
-/// before the MLP. local_mask is accepted and not used, as in the reference.
+/// before the MLP. A window and local_mask are not used, as in the reference.
 class GemmaDecoderLayerImpl : public DecoderLayerImpl {
  public:
   explicit GemmaDecoderLayerImpl(const GemmaConfig& config);
 
-  torch::Tensor forward(const torch::Tensor& hidden_states,
-                        const torch::Tensor& freqs_cis,
-                        const torch::Tensor& kv_write_indices,
-                        const KVCache& kv_cache,
-                        const torch::Tensor& mask,
-                        const std::optional<torch::Tensor>& local_mask) override;
+  torch::Tensor run(const torch::Tensor& hidden_states, const AttentionInputs& inputs) override;
 
   std::string signature() const override { return "GemmaDecoderLayer()"; }
 };
@@ -60,12 +58,7 @@ class Gemma2DecoderLayerImpl : public DecoderLayerImpl {
  public:
   Gemma2DecoderLayerImpl(const GemmaConfig& config, AttentionType attn_type);
 
-  torch::Tensor forward(const torch::Tensor& hidden_states,
-                        const torch::Tensor& freqs_cis,
-                        const torch::Tensor& kv_write_indices,
-                        const KVCache& kv_cache,
-                        const torch::Tensor& mask,
-                        const std::optional<torch::Tensor>& local_mask) override;
+  torch::Tensor run(const torch::Tensor& hidden_states, const AttentionInputs& inputs) override;
 
   std::string signature() const override { return "Gemma2DecoderLayer()"; }
 

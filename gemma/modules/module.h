@@ -15,7 +15,6 @@ class Module : public torch::nn::Module {
   using torch::nn::Module::Module;
 
   /// How this module and all below it compute from now on.
-  /// Throws std::invalid_argument for a mode that this build does not have.
   void set_numerics(Numerics numerics);
   Numerics numerics() const { return ops_->numerics(); }
 

@@ -12,6 +12,10 @@ RMSNormImpl::RMSNormImpl(int64_t dim, double eps, bool add_unit_offset)
 
 torch::Tensor RMSNormImpl::forward(const torch::Tensor& x) { return ops().rms_norm(x, operand()); }
 
+torch::Tensor RMSNormImpl::add(const torch::Tensor& residual, const torch::Tensor& x) const {
+  return ops().add_rms_norm(residual, x, operand());
+}
+
 std::string RMSNormImpl::signature() const {
   return fmt::format("RMSNorm(({},), eps={}{})", weight.size(0), eps_,
                      add_unit_offset_ ? "" : ", add_unit_offset=False");

@@ -18,6 +18,9 @@ class RMSNormImpl : public Module {
   /// [..., dim] -> [..., dim].
   torch::Tensor forward(const torch::Tensor& x);
 
+  /// residual + forward(x), both [..., dim].
+  torch::Tensor add(const torch::Tensor& residual, const torch::Tensor& x) const;
+
   /// The parameters as an operation takes them.
   NormWeight operand() const { return {weight, eps_, add_unit_offset_}; }
 

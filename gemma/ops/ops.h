@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -10,8 +11,8 @@
 /// How a model computes. Modules say what is computed and call these operations; which
 /// implementation stands behind them is chosen on a loaded model (Module::set_numerics).
 ///
-/// Shapes: B batch, L input length, S cache length, H query heads, K key/value heads, D head dim,
-/// E hidden, V vocabulary.
+/// Shapes: B batch, L input length, T tokens of a step, S cache length, H query heads, K key/value
+/// heads, D head dim, E hidden, V vocabulary.
 namespace gemma {
 
 /// kExact: the reference's results, bit for bit. kFast: float32 arithmetic in fused kernels.
@@ -39,11 +40,33 @@ struct KVCache {
   at::Tensor v;  // [B, S, K, D]
 };
 
+/// One sequence's keys and values in one layer, a ring: position p is in slot p % S. The last
+/// dimension is padded with zeros to a multiple of RingCache::kPadding.
+struct RingCache {
+  static constexpr int64_t kPadding = 8;
+
+  at::Tensor k;  // [K, S, D padded]
+  at::Tensor v;  // [K, S, D padded]
+};
+
+/// Consecutive tokens of one sequence, among the rows of a step.
+struct TokenRun {
+  int64_t first_row;
+  int64_t rows;
+  int64_t position;  // Of the first token in its sequence.
+};
+
 /// RMSNorm's parameters: x / rms(x) * (1 + weight), or * weight without the unit offset.
 struct NormWeight {
   at::Tensor weight;  // [normalised size]
   double eps;
   bool add_unit_offset;
+};
+
+/// What attention normalises queries and keys by.
+struct HeadNorms {
+  std::optional<NormWeight> query;
+  std::optional<NormWeight> key;
 };
 
 struct HeadShape {
@@ -79,6 +102,11 @@ class Ops {
   /// [..., E] -> [..., E] in x's dtype.
   virtual at::Tensor rms_norm(const at::Tensor& x, const NormWeight& norm) const = 0;
 
+  /// residual + rms_norm(x): both [..., E].
+  virtual at::Tensor add_rms_norm(const at::Tensor& residual,
+                                  const at::Tensor& x,
+                                  const NormWeight& norm) const = 0;
+
   /// down(gelu_tanh(gate(x)) * up(x)): [..., E] -> [..., E].
   virtual at::Tensor gated_mlp(const at::Tensor& x,
                                const Weight& gate,
@@ -90,8 +118,7 @@ class Ops {
   /// qkv [B, L, (H + 2K) * D], freqs_cis complex64 [L, D / 2] -> queries [B, L, H, D].
   virtual at::Tensor rotate_and_cache(const at::Tensor& qkv,
                                       const HeadShape& shape,
-                                      const std::optional<NormWeight>& query_norm,
-                                      const std::optional<NormWeight>& key_norm,
+                                      const HeadNorms& norms,
                                       const at::Tensor& freqs_cis,
                                       const at::Tensor& write_indices,
                                       const KVCache& cache) const = 0;
@@ -103,6 +130,19 @@ class Ops {
                             const at::Tensor& mask,
                             const AttentionScale& scale) const = 0;
 
+  /// rotate_and_cache and attend for the tokens of a step: caches[i] is that of the sequence of
+  /// runs[i], and has a slot for every position that the run's tokens see, and for the tokens.
+  /// Without a window a token sees all positions up to its own; else the last `window` of those.
+  /// qkv [T, (H + 2K) * D], freqs_cis complex64 [positions, D / 2] -> [T, H * D].
+  virtual at::Tensor attend_runs(const at::Tensor& qkv,
+                                 const HeadShape& shape,
+                                 const HeadNorms& norms,
+                                 const AttentionScale& scale,
+                                 std::optional<int64_t> window,
+                                 const at::Tensor& freqs_cis,
+                                 std::span<const TokenRun> runs,
+                                 std::span<const RingCache> caches) const = 0;
+
   /// Logits of `hidden` [B, E] against the embedding, then the choice of a token for each row.
   /// -> (tokens [B] int64, logits [B, V], divided by the temperature when sampling).
   virtual std::pair<at::Tensor, at::Tensor> choose(const at::Tensor& hidden,
@@ -113,7 +153,6 @@ class Ops {
 };
 
 /// The implementation of a mode; lives as long as the program.
-/// Throws std::invalid_argument for a mode that this build does not have.
 const Ops& ops_for(Numerics numerics);
 
 }  // namespace gemma

@@ -1,3 +1,7 @@
+#include <algorithm>
+#include <limits>
+#include <vector>
+
 #include <ATen/ATen.h>
 
 #include <gemma/ops/reference_ops.h>
@@ -59,6 +63,12 @@ at::Tensor ReferenceOps::rms_norm(const at::Tensor& x, const NormWeight& norm) c
   return (normed * (norm.add_unit_offset ? weight + 1 : weight)).to(x.scalar_type());
 }
 
+at::Tensor ReferenceOps::add_rms_norm(const at::Tensor& residual,
+                                      const at::Tensor& x,
+                                      const NormWeight& norm) const {
+  return residual + rms_norm(x, norm);
+}
+
 at::Tensor ReferenceOps::gated_mlp(const at::Tensor& x,
                                    const Weight& gate,
                                    const Weight& up,
@@ -69,8 +79,7 @@ at::Tensor ReferenceOps::gated_mlp(const at::Tensor& x,
 
 at::Tensor ReferenceOps::rotate_and_cache(const at::Tensor& qkv,
                                           const HeadShape& shape,
-                                          const std::optional<NormWeight>& query_norm,
-                                          const std::optional<NormWeight>& key_norm,
+                                          const HeadNorms& norms,
                                           const at::Tensor& freqs_cis,
                                           const at::Tensor& write_indices,
                                           const KVCache& cache) const {
@@ -84,10 +93,8 @@ at::Tensor ReferenceOps::rotate_and_cache(const at::Tensor& qkv,
   auto k = heads(parts[1], shape.num_kv_heads);
   const auto v = heads(parts[2], shape.num_kv_heads);
 
-  if (query_norm && key_norm) {
-    q = rms_norm(q, *query_norm);
-    k = rms_norm(k, *key_norm);
-  }
+  if (norms.query) q = rms_norm(q, *norms.query);
+  if (norms.key) k = rms_norm(k, *norms.key);
   q = apply_rotary_emb(q, freqs_cis);
   k = apply_rotary_emb(k, freqs_cis);
 
@@ -114,6 +121,55 @@ at::Tensor ReferenceOps::attend(const at::Tensor& q,
   scores = scores + mask;
   const auto probs = at::softmax(scores.to(at::kFloat), /*dim=*/-1).to(q.scalar_type());
   return at::matmul(probs, values).transpose(1, 2).contiguous().view({q.size(0), q.size(1), -1});
+}
+
+// The reference has no such thing: its own steps for each run, on the keys that the run sees, put
+// in order as it would have them.
+at::Tensor ReferenceOps::attend_runs(const at::Tensor& qkv,
+                                     const HeadShape& shape,
+                                     const HeadNorms& norms,
+                                     const AttentionScale& scale,
+                                     std::optional<int64_t> window,
+                                     const at::Tensor& freqs_cis,
+                                     std::span<const TokenRun> runs,
+                                     std::span<const RingCache> caches) const {
+  std::vector<at::Tensor> results;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const auto [first_row, rows, position] = runs[i];
+    const auto slots = caches[i].k.size(1);
+    const auto oldest = window ? std::max<int64_t>(0, position - *window + 1) : 0;
+    const auto keys = position + rows - oldest;
+    const auto positions = at::arange(oldest, position + rows, qkv.options().dtype(at::kLong));
+    const auto slot_of = positions.remainder(slots);
+
+    // [K, S, D padded] -> [1, keys, K, D]
+    const auto seen = [&](const at::Tensor& cache) {
+      return cache.index_select(1, slot_of)
+          .narrow(2, 0, shape.head_dim)
+          .transpose(0, 1)
+          .unsqueeze(0)
+          .to(qkv.scalar_type());
+    };
+    const KVCache dense{seen(caches[i].k), seen(caches[i].v)};
+    const auto written = at::arange(keys - rows, keys, positions.options());
+    const auto q = rotate_and_cache(qkv.narrow(0, first_row, rows).unsqueeze(0), shape, norms,
+                                    freqs_cis.narrow(0, position, rows), written, dense);
+    const auto write = [&](const at::Tensor& cache, const at::Tensor& from) {
+      auto slots_of_run = cache.narrow(2, 0, shape.head_dim);
+      slots_of_run.index_copy_(1, slot_of.narrow(0, keys - rows, rows),
+                               from[0].narrow(0, keys - rows, rows).transpose(0, 1).to(cache));
+    };
+    write(caches[i].k, dense.k);
+    write(caches[i].v, dense.v);
+
+    const auto row_positions = positions.narrow(0, keys - rows, rows).unsqueeze(1);
+    auto hidden = positions > row_positions;
+    if (window) hidden.logical_or_(positions <= row_positions - *window);
+    const auto mask = at::zeros({rows, keys}, qkv.options().dtype(at::kFloat))
+                          .masked_fill_(hidden, -std::numeric_limits<float>::infinity());
+    results.push_back(attend(q, dense, mask, scale)[0]);
+  }
+  return at::cat(results);
 }
 
 std::pair<at::Tensor, at::Tensor> ReferenceOps::choose(const at::Tensor& hidden,

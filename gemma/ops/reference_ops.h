@@ -16,14 +16,16 @@ class ReferenceOps : public Ops {
   at::Tensor linear(const at::Tensor& x, const Weight& weight) const override;
   at::Tensor embedding(const at::Tensor& ids, const Weight& weight) const override;
   at::Tensor rms_norm(const at::Tensor& x, const NormWeight& norm) const override;
+  at::Tensor add_rms_norm(const at::Tensor& residual,
+                          const at::Tensor& x,
+                          const NormWeight& norm) const override;
   at::Tensor gated_mlp(const at::Tensor& x,
                        const Weight& gate,
                        const Weight& up,
                        const Weight& down) const override;
   at::Tensor rotate_and_cache(const at::Tensor& qkv,
                               const HeadShape& shape,
-                              const std::optional<NormWeight>& query_norm,
-                              const std::optional<NormWeight>& key_norm,
+                              const HeadNorms& norms,
                               const at::Tensor& freqs_cis,
                               const at::Tensor& write_indices,
                               const KVCache& cache) const override;
@@ -31,6 +33,14 @@ class ReferenceOps : public Ops {
                     const KVCache& cache,
                     const at::Tensor& mask,
                     const AttentionScale& scale) const override;
+  at::Tensor attend_runs(const at::Tensor& qkv,
+                         const HeadShape& shape,
+                         const HeadNorms& norms,
+                         const AttentionScale& scale,
+                         std::optional<int64_t> window,
+                         const at::Tensor& freqs_cis,
+                         std::span<const TokenRun> runs,
+                         std::span<const RingCache> caches) const override;
   std::pair<at::Tensor, at::Tensor> choose(const at::Tensor& hidden,
                                            const Weight& embedding,
                                            const std::optional<at::Tensor>& bias,

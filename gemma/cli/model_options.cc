@@ -1,0 +1,161 @@
+#include <filesystem>
+#include <stdexcept>
+#include <unistd.h>
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <gemma/cli/model_options.h>
+
+namespace gemma::cli {
+namespace {
+
+// The tokenizer.model that official downloads put beside the weights.
+std::string find_tokenizer(const ModelOptions& options) {
+  if (!options.tokenizer.empty()) return options.tokenizer;
+  const std::filesystem::path ckpt = options.ckpt;
+  const auto folder = std::filesystem::is_directory(ckpt) ? ckpt : ckpt.parent_path();
+  const auto path = folder / "tokenizer.model";
+  if (!std::filesystem::exists(path)) {
+    throw std::runtime_error(fmt::format(
+        "no {} beside the checkpoint; name the model's with --tokenizer", path.string()));
+  }
+  return path.string();
+}
+
+// The dtype of a checkpoint's float weights, or of its scales.
+std::string dtype_in(const Checkpoint& checkpoint) {
+  for (const auto* name : {"embedder.weight_scaler", "embedder.weight"}) {
+    const auto* entry = checkpoint.find(name);
+    if (entry != nullptr && c10::isFloatingType(entry->dtype)) {
+      return std::string(dtype_to_string(entry->dtype));
+    }
+  }
+  return "float32";
+}
+
+GemmaConfig make_config(const ModelOptions& options) {
+  const auto checkpoint = Checkpoint::open(options.ckpt);
+  const auto exact = numerics_of(options) == Numerics::kExact;
+  const auto dtype =
+      !options.dtype.empty() ? options.dtype : (exact ? "float32" : dtype_in(checkpoint));
+  auto variant = options.variant;
+  auto quant = options.quant.value_or(false);
+  if (variant.empty()) {
+    const auto detected = detect_variant(checkpoint);
+    if (!detected) {
+      throw std::runtime_error(
+          fmt::format("{}: its shapes fit no variant; name one with --variant: {}", options.ckpt,
+                      fmt::join(model_variants(), ", ")));
+    }
+    variant = detected->variant;
+    quant = options.quant.value_or(detected->quant);
+  }
+  auto config = get_model_config(variant, dtype);
+  if (config.vision_config) {
+    throw std::invalid_argument(
+        "the checkpoint or variant is multimodal (4b, 12b, 27b_v3), which this version cannot "
+        "hold");
+  }
+  config.quant = quant;
+  config.tokenizer = find_tokenizer(options);
+  return config;
+}
+
+void show_progress(const LoadProgress& state) {
+  constexpr int kWidth = 30;
+  const auto done =
+      static_cast<double>(state.tensors_done) / static_cast<double>(state.tensors_total);
+  const auto filled = static_cast<int>(done * kWidth);
+  fmt::print(stderr, "\rLoading [{:#<{}}{:.<{}}] {:3.0f} %", "", filled, "", kWidth - filled,
+             done * 100);
+  if (state.tensors_done == state.tensors_total) fmt::print(stderr, "\r\033[K");
+}
+
+}  // namespace
+
+torch::Device device_of(const ModelOptions& options) {
+  const auto& name = options.device;
+  const auto device = [&]() -> std::optional<torch::Device> {
+    try {
+      return torch::Device(name);
+    } catch (const c10::Error&) {
+      return std::nullopt;
+    }
+  }();
+  if (!device || !(device->is_cpu() || device->is_cuda())) {
+    throw std::invalid_argument(
+        fmt::format("--device '{}' is unknown; valid devices: cpu, cuda, cuda:N", name));
+  }
+  if (device->is_cuda() && !at::hasCUDA()) {
+    throw std::invalid_argument(
+        fmt::format("--device {}: LibTorch finds no CUDA GPU here; use --device cpu", name));
+  }
+  return *device;
+}
+
+Numerics numerics_of(const ModelOptions& options) {
+  const auto device = device_of(options);
+  if (options.numerics.empty()) return device.is_cpu() ? Numerics::kFast : Numerics::kExact;
+  const auto numerics = numerics_from_string(options.numerics);
+  if (numerics == Numerics::kFast && !device.is_cpu()) {
+    throw std::invalid_argument(fmt::format(
+        "--numerics fast computes on the CPU only, not on {}; use --numerics exact", device.str()));
+  }
+  return numerics;
+}
+
+GemmaForCausalLM load_model(const ModelOptions& options) {
+  const auto device = device_of(options);
+  if (options.threads < 0) {
+    throw std::invalid_argument(
+        fmt::format("--threads is {}, but must be 1 or more", options.threads));
+  }
+  if (options.threads > 0) at::set_num_threads(options.threads);
+  const auto config = make_config(options);
+  const DefaultDtypeGuard guard(config.get_dtype());
+  GemmaForCausalLM model(config);
+  const bool show = ::isatty(STDERR_FILENO) != 0;
+  model->load_weights(options.ckpt, show ? ProgressCallback(show_progress) : ProgressCallback());
+  model->to(device);
+  model->eval();
+  model->set_numerics(numerics_of(options));
+  return model;
+}
+
+std::string both(const std::string& name) {
+  auto hyphens = name;
+  for (auto& c : hyphens) {
+    if (c == '_') c = '-';
+  }
+  return name == hyphens ? "--" + name : fmt::format("--{},--{}", name, hyphens);
+}
+
+void add_model_options(CLI::App& command, ModelOptions& options) {
+  command.add_option("--ckpt", options.ckpt, "Checkpoint: a .ckpt file or a directory of shards")
+      ->required();
+  command.add_option("--variant", options.variant,
+                     "Model variant; found out from the checkpoint when left away");
+  command.add_option("--tokenizer", options.tokenizer,
+                     "SentencePiece model; tokenizer.model beside the checkpoint when left away");
+  command.add_option("--device", options.device, "cpu, cuda or cuda:N")->capture_default_str();
+  command.add_option("--numerics", options.numerics,
+                     "fast (own kernels, float32 arithmetic; default on the CPU) or exact (the "
+                     "reference's results, bit for bit)");
+  command.add_option("--dtype", options.dtype,
+                     "float32, bfloat16 or float16; when left away the checkpoint's if fast, else "
+                     "float32");
+  command
+      .add_option(both("kv_dtype"), options.kv_dtype,
+                  "Of keys and values in fast numerics: float32 or bfloat16")
+      ->capture_default_str();
+  command.add_flag_callback(
+      "--quant", [&options] { options.quant = true; }, "The checkpoint has int8 weights");
+  command.add_flag_callback(
+      "--noquant", [&options] { options.quant = false; }, "It has float weights");
+  command.add_option("--threads", options.threads, "CPU threads; LibTorch's choice when left away");
+}
+
+}  // namespace gemma::cli

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include <gemma/models/causal_lm.h>
+
+namespace gemma::cli {
+
+/// The flags that say which model runs, and how.
+struct ModelOptions {
+  std::string ckpt;
+  std::string variant;    // Empty: found out from the checkpoint.
+  std::string tokenizer;  // Empty: tokenizer.model beside the checkpoint.
+  std::string device = "cpu";
+  std::string numerics;       // Empty: fast on the CPU, exact elsewhere.
+  std::string dtype;          // Empty: the checkpoint's if fast, float32 if exact.
+  std::optional<bool> quant;  // None: found out from the checkpoint.
+  std::string kv_dtype = "float32";
+  int threads = 0;  // 0: LibTorch's choice.
+};
+
+void add_model_options(CLI::App& command, ModelOptions& options);
+
+/// Throws std::invalid_argument for a device that is unknown or not there.
+torch::Device device_of(const ModelOptions& options);
+
+Numerics numerics_of(const ModelOptions& options);
+
+/// The model, loaded and ready, with a progress bar on a terminal; sets the number of threads.
+/// Throws std::invalid_argument, std::runtime_error: one line that names the flag or file.
+GemmaForCausalLM load_model(const ModelOptions& options);
+
+/// "--output_len,--output-len": a flag in the reference's spelling and in the usual one.
+std::string both(const std::string& name);
+
+}  // namespace gemma::cli

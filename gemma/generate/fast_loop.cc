@@ -1,0 +1,58 @@
+#include <ATen/ATen.h>
+
+#include <gemma/generate/engine.h>
+#include <gemma/generate/loops.h>
+
+namespace gemma {
+
+void generate_fast(GemmaForCausalLMImpl& model,
+                   const GenerateRequest& request,
+                   const GenerateOptions& options,
+                   Continuations& continuations) {
+  const auto device = model.embedder->weight.device();
+  const auto params = request.sampling_params(device);
+  const auto first = at::zeros({1}, at::TensorOptions().dtype(at::kLong).device(device));
+  Engine engine(
+      GemmaForCausalLM(std::dynamic_pointer_cast<GemmaForCausalLMImpl>(model.shared_from_this())),
+      {.kv_dtype = options.kv_dtype});
+
+  std::vector<Sequence> sequences;
+  for (int64_t row = 0; row < continuations.size(); ++row) {
+    sequences.push_back(engine.make_sequence());
+  }
+  std::vector<Engine::Feed> feeds;
+  for (size_t row = 0; row < sequences.size(); ++row) {
+    feeds.push_back({&sequences[row], request.prompts[row]});
+  }
+  auto hidden = engine.step(feeds);  // [B, E], the last token of each.
+
+  // Steps count from the end of the shortest prompt, and each draws for all rows, as the reference
+  // does: the random numbers that a text gets depend on it.
+  for (int64_t index = request.min_prompt_len(); !continuations.all_ended(); ++index) {
+    const auto tokens = model
+                            .sampler(model.embedder->operand(), hidden.unsqueeze(1), first,
+                                     params.temperatures, params.top_ps, params.top_ks)
+                            .first.reshape({-1})
+                            .cpu();
+    const auto* const token = tokens.const_data_ptr<int64_t>();
+    feeds.clear();
+    std::vector<int64_t> rows;
+    for (int64_t row = 0; row < continuations.size(); ++row) {
+      if (!continuations.wants(row, index)) continue;
+      continuations.add(row, token[row]);
+      if (!continuations.wants(row, index + 1)) continue;
+      feeds.push_back({&sequences[row], {token + row, 1}});
+      rows.push_back(row);
+    }
+    if (options.on_step) options.on_step(index - request.min_prompt_len());
+    if (feeds.empty()) continue;
+    const auto next = engine.step(feeds);
+    if (std::ssize(rows) == continuations.size()) {
+      hidden = next;
+    } else {
+      hidden.index_copy_(0, at::tensor(rows, at::kLong).to(device), next);
+    }
+  }
+}
+
+}  // namespace gemma

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <optional>
+#include <span>
+#include <variant>
+
+#include <ATen/core/Tensor.h>
+
+#include <gemma/ops/ops.h>
+
+namespace gemma {
+
+/// What attention takes besides hidden states [B, L, E], as the reference has it: equally long rows
+/// over one dense cache.
+struct DenseInputs {
+  at::Tensor freqs_cis;                  // complex64 [L, D / 2], the rows of the tokens' positions.
+  at::Tensor kv_write_indices;           // int64 [L]
+  KVCache kv_cache;                      // [B, S, K, D] each, written in place.
+  at::Tensor mask;                       // float32 [1 or B, 1, L, S], added to the scores.
+  std::optional<at::Tensor> local_mask;  // Replaces `mask` in a local layer with a window.
+};
+
+/// What it takes besides hidden states [T, E], as an engine has it: tokens of any sequences, each
+/// with its own cache.
+struct RunInputs {
+  at::Tensor freqs_cis;               // complex64 [positions, D / 2], the whole table.
+  std::span<const TokenRun> runs;     // They cover the rows of the hidden states.
+  std::span<const RingCache> caches;  // One a run, written in place.
+};
+
+using AttentionInputs = std::variant<DenseInputs, RunInputs>;
+
+}  // namespace gemma

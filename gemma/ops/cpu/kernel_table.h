@@ -1,0 +1,33 @@
+#pragma once
+
+#include <gemma/ops/cpu/attention_loops.h>
+#include <gemma/ops/cpu/matmul_loops.h>
+#include <gemma/ops/cpu/row_loops.h>
+
+namespace gemma::cpu {
+namespace {
+
+// The kernels as the including file compiles them.
+constexpr Kernels make_kernels(const char* name) {
+  return {
+      .name = name,
+      .panel_rows = kPanelRows,
+      .multiply_few = multiply_few,
+      .pack_rows = pack_rows,
+      .multiply_many = multiply_many,
+      .geglu = geglu,
+      .read_row = read_row,
+      .rms_norm = rms_norm,
+      .rotate = rotate,
+      .write_slot = write_slot,
+      .attend_one = attend_one,
+      .attend_tile = attend_tile,
+      .finish_logits = finish_logits,
+      .argmax = argmax,
+      .sum_exp = sum_exp,
+      .twist = twist,
+  };
+}
+
+}  // namespace
+}  // namespace gemma::cpu

@@ -1,0 +1,181 @@
+#pragma once
+
+#include <cstdint>
+
+/// The innermost loops of the fast numerics on the CPU, on plain memory and one thread. CpuOps
+/// divides the work, and knows of tensors.
+namespace gemma::cpu {
+
+/// The 16-bit formats as bytes in memory.
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
+
+enum class WeightType { kFloat32, kBFloat16, kFloat16, kInt8 };
+enum class CacheType { kFloat32, kBFloat16 };
+
+/// A matrix as it lies in the checkpoint: [rows, columns], rows one after the other.
+struct Matrix {
+  const void* data;
+  WeightType type;
+  const float* scales;  // [rows], of kInt8; else nullptr.
+  int64_t rows;
+  int64_t columns;
+};
+
+/// One key/value head of one sequence's cache, a ring: position p is in slot p % slots. A slot has
+/// `stride` numbers, `dim` of them in use.
+struct CacheHead {
+  void* k;
+  void* v;
+  CacheType type;
+  int64_t slots;
+  int64_t dim;
+  int64_t stride;  // A multiple of kCachePadding; the numbers after `dim` are zeros.
+};
+inline constexpr int64_t kCachePadding = 8;
+
+/// A softmax over some of the keys: the largest score, and the sum of e^(score - max).
+struct PartialSoftmax {
+  float max;
+  float sum;
+};
+
+/// Some consecutive tokens of a sequence, and the query heads that share a key/value head.
+struct AttentionTile {
+  const float* q;  // Of the first token and head; tokens `ld_q` apart, heads `cache.stride`.
+  int64_t ld_q;
+  int64_t tokens;  // tokens * heads is at most kTileRows.
+  int64_t heads;
+  int64_t position;  // Of the first token. A token sees what is before it, and itself,
+  int64_t window;    // and of that so many last positions; 0: all.
+  float softcap;     // Of the scores; 0: none.
+  float* out;        // As q, heads `cache.dim` apart.
+  int64_t ld_out;
+};
+
+/// Most rows that multiply_few takes.
+inline constexpr int64_t kFewRows = 8;
+/// Rows of x that pack_rows puts side by side.
+inline constexpr int64_t kPackedRows = 6;
+/// Most columns of x that are packed together.
+inline constexpr int64_t kPackedColumns = 320;
+/// Most rows of an AttentionTile, and keys that it takes together.
+inline constexpr int64_t kTileRows = 96;
+inline constexpr int64_t kTileKeys = 64;
+
+/// One instruction set's implementation.
+struct Kernels {
+  const char* name;
+
+  /// Weight rows that multiply_many takes together.
+  int64_t panel_rows;
+
+  /// y[m * ldy + n - begin] = x[m] . w[n] for m < rows (at most kFewRows), n in [begin, end).
+  /// x [rows, w.columns] contiguous. The order of summation does not depend on `rows`.
+  void (*multiply_few)(const float* x,
+                       int64_t rows,
+                       const Matrix& w,
+                       int64_t begin,
+                       int64_t end,
+                       float* y,
+                       int64_t ldy);
+
+  /// Packs the group-th kPackedRows rows of x [rows, columns] into their place in `packed`
+  /// (packed_size floats); rows that x does not have become zeros.
+  void (*pack_rows)(const float* x, int64_t rows, int64_t columns, int64_t group, float* packed);
+
+  /// As multiply_few for any number of rows and the `panel`-th panel_rows rows of w (fewer in the
+  /// last); x as pack_rows leaves it. scratch: panel_rows * kPackedColumns floats.
+  void (*multiply_many)(const float* packed,
+                        int64_t rows,
+                        const Matrix& w,
+                        int64_t panel,
+                        float* y,
+                        int64_t ldy,
+                        float* scratch);
+
+  /// gate[i] = gelu_tanh(gate[i]) * up[i], rows of `columns` numbers `ld_gate` and `ld_up` apart.
+  void (*geglu)(
+      float* gate, int64_t ld_gate, const float* up, int64_t ld_up, int64_t rows, int64_t columns);
+
+  /// Row `row` of w as floats.
+  void (*read_row)(const Matrix& w, int64_t row, float* out);
+
+  /// out = (residual +) x / sqrt(mean(x^2) + eps) * (weight + offset), weight.columns numbers;
+  /// weight has one row; residual may be null. out may be x or residual.
+  void (*rms_norm)(const float* x,
+                   const Matrix& weight,
+                   float offset,
+                   float eps,
+                   const float* residual,
+                   float* out);
+
+  /// Rotates the pairs (i, i + dim / 2) by freqs[i] = (cos, sin), and multiplies by scale.
+  /// out has room for round_up(dim, kCachePadding), and is padded with zeros.
+  void (*rotate)(const float* x, const float* freqs, float scale, int64_t dim, float* out);
+
+  /// Writes a key and a value of `dim` numbers. `k` has its padding, `v` has none.
+  void (*write_slot)(const CacheHead& cache, int64_t position, const float* k, const float* v);
+
+  /// Attention of one token's queries [heads, stride], scaled, over the positions [begin, end).
+  /// -> out [heads, stride], not yet divided by partial[head].sum.
+  void (*attend_one)(const float* q,
+                     int64_t heads,
+                     const CacheHead& cache,
+                     int64_t begin,
+                     int64_t end,
+                     float softcap,
+                     PartialSoftmax* partial,
+                     float* out);
+
+  /// Attention of a tile, finished. scratch: tile_scratch(cache.stride) floats.
+  void (*attend_tile)(const AttentionTile& tile, const CacheHead& cache, float* scratch);
+
+  /// x = tanh(x / softcap) * softcap / temperature; softcap 0: none. -> the largest.
+  float (*finish_logits)(float* x, int64_t size, float softcap, float temperature);
+
+  /// The index of the first of the largest numbers.
+  int64_t (*argmax)(const float* x, int64_t size);
+
+  /// Sum of e^(x[i] - highest).
+  double (*sum_exp)(const float* x, int64_t size, float highest);
+
+  /// Continues a Mersenne twister's sequence (MT19937, before tempering): words[i] from words
+  /// [i - 624, i) for i in [624, count).
+  void (*twist)(uint32_t* words, int64_t count);
+};
+
+/// The best implementation for this machine; ATEN_CPU_CAPABILITY=default asks for the portable one,
+/// as it does of LibTorch.
+const Kernels& kernels();
+
+/// What `kernels()` chooses from.
+extern const Kernels kPortableKernels;
+extern const Kernels kAvx2Kernels;
+
+static constexpr int64_t round_up(int64_t value, int64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+
+/// Columns that are packed together: parts of equal size, none above kPackedColumns.
+static constexpr int64_t packed_block(int64_t columns) {
+  const auto blocks = (columns + kPackedColumns - 1) / kPackedColumns;
+  return blocks == 0 ? 0 : (columns + blocks - 1) / blocks;
+}
+
+/// Floats that pack_rows needs for [rows, columns].
+static constexpr int64_t packed_size(int64_t rows, int64_t columns) {
+  return round_up(rows, kPackedRows) * columns;
+}
+
+/// Floats that attend_tile needs: packed queries, keys and values, scores, sums.
+static constexpr int64_t tile_scratch(int64_t stride) {
+  const auto padded = round_up(stride, 16);
+  return 2 * (kTileRows + kTileKeys) * padded + 2 * kTileRows * kTileKeys;
+}
+
+}  // namespace gemma::cpu

@@ -1,0 +1,8 @@
+// Compiled for AVX2, FMA and F16C (gemma/CMakeLists.txt).
+#include <gemma/ops/cpu/kernel_table.h>
+
+namespace gemma::cpu {
+
+const Kernels kAvx2Kernels = make_kernels("AVX2");
+
+}  // namespace gemma::cpu

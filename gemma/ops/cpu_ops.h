@@ -1,0 +1,54 @@
+#pragma once
+
+#include <optional>
+#include <span>
+#include <utility>
+
+#include <gemma/ops/reference_ops.h>
+
+namespace gemma {
+
+/// The kernels of gemma/ops/cpu on tensors: float32 arithmetic, weights in the dtype they have.
+/// Results are float32 where the input is, and those of the reference's float32 run up to the order
+/// of summation. Attention over a dense cache with a mask is left to the reference's calls, in
+/// float32. Throws c10::Error for tensors that are not on the CPU.
+class CpuOps : public ReferenceOps {
+ public:
+  Numerics numerics() const override { return Numerics::kFast; }
+
+  at::Tensor linear(const at::Tensor& x, const Weight& weight) const override;
+  at::Tensor embedding(const at::Tensor& ids, const Weight& weight) const override;
+  at::Tensor rms_norm(const at::Tensor& x, const NormWeight& norm) const override;
+  at::Tensor add_rms_norm(const at::Tensor& residual,
+                          const at::Tensor& x,
+                          const NormWeight& norm) const override;
+  at::Tensor gated_mlp(const at::Tensor& x,
+                       const Weight& gate,
+                       const Weight& up,
+                       const Weight& down) const override;
+  at::Tensor rotate_and_cache(const at::Tensor& qkv,
+                              const HeadShape& shape,
+                              const HeadNorms& norms,
+                              const at::Tensor& freqs_cis,
+                              const at::Tensor& write_indices,
+                              const KVCache& cache) const override;
+  at::Tensor attend(const at::Tensor& q,
+                    const KVCache& cache,
+                    const at::Tensor& mask,
+                    const AttentionScale& scale) const override;
+  at::Tensor attend_runs(const at::Tensor& qkv,
+                         const HeadShape& shape,
+                         const HeadNorms& norms,
+                         const AttentionScale& scale,
+                         std::optional<int64_t> window,
+                         const at::Tensor& freqs_cis,
+                         std::span<const TokenRun> runs,
+                         std::span<const RingCache> caches) const override;
+  std::pair<at::Tensor, at::Tensor> choose(const at::Tensor& hidden,
+                                           const Weight& embedding,
+                                           const std::optional<at::Tensor>& bias,
+                                           std::optional<double> softcap,
+                                           const SamplingParams& params) const override;
+};
+
+}  // namespace gemma

@@ -1,0 +1,94 @@
+#include <algorithm>
+#include <mutex>
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/DistributionsHelper.h>
+#include <ATen/ops/empty.h>
+
+#include <gemma/ops/cpu/kernels.h>
+#include <gemma/ops/exponential_draws.h>
+
+namespace gemma {
+namespace {
+
+constexpr int64_t kBlock = at::MERSENNE_STATE_N;
+
+uint32_t tempered(uint32_t word) {
+  word ^= word >> 11;
+  word ^= (word << 7) & 0x9d2c5680U;
+  word ^= (word << 15) & 0xefc60000U;
+  return word ^ (word >> 18);
+}
+
+// What ATen's distributions ask of a generator, with an answer ready.
+struct FixedGenerator {
+  uint64_t random64() const { return value; }
+  uint32_t random() const { return static_cast<uint32_t>(value); }
+  uint64_t value;
+};
+
+float exponential(uint32_t first, uint32_t second) {
+  FixedGenerator generator{(uint64_t{tempered(first)} << 32) | tempered(second)};
+  at::exponential_distribution<double> distribution(1.0);
+  return static_cast<float>(distribution(&generator));
+}
+
+// Takes the words of `count` draws, two each, out of the generator: they begin at the returned
+// index of `words`.
+int64_t take_words(at::CPUGeneratorImpl& generator, int64_t count, std::vector<uint32_t>& words) {
+  auto engine = generator.engine();
+  auto state = engine.data();
+  // The engine counts what is left of its block, one too many.
+  const auto first = kBlock + 1 - state.left_;
+  const auto end = first + 2 * count;
+  words.resize(static_cast<size_t>(std::max(cpu::round_up(end, kBlock), kBlock)));
+  std::copy(state.state_.begin(), state.state_.end(), words.begin());
+  cpu::kernels().twist(words.data(), static_cast<int64_t>(words.size()));
+  std::copy(words.end() - kBlock, words.end(), state.state_.begin());
+  const auto used = end - (static_cast<int64_t>(words.size()) - kBlock);
+  state.left_ = static_cast<int>(kBlock + 1 - used);
+  state.next_ = static_cast<uint32_t>(used);
+  engine.set_data(state);
+  generator.set_engine(engine);
+  return first;
+}
+
+// Whether exponential_() of this LibTorch is made as it is here: some builds use MKL's generators.
+bool follows_the_sequence() {
+  constexpr int64_t kCount = 1000;
+  constexpr uint64_t kSeed = 20;
+  auto theirs = at::detail::createCPUGenerator(kSeed);
+  auto ours = at::detail::createCPUGenerator(kSeed);
+  const auto want = at::empty({1, kCount}, at::kFloat).exponential_(1.0, theirs);
+  std::vector<uint32_t> words;
+  auto& generator = *at::check_generator<at::CPUGeneratorImpl>(ours);
+  const auto first = take_words(generator, kCount, words);
+  for (int64_t i = 0; i < kCount; ++i) {
+    if (exponential(words[first + 2 * i], words[first + 2 * i + 1]) !=
+        want.const_data_ptr<float>()[i]) {
+      return false;
+    }
+  }
+  return generator.random64() == at::check_generator<at::CPUGeneratorImpl>(theirs)->random64();
+}
+
+}  // namespace
+
+ExponentialDraws::ExponentialDraws(int64_t count) {
+  static const bool known = follows_the_sequence();
+  if (!known) {
+    const auto all = at::empty({1, count}, at::kFloat).exponential_();
+    drawn_.assign(all.const_data_ptr<float>(), all.const_data_ptr<float>() + count);
+    return;
+  }
+  auto generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard lock(generator.mutex());
+  first_ = take_words(*at::check_generator<at::CPUGeneratorImpl>(generator), count, words_);
+}
+
+float ExponentialDraws::at(int64_t index) const {
+  if (!drawn_.empty()) return drawn_[index];
+  return exponential(words_[first_ + 2 * index], words_[first_ + 2 * index + 1]);
+}
+
+}  // namespace gemma

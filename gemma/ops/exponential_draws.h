@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace gemma {
+
+/// What at::empty({count}).exponential_() draws from LibTorch's default generator for the CPU, and
+/// leaves behind in it; but a number costs its logarithm only when it is asked for. at::multinomial
+/// makes one for each entry of a vocabulary, to need those of a few candidates.
+class ExponentialDraws {
+ public:
+  /// Draws, and advances the generator.
+  explicit ExponentialDraws(int64_t count);
+
+  /// The number at `index`, as float32.
+  float at(int64_t index) const;
+
+ private:
+  // Of the generator's sequence, from the block of 624 that its state held: before tempering.
+  std::vector<uint32_t> words_;
+  int64_t first_ = 0;  // The index in words_ of the first word drawn.
+  // All numbers, where LibTorch does not make them from the sequence as expected here.
+  std::vector<float> drawn_;
+};
+
+}  // namespace gemma
