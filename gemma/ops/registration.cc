@@ -1,0 +1,127 @@
+// The fast operations as torch.ops.gemma.*, for tests and profilers that know operators by name.
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include <torch/library.h>
+
+#include <gemma/ops/cpu_ops.h>
+
+namespace gemma {
+namespace {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+const CpuOps& ops() {
+  static const CpuOps instance;
+  return instance;
+}
+
+Weight weight_of(const at::Tensor& data, const OptionalTensor& scaler) {
+  return {data, scaler.value_or(at::Tensor())};
+}
+
+std::optional<NormWeight> norm_of(const OptionalTensor& weight, double eps) {
+  if (!weight) return std::nullopt;
+  return NormWeight{*weight, eps, /*add_unit_offset=*/true};
+}
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& scaler) {
+  return ops().linear(x, weight_of(weight, scaler));
+}
+
+at::Tensor embedding(const at::Tensor& ids,
+                     const at::Tensor& weight,
+                     const OptionalTensor& scaler) {
+  return ops().embedding(ids, weight_of(weight, scaler));
+}
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, bool unit_offset) {
+  return ops().rms_norm(x, {weight, eps, unit_offset});
+}
+
+at::Tensor add_rms_norm(const at::Tensor& residual,
+                        const at::Tensor& x,
+                        const at::Tensor& weight,
+                        double eps,
+                        bool unit_offset) {
+  return ops().add_rms_norm(residual, x, {weight, eps, unit_offset});
+}
+
+at::Tensor gated_mlp(const at::Tensor& x,
+                     const at::Tensor& gate,
+                     const OptionalTensor& gate_scaler,
+                     const at::Tensor& up,
+                     const OptionalTensor& up_scaler,
+                     const at::Tensor& down,
+                     const OptionalTensor& down_scaler) {
+  return ops().gated_mlp(x, weight_of(gate, gate_scaler), weight_of(up, up_scaler),
+                         weight_of(down, down_scaler));
+}
+
+// One sequence: tokens at `position` and after it.
+at::Tensor attend(const at::Tensor& qkv,
+                  int64_t num_heads,
+                  int64_t num_kv_heads,
+                  int64_t head_dim,
+                  const OptionalTensor& query_norm,
+                  const OptionalTensor& key_norm,
+                  double eps,
+                  double scaling,
+                  std::optional<double> softcap,
+                  std::optional<int64_t> window,
+                  const at::Tensor& freqs_cis,
+                  int64_t position,
+                  at::Tensor k,
+                  at::Tensor v) {
+  const TokenRun run{.first_row = 0, .rows = qkv.size(0), .position = position};
+  const RingCache cache{std::move(k), std::move(v)};
+  return ops().attend_runs(qkv, {num_heads, num_kv_heads, head_dim},
+                           {norm_of(query_norm, eps), norm_of(key_norm, eps)}, {scaling, softcap},
+                           window, freqs_cis, {&run, 1}, {&cache, 1});
+}
+
+std::tuple<at::Tensor, at::Tensor> choose(const at::Tensor& hidden,
+                                          const at::Tensor& embedding,
+                                          const OptionalTensor& scaler,
+                                          const OptionalTensor& bias,
+                                          std::optional<double> softcap,
+                                          const OptionalTensor& temperatures,
+                                          const at::Tensor& top_ps,
+                                          const at::Tensor& top_ks) {
+  return ops().choose(hidden, weight_of(embedding, scaler), bias, softcap,
+                      {temperatures, top_ps, top_ks});
+}
+
+}  // namespace
+
+TORCH_LIBRARY(gemma, library) {
+  library.def("linear(Tensor x, Tensor weight, Tensor? scaler=None) -> Tensor");
+  library.def("embedding(Tensor ids, Tensor weight, Tensor? scaler=None) -> Tensor");
+  library.def("rms_norm(Tensor x, Tensor weight, float eps=1e-6, bool unit_offset=True) -> Tensor");
+  library.def(
+      "add_rms_norm(Tensor residual, Tensor x, Tensor weight, float eps=1e-6, bool "
+      "unit_offset=True) -> Tensor");
+  library.def(
+      "gated_mlp(Tensor x, Tensor gate, Tensor? gate_scaler, Tensor up, Tensor? up_scaler, Tensor "
+      "down, Tensor? down_scaler) -> Tensor");
+  library.def(
+      "attend(Tensor qkv, int num_heads, int num_kv_heads, int head_dim, Tensor? query_norm, "
+      "Tensor? key_norm, float eps, float scaling, float? softcap, int? window, Tensor freqs_cis, "
+      "int position, Tensor(a!) k, Tensor(b!) v) -> Tensor");
+  library.def(
+      "choose(Tensor hidden, Tensor embedding, Tensor? scaler, Tensor? bias, float? softcap, "
+      "Tensor? temperatures, Tensor top_ps, Tensor top_ks) -> (Tensor, Tensor)");
+}
+
+TORCH_LIBRARY_IMPL(gemma, CPU, library) {
+  library.impl("linear", linear);
+  library.impl("embedding", embedding);
+  library.impl("rms_norm", rms_norm);
+  library.impl("add_rms_norm", add_rms_norm);
+  library.impl("gated_mlp", gated_mlp);
+  library.impl("attend", attend);
+  library.impl("choose", choose);
+}
+
+}  // namespace gemma
