@@ -12,6 +12,8 @@
 namespace gemma {
 namespace {
 
+static_assert(RingCache::kPadding == cpu::kCachePadding && Weight::kGroup == cpu::kGroup);
+
 // Keys of a task of one token's attention: the same for any number of threads, and so is the
 // result.
 constexpr int64_t kKeysPerTask = 128;

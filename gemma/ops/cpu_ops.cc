@@ -59,11 +59,12 @@ void gated(const at::Tensor& x, const cpu::Matrix& gate, const cpu::Matrix& up, 
   if (rows <= cpu::kFewRows) {
     const auto step = rows_per_task(gate);
     const Scratch scratch(rows * step);
+    const FewRows few(from, rows, gate);
     parallel_for(cpu::round_up(width, step) / step, [&](int64_t task, int64_t worker) {
       const auto begin = task * step;
       const auto end = std::min(begin + step, width);
-      kernels.multiply_few(from, rows, gate, begin, end, act + begin, width);
-      kernels.multiply_few(from, rows, up, begin, end, scratch.of(worker), step);
+      few.multiply(gate, begin, end, act + begin, width);
+      few.multiply(up, begin, end, scratch.of(worker), step);
       kernels.geglu(act + begin, width, scratch.of(worker), step, rows, end - begin);
     });
     return;
@@ -71,10 +72,10 @@ void gated(const at::Tensor& x, const cpu::Matrix& gate, const cpu::Matrix& up, 
   const auto packed = pack(from, rows, gate.columns);
   const auto* const columns = packed.const_data_ptr<float>();
   const auto step = kernels.panel_rows;
-  const Scratch scratch(step * cpu::kPackedColumns + rows * step);
+  const Scratch scratch(2 * step * cpu::kPackedColumns + rows * step);
   parallel_for(cpu::round_up(width, step) / step, [&](int64_t panel, int64_t worker) {
     auto* const memory = scratch.of(worker);
-    auto* const ups = memory + step * cpu::kPackedColumns;
+    auto* const ups = memory + 2 * step * cpu::kPackedColumns;
     auto* const out = act + panel * step;
     kernels.multiply_many(columns, rows, gate, panel, out, width, memory);
     kernels.multiply_many(columns, rows, up, panel, ups, step, memory);

@@ -18,9 +18,11 @@ cpu::WeightType weight_type(at::ScalarType dtype) {
       return cpu::WeightType::kFloat16;
     case at::kChar:
       return cpu::WeightType::kInt8;
+    case at::kByte:
+      return cpu::WeightType::kInt4;
     default:
       TORCH_CHECK(false, "fast numerics: a weight is ", dtype,
-                  ", but must be float32, bfloat16, float16 or int8");
+                  ", but must be float32, bfloat16, float16, int8, or 4 bits in uint8");
   }
 }
 
@@ -38,11 +40,51 @@ at::Tensor as_rows(const at::Tensor& x) {
 
 MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous()) {
   check_device(data_);
-  if (weight.quantized()) scales_ = as_rows(weight.scaler);
+  const auto type = weight_type(data_.scalar_type());
   const auto columns = data_.size(-1);
-  matrix_ = {data_.const_data_ptr(), weight_type(data_.scalar_type()),
-             weight.quantized() ? scales_.const_data_ptr<float>() : nullptr,
-             columns == 0 ? 0 : data_.numel() / columns, columns};
+  matrix_ = {.data = data_.const_data_ptr(),
+             .type = type,
+             .scales = nullptr,
+             .rows = columns == 0 ? 0 : data_.numel() / columns,
+             .columns = columns};
+  if (type == cpu::WeightType::kInt4) {
+    check_device(weight.scaler);
+    matrix_.columns = 2 * columns;
+    scales_ = weight.scaler.to(at::kHalf).contiguous();
+    TORCH_CHECK(matrix_.columns % cpu::kGroup == 0 &&
+                    scales_.numel() == matrix_.rows * matrix_.columns / cpu::kGroup,
+                "fast numerics: a 4-bit weight is ", data_.sizes(), " with scales ",
+                scales_.sizes(), ", but wants a scale for each ", cpu::kGroup, " numbers");
+    matrix_.group_scales = static_cast<const cpu::Float16*>(scales_.const_data_ptr());
+  } else if (weight.quantized()) {
+    scales_ = as_rows(weight.scaler);
+    matrix_.scales = scales_.const_data_ptr<float>();
+  }
+}
+
+FewRows::FewRows(const float* x, int64_t rows, const cpu::Matrix& w) : x_(x), rows_(rows) {
+  if (w.type != cpu::WeightType::kInt4) return;
+  const auto groups = w.columns / cpu::kGroup;
+  values_ = at::empty({rows, w.columns}, at::kChar);
+  scales_ = at::empty({rows, groups}, at::kFloat);
+  offsets_ = at::empty({rows, groups}, at::kFloat);
+  for (int64_t i = 0; i < rows; ++i) {
+    cpu::kernels().quantize_row(x + i * w.columns, w.columns,
+                                values_.mutable_data_ptr<int8_t>() + i * w.columns,
+                                scales_.mutable_data_ptr<float>() + i * groups,
+                                offsets_.mutable_data_ptr<float>() + i * groups);
+  }
+}
+
+void FewRows::multiply(
+    const cpu::Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy) const {
+  if (w.type != cpu::WeightType::kInt4) {
+    cpu::kernels().multiply_few(x_, rows_, w, begin, end, y, ldy);
+    return;
+  }
+  const cpu::Int8Rows rows{values_.const_data_ptr<int8_t>(), scales_.const_data_ptr<float>(),
+                           offsets_.const_data_ptr<float>()};
+  cpu::kernels().multiply_int4(rows, rows_, w, begin, end, y, ldy);
 }
 
 Scratch::Scratch(int64_t size)
@@ -73,15 +115,16 @@ void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y) {
   const auto& kernels = cpu::kernels();
   if (rows <= cpu::kFewRows) {
     const auto step = rows_per_task(w);
+    const FewRows few(x, rows, w);
     parallel_for(cpu::round_up(w.rows, step) / step, [&](int64_t task, int64_t /*worker*/) {
       const auto begin = task * step;
-      kernels.multiply_few(x, rows, w, begin, std::min(begin + step, w.rows), y + begin, w.rows);
+      few.multiply(w, begin, std::min(begin + step, w.rows), y + begin, w.rows);
     });
     return;
   }
   const auto packed = pack(x, rows, w.columns);
   const auto* const from = packed.const_data_ptr<float>();
-  const Scratch scratch(kernels.panel_rows * cpu::kPackedColumns);
+  const Scratch scratch(2 * kernels.panel_rows * cpu::kPackedColumns);
   const auto panels = cpu::round_up(w.rows, kernels.panel_rows) / kernels.panel_rows;
   parallel_for(panels, [&](int64_t panel, int64_t worker) {
     kernels.multiply_many(from, rows, w, panel, y + panel * kernels.panel_rows, w.rows,

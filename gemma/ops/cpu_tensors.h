@@ -23,6 +23,21 @@ class MatrixTensor {
   cpu::Matrix matrix_;
 };
 
+/// At most kFewRows rows of activations, in the form that a kind of weight wants.
+class FewRows {
+ public:
+  /// x [rows, w.columns], which has to outlive this.
+  FewRows(const float* x, int64_t rows, const cpu::Matrix& w);
+
+  /// y[m * ldy + n - begin] = x[m] . w[n] for n in [begin, end); w of the same type and columns.
+  void multiply(const cpu::Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy) const;
+
+ private:
+  const float* x_;
+  int64_t rows_;
+  at::Tensor values_, scales_, offsets_;  // Of Int8Rows, for 4-bit weights.
+};
+
 /// y [rows, w.rows] = x [rows, w.columns] times w^T.
 void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y);
 

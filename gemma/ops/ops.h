@@ -22,16 +22,23 @@ enum class Numerics { kExact, kFast };
 Numerics numerics_from_string(std::string_view name);
 std::string_view to_string(Numerics numerics);
 
-/// A matrix as checkpoints hold it: floats, or int8 rows with one scale a row.
+/// A matrix as checkpoints hold it: floats, int8 rows with one scale a row, or 4 bits a number with
+/// one scale for kGroup numbers.
 struct Weight {
   // Implicit: a plain tensor is a weight without scales.
   Weight(at::Tensor matrix, at::Tensor row_scales = {})
       : data(std::move(matrix)), scaler(std::move(row_scales)) {}
 
+  /// Numbers of a row that share a scale, in 4 bits.
+  static constexpr int64_t kGroup = 32;
+
   bool quantized() const { return scaler.defined(); }
 
-  at::Tensor data;    // [rows, columns], floating point or int8
-  at::Tensor scaler;  // [rows]; undefined unless quantised
+  // [rows, columns], floating point or int8. In 4 bits uint8 [rows, columns / 2]: a group's 16
+  // bytes hold its first 16 numbers in their lower bits, the others in their upper bits, each 8 too
+  // large.
+  at::Tensor data;
+  at::Tensor scaler;  // [rows], or float16 [rows, columns / kGroup]; undefined unless quantised
 };
 
 /// One layer's keys and values.

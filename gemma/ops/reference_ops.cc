@@ -10,9 +10,18 @@
 namespace gemma {
 namespace {
 
+// 4-bit weights as floats; the reference has none.
+at::Tensor unpack(const Weight& weight) {
+  const auto bytes = weight.data.view({weight.data.size(0), -1, Weight::kGroup / 2});
+  const auto groups = at::cat({bytes.bitwise_and(15), bytes.bitwise_right_shift(4)}, /*dim=*/-1);
+  const auto numbers = groups.to(at::kFloat) - 8;
+  return (numbers * weight.scaler.to(at::kFloat).unsqueeze(-1)).flatten(1);
+}
+
 // The reference multiplies the whole table by its scales on every call, even for the embedding;
 // the product of the rows that are used is the same.
 at::Tensor dequantize(const Weight& weight) {
+  if (weight.data.scalar_type() == at::kByte) return unpack(weight);
   return weight.quantized() ? weight.data * weight.scaler.unsqueeze(-1) : weight.data;
 }
 
@@ -46,7 +55,7 @@ at::Tensor filtered_probs(const at::Tensor& logits, const SamplingParams& params
 at::Tensor softcap(const at::Tensor& x, double cap) { return at::tanh(x / cap) * cap; }
 
 at::Tensor ReferenceOps::linear(const at::Tensor& x, const Weight& weight) const {
-  return at::linear(x, dequantize(weight));
+  return at::linear(x, dequantize(weight).to(x.scalar_type()));
 }
 
 at::Tensor ReferenceOps::embedding(const at::Tensor& ids, const Weight& weight) const {

@@ -13,6 +13,8 @@ constexpr Kernels make_kernels(const char* name) {
       .name = name,
       .panel_rows = kPanelRows,
       .multiply_few = multiply_few,
+      .quantize_row = quantize_row,
+      .multiply_int4 = multiply_int4,
       .pack_rows = pack_rows,
       .multiply_many = multiply_many,
       .geglu = geglu,

@@ -14,7 +14,7 @@ struct Float16 {
   uint16_t bits;
 };
 
-enum class WeightType { kFloat32, kBFloat16, kFloat16, kInt8 };
+enum class WeightType { kFloat32, kBFloat16, kFloat16, kInt8, kInt4 };
 enum class CacheType { kFloat32, kBFloat16 };
 
 /// A matrix as it lies in the checkpoint: [rows, columns], rows one after the other.
@@ -23,7 +23,19 @@ struct Matrix {
   WeightType type;
   const float* scales;  // [rows], of kInt8; else nullptr.
   int64_t rows;
-  int64_t columns;
+  int64_t columns;                        // Of kInt4 a multiple of kGroup.
+  const Float16* group_scales = nullptr;  // [rows, columns / kGroup], of kInt4.
+};
+
+/// Numbers of a row that share a scale, in 4-bit weights and their activations.
+inline constexpr int64_t kGroup = 32;
+
+/// Rows of activations for 4-bit weights: 8 bits a number, a scale for each group. `offsets` is
+/// what weights that are stored 8 too large add too much.
+struct Int8Rows {
+  const int8_t* values;  // [rows, columns]
+  const float* scales;   // [rows, columns / kGroup]
+  const float* offsets;  // Likewise.
 };
 
 /// One key/value head of one sequence's cache, a ring: position p is in slot p % slots. A slot has
@@ -75,7 +87,8 @@ struct Kernels {
   int64_t panel_rows;
 
   /// y[m * ldy + n - begin] = x[m] . w[n] for m < rows (at most kFewRows), n in [begin, end).
-  /// x [rows, w.columns] contiguous. The order of summation does not depend on `rows`.
+  /// x [rows, w.columns] contiguous; w not of kInt4. The order of summation does not depend on
+  /// `rows`.
   void (*multiply_few)(const float* x,
                        int64_t rows,
                        const Matrix& w,
@@ -84,12 +97,25 @@ struct Kernels {
                        float* y,
                        int64_t ldy);
 
+  /// x [columns] in 8 bits; pointers into the arrays of Int8Rows.
+  void (*quantize_row)(
+      const float* x, int64_t columns, int8_t* values, float* scales, float* offsets);
+
+  /// As multiply_few, of kInt4.
+  void (*multiply_int4)(const Int8Rows& x,
+                        int64_t rows,
+                        const Matrix& w,
+                        int64_t begin,
+                        int64_t end,
+                        float* y,
+                        int64_t ldy);
+
   /// Packs the group-th kPackedRows rows of x [rows, columns] into their place in `packed`
   /// (packed_size floats); rows that x does not have become zeros.
   void (*pack_rows)(const float* x, int64_t rows, int64_t columns, int64_t group, float* packed);
 
   /// As multiply_few for any number of rows and the `panel`-th panel_rows rows of w (fewer in the
-  /// last); x as pack_rows leaves it. scratch: panel_rows * kPackedColumns floats.
+  /// last); x as pack_rows leaves it. scratch: 2 * panel_rows * kPackedColumns floats.
   void (*multiply_many)(const float* packed,
                         int64_t rows,
                         const Matrix& w,
@@ -161,10 +187,11 @@ static constexpr int64_t round_up(int64_t value, int64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
-/// Columns that are packed together: parts of equal size, none above kPackedColumns.
+/// Columns that are packed together: parts of equal size and whole groups, none above
+/// kPackedColumns.
 static constexpr int64_t packed_block(int64_t columns) {
   const auto blocks = (columns + kPackedColumns - 1) / kPackedColumns;
-  return blocks == 0 ? 0 : (columns + blocks - 1) / blocks;
+  return blocks == 0 ? 0 : round_up((columns + blocks - 1) / blocks, kGroup);
 }
 
 /// Floats that pack_rows needs for [rows, columns].

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <gemma/ops/cpu/int4_loops.h>
 #include <gemma/ops/cpu/simd.h>
 
 // Products of activations with weight matrices.
@@ -234,24 +235,37 @@ inline void multiply_edge(int64_t size,
   }
 }
 
-template <typename T>
-void multiply_many_as(const T* data,
-                      const float* packed,
-                      int64_t rows,
-                      const Matrix& w,
-                      int64_t panel,
-                      float* y,
-                      int64_t ldy,
-                      float* scratch) {
+// The panel's columns [begin, begin + width), packed.
+void pack_weights(const Matrix& w, int64_t panel, int64_t begin, int64_t width, float* scratch) {
+  const auto first = panel * kPanelRows;
+  const auto present = w.rows - first < kPanelRows ? w.rows - first : kPanelRows;
+  if (w.type == WeightType::kInt4) {
+    auto* const wide = scratch + kPanelRows * kPackedColumns;
+    for (int64_t r = 0; r < present; ++r) read_int4(w, first + r, begin, width, wide + r * width);
+    pack_panel([&](int64_t r) { return r < present ? wide + r * width : nullptr; }, width, scratch);
+    return;
+  }
+  visit(w, [&](const auto* data) {
+    pack_panel(
+        [&](int64_t r) { return r < present ? data + (first + r) * w.columns + begin : nullptr; },
+        width, scratch);
+  });
+}
+
+void multiply_many(const float* packed,
+                   int64_t rows,
+                   const Matrix& w,
+                   int64_t panel,
+                   float* y,
+                   int64_t ldy,
+                   float* scratch) {
   const auto first = panel * kPanelRows;
   const auto present = w.rows - first < kPanelRows ? w.rows - first : kPanelRows;
   const auto padded_rows = round_up(rows, kPackedRows);
   const auto block = packed_block(w.columns);
   for (int64_t begin = 0; begin < w.columns; begin += block) {
     const auto width = w.columns - begin < block ? w.columns - begin : block;
-    pack_panel(
-        [&](int64_t r) { return r < present ? data + (first + r) * w.columns + begin : nullptr; },
-        width, scratch);
+    pack_weights(w, panel, begin, width, scratch);
     const auto* a = packed + begin * padded_rows;
     for (int64_t m = 0; m < rows; m += kPackedRows, a += kPackedRows * width) {
       auto* const c = y + m * ldy;
@@ -269,17 +283,6 @@ void multiply_many_as(const T* data,
   }
 }
 
-void multiply_many(const float* packed,
-                   int64_t rows,
-                   const Matrix& w,
-                   int64_t panel,
-                   float* y,
-                   int64_t ldy,
-                   float* scratch) {
-  visit(w,
-        [&](const auto* data) { multiply_many_as(data, packed, rows, w, panel, y, ldy, scratch); });
-}
-
 template <typename T>
 void read_row_as(const T* row, int64_t columns, float scale, float* out) {
   int64_t i = 0;
@@ -288,6 +291,7 @@ void read_row_as(const T* row, int64_t columns, float scale, float* out) {
 }
 
 void read_row(const Matrix& w, int64_t row, float* out) {
+  if (w.type == WeightType::kInt4) return read_int4(w, row, 0, w.columns, out);
   const auto scale = w.scales == nullptr ? 1.0F : w.scales[row];
   visit(w, [&](const auto* data) { read_row_as(data + row * w.columns, w.columns, scale, out); });
 }

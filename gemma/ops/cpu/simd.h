@@ -201,6 +201,8 @@ void visit(const Matrix& matrix, const Use& use) {
       return use(static_cast<const Float16*>(matrix.data));
     case WeightType::kInt8:
       return use(static_cast<const int8_t*>(matrix.data));
+    case WeightType::kInt4:
+      return;  // Has kernels of its own.
   }
 }
 
