@@ -2,13 +2,13 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <iterator>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <unistd.h>
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
@@ -16,6 +16,7 @@
 #include <fmt/ranges.h>
 #include <sys/resource.h>
 
+#include <gemma/cli/progress.h>
 #include <gemma/cli/run.h>
 #include <gemma/models/causal_lm.h>
 
@@ -121,16 +122,6 @@ GemmaConfig make_config(const RunOptions& options) {
   return config;
 }
 
-void show_progress(const LoadProgress& state) {
-  constexpr int kWidth = 30;
-  const auto done =
-      static_cast<double>(state.tensors_done) / static_cast<double>(state.tensors_total);
-  const auto filled = static_cast<int>(done * kWidth);
-  fmt::print(stderr, "\rLoading [{:#<{}}{:.<{}}] {:3.0f} %", "", filled, "", kWidth - filled,
-             done * 100);
-  if (state.tensors_done == state.tensors_total) fmt::print(stderr, "\r\033[K");
-}
-
 // When the steps of a generation ended; the first holds the prompt.
 class StepTimer {
  public:
@@ -178,8 +169,8 @@ void run(const RunOptions& options) {
   const auto config = make_config(options);
   const DefaultDtypeGuard guard(config.get_dtype());
   GemmaForCausalLM model(config);
-  const bool show = ::isatty(STDERR_FILENO) != 0;
-  model->load_weights(options.ckpt, show ? ProgressCallback(show_progress) : ProgressCallback());
+  ProgressBar bar("Loading");
+  model->load_weights(options.ckpt, std::ref(bar));
   model->to(device);
   model->eval();
   const auto load_seconds = seconds_since(load_start);
