@@ -257,14 +257,21 @@ def test_it_says_what_it_did_on_standard_error(in_path: Path, out_path: Path) ->
     assert len(lines) == 2
 
 
-def test_a_terminal_sees_a_bar_that_is_erased(in_path: Path, out_path: Path) -> None:
+@pytest.mark.parametrize("fails", [False, True], ids=["success", "error"])
+def test_a_terminal_sees_a_bar_that_is_erased(in_path: Path, out_path: Path, fails: bool) -> None:
+    if fails:
+        state = weights()
+        state["model.layers.6.mlp.down_proj.weight"][0, 0] = torch.nan
+        save(state, in_path)
     ours, its = pty.openpty()
-    subprocess.run([PROGRAM, "convert", in_path, out_path], stderr=its, check=True)
+    command = [PROGRAM, "convert", in_path, out_path, "--quant", "int8"]
+    assert subprocess.run(command, stderr=its, check=False).returncode == int(fails)
     shown = os.read(ours, 100_000).decode()
     os.close(its)
     os.close(ours)
     assert "\rConverting [###############..." in shown
-    assert shown.index("\r\x1b[K") > shown.rindex("Converting")
+    after_the_bar = shown[shown.rindex("Converting") :].split("\r\x1b[K")[1]
+    assert after_the_bar.startswith("gemma: convert_weights: " if fails else "wrote ")
 
 
 def test_the_tokenizer_goes_along_but_replaces_none(in_path: Path, out_path: Path) -> None:
