@@ -5,6 +5,7 @@
 #include <c10/util/strides.h>
 #include <fmt/format.h>
 
+#include <gemma/checkpoint/bytes.h>
 #include <gemma/checkpoint/errors.h>
 #include <gemma/checkpoint/pickle_ops.h>
 #include <gemma/checkpoint/torch_writer.h>

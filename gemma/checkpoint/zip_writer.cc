@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include <gemma/checkpoint/bytes.h>
 #include <gemma/checkpoint/crc32.h>
 #include <gemma/checkpoint/zip_writer.h>
 

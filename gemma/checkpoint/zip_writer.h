@@ -1,10 +1,11 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
-#include <gemma/checkpoint/bytes.h>
 #include <gemma/checkpoint/output_file.h>
 
 namespace gemma {
@@ -17,7 +18,7 @@ class ZipWriter {
   explicit ZipWriter(OutputFile& file) : file_(file) {}
 
   /// `name` is UTF-8, shorter than 64 KiB, and new to the archive. Throws as `file` does.
-  void add(std::string_view name, Bytes data);
+  void add(std::string_view name, std::span<const std::byte> data);
 
   /// Writes the directory, after which nothing can be added.
   void finish();
