@@ -1,6 +1,5 @@
 #include <filesystem>
 #include <stdexcept>
-#include <unistd.h>
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
@@ -8,6 +7,7 @@
 #include <fmt/ranges.h>
 
 #include <gemma/cli/model_options.h>
+#include <gemma/cli/progress.h>
 
 namespace gemma::cli {
 namespace {
@@ -64,16 +64,6 @@ GemmaConfig make_config(const ModelOptions& options) {
   return config;
 }
 
-void show_progress(const LoadProgress& state) {
-  constexpr int kWidth = 30;
-  const auto done =
-      static_cast<double>(state.tensors_done) / static_cast<double>(state.tensors_total);
-  const auto filled = static_cast<int>(done * kWidth);
-  fmt::print(stderr, "\rLoading [{:#<{}}{:.<{}}] {:3.0f} %", "", filled, "", kWidth - filled,
-             done * 100);
-  if (state.tensors_done == state.tensors_total) fmt::print(stderr, "\r\033[K");
-}
-
 }  // namespace
 
 torch::Device device_of(const ModelOptions& options) {
@@ -117,8 +107,8 @@ GemmaForCausalLM load_model(const ModelOptions& options) {
   const auto config = make_config(options);
   const DefaultDtypeGuard guard(config.get_dtype());
   GemmaForCausalLM model(config);
-  const bool show = ::isatty(STDERR_FILENO) != 0;
-  model->load_weights(options.ckpt, show ? ProgressCallback(show_progress) : ProgressCallback());
+  ProgressBar bar("Loading");
+  model->load_weights(options.ckpt, std::ref(bar));
   model->to(device);
   model->eval();
   model->set_numerics(numerics_of(options));

@@ -9,6 +9,7 @@
 #include <fmt/ranges.h>
 
 #include <gemma/config.h>
+#include <gemma/models/row_blocks.h>
 #include <gemma/models/weights.h>
 #include <gemma/modules/module.h>
 
@@ -119,16 +120,11 @@ at::Tensor converted(const Checkpoint& checkpoint,
   auto target = parameter.is_cpu() ? uninitialized(entry.sizes, parameter.scalar_type())
                                    : at::empty(entry.sizes, parameter.options());
   if (source.numel() == 0 || source.dim() == 0) return target.copy_(source);
-  // By blocks of rows, giving the file's pages back after each, so that memory never holds a tensor
-  // twice.
-  constexpr int64_t kBlockBytes = int64_t{16} << 20;
-  const auto row_bytes = std::max<int64_t>(1, static_cast<int64_t>(entry.nbytes) / source.size(0));
-  const auto rows = std::max<int64_t>(1, kBlockBytes / row_bytes);
-  for (int64_t row = 0; row < source.size(0); row += rows) {
-    const auto count = std::min(rows, source.size(0) - row);
-    target.narrow(0, row, count).copy_(source.narrow(0, row, count));
+  // Giving the file's pages back after each block, so that memory never holds a tensor twice.
+  for_row_blocks(source, [&](int64_t first, int64_t count) {
+    target.narrow(0, first, count).copy_(source.narrow(0, first, count));
     checkpoint.release(entry.name);
-  }
+  });
   return target;
 }
 

@@ -1,0 +1,35 @@
+#include <algorithm>
+#include <cstdio>
+#include <unistd.h>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <gemma/cli/progress.h>
+
+namespace gemma::cli {
+
+ProgressBar::ProgressBar(std::string action)
+    : action_(std::move(action)), on_terminal_(::isatty(STDERR_FILENO) != 0) {}
+
+ProgressBar::~ProgressBar() { erase(); }
+
+void ProgressBar::operator()(const LoadProgress& state) {
+  if (!on_terminal_) return;
+  constexpr int kWidth = 30;
+  // Bytes, as the embedding is a large part of the whole; a file may hold none.
+  const auto done = static_cast<double>(state.bytes_done) /
+                    static_cast<double>(std::max<int64_t>(1, state.bytes_total));
+  const auto filled = static_cast<int>(done * kWidth);
+  fmt::print(stderr, "\r{} [{:#<{}}{:.<{}}] {:3.0f} %", action_, "", filled, "", kWidth - filled,
+             done * 100);
+  drawn_ = true;
+  if (state.tensors_done == state.tensors_total) erase();
+}
+
+void ProgressBar::erase() {
+  if (drawn_) fmt::print(stderr, "\r\033[K");
+  drawn_ = false;
+}
+
+}  // namespace gemma::cli
