@@ -112,11 +112,12 @@ void convert(const ConvertArguments& arguments) {
       [&](const std::string& name, const torch::Tensor& tensor) {
         writer.add(name, tensor);
         ++written.tensors;
-        if (tensor.scalar_type() == torch::kChar) ++written.quantized;
+        const auto dtype = tensor.scalar_type();
+        if (dtype == torch::kChar || dtype == torch::kByte) ++written.quantized;
       },
       std::ref(bar));
   writer.finish();
-  fmt::print(stderr, "wrote {}: {} tensors, {} of them int8, {:.1f} MB, in {:.1f} s\n",
+  fmt::print(stderr, "wrote {}: {} tensors, {} of them quantised, {:.1f} MB, in {:.1f} s\n",
              out.string(), written.tensors, written.quantized,
              static_cast<double>(writer.size()) / 1e6,
              std::chrono::duration<double>(Clock::now() - start).count());
@@ -131,11 +132,14 @@ void add_convert(CLI::App& app) {
       "convert", "Write a checkpoint anew: as one file, with int8 weights, in another dtype.");
   command->add_option("in", arguments->in, "A .ckpt file or a directory of shards")->required();
   command->add_option("out", arguments->out, "The .ckpt file to write")->required();
-  command->add_option("--quant", arguments->quant,
-                      "int8: quantise weights; as they are when left away");
-  command->add_option("--dtype", arguments->dtype,
-                      "bfloat16, float16 or float32, of all that is not int8; the file's when left "
-                      "away");
+  command->add_option(
+      "--quant", arguments->quant,
+      "int8 (the reference's) or int4 (smaller and coarser; the reference cannot read it); "
+      "weights are left as they are when left away");
+  command->add_option(
+      "--dtype", arguments->dtype,
+      "bfloat16, float16 or float32, of what is not quantised; the file's when left "
+      "away");
   command->add_flag("--force", arguments->force, "Replace the output if it is there already");
   command->callback([arguments] { convert(*arguments); });
 }

@@ -7,6 +7,7 @@
 
 #include <gemma/models/convert.h>
 #include <gemma/models/row_blocks.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 namespace {
@@ -18,9 +19,20 @@ std::string scaler_of(const std::string& weight) { return weight + "_scaler"; }
 // What becomes of one tensor.
 struct Step {
   const TensorEntry* entry;
-  torch::Dtype dtype;  // Of the result, or of the scales when it is quantised.
-  bool quantize;
+  torch::Dtype dtype;  // Of the result, or of the scales when it is in 8 bits.
+  std::optional<Quant> quant;
 };
+
+QuantizedWeight quantize(const torch::Tensor& weight, Quant quant) {
+  return quant == Quant::kInt4 ? quantize_weight_int4(weight) : quantize_weight(weight);
+}
+
+// What a tensor is quantised to.
+std::optional<Quant> quant_of(const TensorEntry& entry, std::optional<Quant> quant) {
+  if (!quant || !is_quantized_weight(entry.name)) return std::nullopt;
+  const bool fits = is_layer_weight(entry.name) && fits_int4(entry.sizes);
+  return *quant == Quant::kInt4 && !fits ? Quant::kInt8 : *quant;
+}
 
 [[noreturn]] void refuse(std::string_view path, std::string_view what) {
   throw std::runtime_error(fmt::format("convert_weights: {}: {}", path, what));
@@ -35,8 +47,8 @@ void check_layout(const Checkpoint& checkpoint) {
 
 void check_not_quantized(const Checkpoint& checkpoint) {
   for (const auto& entry : checkpoint.entries()) {
-    if (is_quantized_weight(entry.name) &&
-        (entry.dtype == at::kChar || checkpoint.contains(scaler_of(entry.name)))) {
+    if (is_quantized_weight(entry.name) && (entry.dtype == at::kChar || entry.dtype == at::kByte ||
+                                            checkpoint.contains(scaler_of(entry.name)))) {
       refuse(checkpoint.file_of(entry.name),
              fmt::format("tensor '{}' is quantised already; leave --quant away, or start from the "
                          "file that it was made from",
@@ -66,12 +78,12 @@ std::vector<Step> plan(const Checkpoint& checkpoint, const ConvertOptions& optio
   std::vector<Step> steps;
   for (const auto& entry : checkpoint.entries()) {
     if (is_left_out(checkpoint, entry)) continue;
-    const bool quantize = options.quant && is_quantized_weight(entry.name);
-    if (quantize) check_can_be_quantized(checkpoint, entry);
+    const auto quant = quant_of(entry, options.quant);
+    if (quant) check_can_be_quantized(checkpoint, entry);
     const auto float_dtype = options.dtype.value_or(entry.dtype);
     steps.push_back({.entry = &entry,
                      .dtype = c10::isFloatingType(entry.dtype) ? float_dtype : entry.dtype,
-                     .quantize = quantize});
+                     .quant = quant});
   }
   return steps;
 }
@@ -90,20 +102,19 @@ torch::Tensor converted(const Checkpoint& checkpoint, const Step& step) {
 
 QuantizedWeight quantized(const Checkpoint& checkpoint, const Step& step) {
   const auto source = checkpoint.tensor(step.entry->name);
-  QuantizedWeight result{at::empty(source.sizes(), at::kChar),
-                         at::empty({source.size(0)}, step.dtype)};
+  std::vector<torch::Tensor> weights, scalers;
   for_row_blocks(source, [&](int64_t first, int64_t count) {
-    const auto block = quantize_weight(source.narrow(0, first, count).to(step.dtype));
-    result.weight.narrow(0, first, count).copy_(block.weight);
-    result.weight_scaler.narrow(0, first, count).copy_(block.weight_scaler);
+    auto block = quantize(source.narrow(0, first, count).to(step.dtype), *step.quant);
+    weights.push_back(std::move(block.weight));
+    scalers.push_back(std::move(block.weight_scaler));
     checkpoint.release(step.entry->name);
   });
-  return result;
+  return {at::cat(weights), at::cat(scalers)};
 }
 
 void convert(const Checkpoint& checkpoint, const Step& step, const TensorSink& sink) {
   const auto& name = step.entry->name;
-  if (!step.quantize) {
+  if (!step.quant) {
     sink(name, converted(checkpoint, step));
     return;
   }
@@ -147,7 +158,13 @@ int64_t converted_bytes(const Checkpoint& checkpoint, const ConvertOptions& opti
   for (const auto& step : plan(checkpoint, options)) {
     const auto elements = c10::multiply_integers(step.entry->sizes);
     const auto size = static_cast<int64_t>(c10::elementSize(step.dtype));
-    bytes += step.quantize ? elements + step.entry->sizes.front() * size : elements * size;
+    if (!step.quant) {
+      bytes += elements * size;
+    } else if (*step.quant == Quant::kInt8) {
+      bytes += elements + step.entry->sizes.front() * size;
+    } else {
+      bytes += elements / 2 + elements / Weight::kGroup * 2;
+    }
   }
   return bytes;
 }

@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 
 #include <gemma/models/quantize.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 namespace {
@@ -31,7 +32,8 @@ void check_scale(const torch::Tensor& scale) {
 
 Quant quant_from_string(std::string_view name) {
   if (name == "int8") return Quant::kInt8;
-  throw std::invalid_argument(fmt::format("quant '{}' is unknown; valid: int8", name));
+  if (name == "int4") return Quant::kInt4;
+  throw std::invalid_argument(fmt::format("quant '{}' is unknown; valid: int8, int4", name));
 }
 
 // The reference's calls in the reference's order: _find_qparams, then what
@@ -51,15 +53,56 @@ QuantizedWeight quantize_weight(const torch::Tensor& weight) {
   return {rounded.to(at::kChar), scale.to(weight.scalar_type())};
 }
 
+bool fits_int4(torch::IntArrayRef sizes) {
+  return sizes.size() == 2 && sizes[1] % Weight::kGroup == 0;
+}
+
+QuantizedWeight quantize_weight_int4(const torch::Tensor& weight) {
+  check(weight);
+  if (!fits_int4(weight.sizes())) {
+    throw std::invalid_argument(
+        fmt::format("quantize_weight_int4: rows have {} numbers, but 4 bits want a multiple of {}",
+                    weight.size(1), Weight::kGroup));
+  }
+  const torch::NoGradGuard no_grad;
+  const auto x = weight.to(at::kFloat).view({weight.size(0), -1, Weight::kGroup});
+  check_scale(x.abs().amax(/*dim=*/-1));
+  // 4 bits reach from -8 to 7: the number of the largest magnitude becomes -8, and what gives up
+  // some of it to be finer elsewhere is tried as well.
+  const auto largest = x.gather(-1, x.abs().argmax(/*dim=*/-1, /*keepdim=*/true));
+  at::Tensor best_error, best_scale, best_numbers;
+  for (const auto steps : {-8.0, -8.4, -8.8, -7.6, -7.2}) {
+    const auto scale = (largest / steps).to(at::kHalf).to(at::kFloat);
+    const auto inverse = at::where(scale == 0, 0, scale.reciprocal());
+    const auto numbers = (x * inverse).round_().clamp_(-8, 7);
+    const auto error = (numbers * scale - x).square_().sum(/*dim=*/-1, /*keepdim=*/true);
+    if (!best_error.defined()) {
+      std::tie(best_error, best_scale, best_numbers) = std::tuple(error, scale, numbers);
+      continue;
+    }
+    const auto better = error < best_error;
+    best_error = at::where(better, error, best_error);
+    best_scale = at::where(better, scale, best_scale);
+    best_numbers = at::where(better, numbers, best_numbers);
+  }
+  const auto nibbles = (best_numbers + 8).to(at::kByte);
+  const auto halves = nibbles.chunk(2, /*dim=*/-1);
+  return {halves[0].bitwise_or(halves[1].bitwise_left_shift(4)).flatten(1).contiguous(),
+          best_scale.squeeze(-1).to(at::kHalf)};
+}
+
+bool is_layer_weight(std::string_view name) {
+  constexpr std::array kParts{".self_attn.qkv_proj.weight", ".self_attn.o_proj.weight",
+                              ".mlp.gate_proj.weight", ".mlp.up_proj.weight",
+                              ".mlp.down_proj.weight"};
+  return name.starts_with("model.layers.") &&
+         std::ranges::any_of(kParts, [&](auto part) { return name.ends_with(part); });
+}
+
 bool is_quantized_weight(std::string_view name) {
   constexpr std::array kOutsideLayers{"embedder.weight", "text_token_embedder.weight",
                                       "mm_input_projection.weight"};
-  constexpr std::array kInLayers{".self_attn.qkv_proj.weight", ".self_attn.o_proj.weight",
-                                 ".mlp.gate_proj.weight", ".mlp.up_proj.weight",
-                                 ".mlp.down_proj.weight"};
-  return std::ranges::find(kOutsideLayers, name) != kOutsideLayers.end() ||
-         (name.starts_with("model.layers.") &&
-          std::ranges::any_of(kInLayers, [&](auto part) { return name.ends_with(part); }));
+  return std::ranges::find(kOutsideLayers, name) != kOutsideLayers.end() || is_layer_weight(name);
 }
 
 }  // namespace gemma

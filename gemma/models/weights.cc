@@ -12,6 +12,7 @@
 #include <gemma/models/row_blocks.h>
 #include <gemma/models/weights.h>
 #include <gemma/modules/module.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 namespace {
@@ -81,7 +82,39 @@ void check_kind(const Checkpoint& checkpoint,
                   checkpoint.file_of(name), name, c10::toString(got), c10::toString(want), cure));
 }
 
+bool is_quantized(torch::Dtype dtype) { return dtype == at::kChar || dtype == at::kByte; }
+
+// The shape of a matrix: 4-bit weights have two numbers in a byte.
+std::vector<int64_t> matrix_sizes(at::IntArrayRef sizes, torch::Dtype dtype) {
+  auto result = sizes.vec();
+  if (dtype == at::kByte && !result.empty()) result.back() *= 2;
+  return result;
+}
+
+// The weight that `name` holds the scales of; nullptr if none.
+const TensorEntry* scaled_by(const Checkpoint& checkpoint, const std::string& name) {
+  constexpr std::string_view kSuffix = "_scaler";
+  if (!name.ends_with(kSuffix)) return nullptr;
+  return checkpoint.find(name.substr(0, name.size() - kSuffix.size()));
+}
+
+// Whether model and file both hold an integer weight, or its scales, one of them in 4 bits: then
+// the parameter takes the file's form. `want` is the parameter.
+bool fits_in_bits(const Checkpoint& checkpoint, const TensorEntry& entry, const at::Tensor& want) {
+  if (is_quantized(entry.dtype)) {
+    return is_quantized(want.scalar_type()) &&
+           matrix_sizes(entry.sizes, entry.dtype) == matrix_sizes(want.sizes(), want.scalar_type());
+  }
+  const auto* weight = scaled_by(checkpoint, entry.name);
+  if (weight == nullptr || weight->sizes.size() != 2 || !is_quantized(weight->dtype)) return false;
+  auto sizes = matrix_sizes(weight->sizes, weight->dtype);
+  if (weight->dtype == at::kChar) return want.dim() == 2 && entry.sizes == std::vector{sizes[0]};
+  sizes[1] /= Weight::kGroup;
+  return entry.dtype == at::kHalf && entry.sizes == sizes && want.size(0) == sizes[0];
+}
+
 void check_fits(const Checkpoint& checkpoint, const TensorEntry& entry, const at::Tensor& want) {
+  if (fits_in_bits(checkpoint, entry, want)) return;
   check_kind(checkpoint, entry.name, entry.dtype, want.scalar_type());
   if (want.sizes() == at::IntArrayRef(entry.sizes)) return;
   throw std::runtime_error(
@@ -114,6 +147,7 @@ at::Tensor converted(const Checkpoint& checkpoint,
                      const TensorEntry& entry,
                      const at::Tensor& parameter) {
   const auto source = checkpoint.tensor(entry.name);
+  if (fits_in_bits(checkpoint, entry, parameter)) return source.to(parameter.device());
   if (source.scalar_type() == parameter.scalar_type() && source.device() == parameter.device()) {
     return source;
   }
@@ -224,7 +258,7 @@ LoadReport load_state_dict(torch::nn::Module& module,
 std::optional<DetectedVariant> detect_variant(const Checkpoint& checkpoint) {
   const auto has = [&](const std::string& name, std::vector<int64_t> sizes) {
     const auto* entry = checkpoint.find(name);
-    return entry != nullptr && entry->sizes == sizes;
+    return entry != nullptr && matrix_sizes(entry->sizes, entry->dtype) == sizes;
   };
   const std::string layer = "model.layers.{}.input_layernorm.weight";
   for (const auto& variant : model_variants()) {

@@ -41,7 +41,8 @@ bool is_rope_table(std::string_view name);
 
 /// Gives the parameters of `module` the tensors of the same names. On the CPU they are views of the
 /// mapped file unless the dtype changes; on another device they are copied there one by one.
-/// Rotary tables in the file are passed over. `progress` is called after each tensor.
+/// Rotary tables in the file are passed over. A quantised model takes int8 and 4-bit weights alike:
+/// its parameters become what the file holds. `progress` is called after each tensor.
 ///
 /// Throws std::runtime_error, naming the file, the tensor and the cure, for a weight that is
 /// missing, misshapen, or int8 where floats are wanted (or the other way round). Then, and when

@@ -18,8 +18,10 @@ LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool quant) {
 torch::Tensor LinearImpl::forward(const torch::Tensor& x) { return ops().linear(x, operand()); }
 
 std::string LinearImpl::signature() const {
-  return fmt::format("Linear(in_features={}, out_features={}, bias=False{})", weight.size(1),
-                     weight.size(0), weight_scaler.defined() ? ", quant=True" : "");
+  const bool packed = weight.scalar_type() == torch::kByte;
+  return fmt::format("Linear(in_features={}, out_features={}, bias=False{})",
+                     packed ? 2 * weight.size(1) : weight.size(1), weight.size(0),
+                     packed ? ", quant='int4'" : (weight_scaler.defined() ? ", quant=True" : ""));
 }
 
 }  // namespace gemma

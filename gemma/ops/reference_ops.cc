@@ -10,8 +10,10 @@
 namespace gemma {
 namespace {
 
-// 4-bit weights as floats; the reference has none.
-at::Tensor unpack(const Weight& weight) {
+bool is_packed(const Weight& weight) { return weight.data.scalar_type() == at::kByte; }
+
+// 4-bit weights as float32; the reference has none.
+at::Tensor unpacked(const Weight& weight) {
   const auto bytes = weight.data.view({weight.data.size(0), -1, Weight::kGroup / 2});
   const auto groups = at::cat({bytes.bitwise_and(15), bytes.bitwise_right_shift(4)}, /*dim=*/-1);
   const auto numbers = groups.to(at::kFloat) - 8;
@@ -21,7 +23,7 @@ at::Tensor unpack(const Weight& weight) {
 // The reference multiplies the whole table by its scales on every call, even for the embedding;
 // the product of the rows that are used is the same.
 at::Tensor dequantize(const Weight& weight) {
-  if (weight.data.scalar_type() == at::kByte) return unpack(weight);
+  if (is_packed(weight)) return unpacked(weight);
   return weight.quantized() ? weight.data * weight.scaler.unsqueeze(-1) : weight.data;
 }
 
@@ -55,7 +57,8 @@ at::Tensor filtered_probs(const at::Tensor& logits, const SamplingParams& params
 at::Tensor softcap(const at::Tensor& x, double cap) { return at::tanh(x / cap) * cap; }
 
 at::Tensor ReferenceOps::linear(const at::Tensor& x, const Weight& weight) const {
-  return at::linear(x, dequantize(weight).to(x.scalar_type()));
+  const auto matrix = dequantize(weight);
+  return at::linear(x, is_packed(weight) ? matrix.to(x.scalar_type()) : matrix);
 }
 
 at::Tensor ReferenceOps::embedding(const at::Tensor& ids, const Weight& weight) const {
