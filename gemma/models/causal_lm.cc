@@ -196,6 +196,7 @@ std::vector<std::string> GemmaForCausalLMImpl::generate(const std::vector<std::s
 
   const auto rows = token_ids.cpu();
   std::vector<std::string> results;
+  results.reserve(prompt_tokens.size());
   for (size_t i = 0; i < prompt_tokens.size(); ++i) {
     results.push_back(tokenizer().decode(trimmed(
         rows[static_cast<int64_t>(i)], prompt_tokens[i].size(), output_len, tokenizer().eos_id())));
@@ -240,6 +241,7 @@ std::vector<KVCache> GemmaForCausalLMImpl::make_kv_caches(int64_t batch_size,
                      at::TensorOptions().dtype(dtype).device(device));
   };
   std::vector<KVCache> caches;
+  caches.reserve(static_cast<size_t>(config_.num_hidden_layers));
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) caches.push_back({zeros(), zeros()});
   return caches;
 }
