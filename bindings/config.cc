@@ -12,7 +12,7 @@ namespace gemma::bindings {
 namespace {
 
 // What a Python dataclass has, for a bound struct: construction by position or keyword, repr,
-// equality, copies.
+// equality, copies, pickles.
 template <typename T>
 class Dataclass {
  public:
@@ -23,6 +23,14 @@ class Dataclass {
   Dataclass& field(const char* name, Field T::* member) {
     class_.def_readwrite(name, member);
     fields_.emplace_back(name);
+    return *this;
+  }
+
+  // A member that the constructor does not take.
+  template <typename Field>
+  Dataclass& attribute(const char* name, Field T::* member, const char* doc) {
+    class_.def_readwrite(name, member, doc);
+    attributes_.emplace_back(name);
     return *this;
   }
 
@@ -44,6 +52,15 @@ class Dataclass {
     class_.attr("__hash__") = py::none();  // As of a dataclass that can change.
     class_.def("__copy__", [](const T& self) { return self; });
     class_.def("__deepcopy__", [](const T& self, const py::dict&) { return self; });
+    auto members = fields;
+    members.insert(members.end(), attributes_.begin(), attributes_.end());
+    // The constructor, and state that pickle gives to setattr: of all protocols, which py::pickle
+    // is not, and by name, so that a pickle outlives a change of the order.
+    class_.def("__reduce__", [members](const py::object& self) {
+      py::dict state;
+      for (const auto& member : members) state[member.c_str()] = self.attr(member.c_str());
+      return py::make_tuple(py::type::of(self), py::tuple(), py::make_tuple(py::none(), state));
+    });
     class_.attr("__match_args__") = py::tuple(py::cast(fields));
     return class_;
   }
@@ -85,6 +102,7 @@ class Dataclass {
   py::class_<T> class_;
   std::string name_;
   std::vector<std::string> fields_;
+  std::vector<std::string> attributes_;
 };
 
 void bind_siglip_config(py::module_& m) {
@@ -107,9 +125,9 @@ void bind_siglip_config(py::module_& m) {
       .field("dtype", &Config::dtype)
       .field("quant", &Config::quant)
       .field("encoding_sequence_length", &Config::encoding_sequence_length)
-      .finish()
-      .def_readwrite("conv2d_patch_size", &Config::conv2d_patch_size,
-                     "Not a field of the reference's dataclass, but an attribute of its class.");
+      .attribute("conv2d_patch_size", &Config::conv2d_patch_size,
+                 "Not a field of the reference's dataclass, but an attribute of its class.")
+      .finish();
   m.def(
       "get_siglip_vision_model_config", [] { return Config{}; },
       "siglip_vision/config.py: get_siglip_vision_model_config.");

@@ -1,3 +1,6 @@
+#include <exception>
+#include <utility>
+
 #include <c10/util/Exception.h>
 
 #include "bindings.h"
@@ -9,7 +12,7 @@ namespace {
 // LibTorch's messages carry a C++ backtrace that means nothing to a Python user.
 void translate(std::exception_ptr error) {
   try {
-    if (error) std::rethrow_exception(error);
+    if (error) std::rethrow_exception(std::move(error));
   } catch (const gemma::FileNotFound& e) {
     PyErr_SetString(PyExc_FileNotFoundError, e.what());
   } catch (const c10::IndexError& e) {

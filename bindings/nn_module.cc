@@ -1,3 +1,4 @@
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -15,15 +16,18 @@ namespace {
 using NNModule = torch::nn::Module;
 using ModulePtr = std::shared_ptr<NNModule>;
 
-// A parameter or buffer of the module itself; undefined when it has none of that name.
+using TensorDict = torch::OrderedDict<std::string, at::Tensor>;
+
+// Undefined when there is none of that name.
+at::Tensor find(const TensorDict& tensors, const std::string& name) {
+  const auto* found = tensors.find(name);
+  return found == nullptr ? at::Tensor() : *found;
+}
+
+// A parameter or buffer of the module itself.
 at::Tensor own_tensor(const NNModule& self, const std::string& name) {
-  for (const auto& item : self.named_parameters(/*recurse=*/false)) {
-    if (item.key() == name) return item.value();
-  }
-  for (const auto& item : self.named_buffers(/*recurse=*/false)) {
-    if (item.key() == name) return item.value();
-  }
-  return {};
+  auto parameter = find(self.named_parameters(/*recurse=*/false), name);
+  return parameter.defined() ? parameter : find(self.named_buffers(/*recurse=*/false), name);
 }
 
 ModulePtr child(const NNModule& self, const std::string& name) {
@@ -76,15 +80,25 @@ ModulePtr get_submodule(const NNModule& root, const std::string& target) {
   return module;
 }
 
-at::Tensor get_tensor(const NNModule& root, const std::string& target) {
+// The parent of "layers.0.weight" is "layers.0", and its own name "weight".
+std::pair<ModulePtr, std::string> parent_and_name(const NNModule& root, const std::string& target) {
   const auto dot = target.rfind('.');
-  const auto path = dot == std::string::npos ? "" : target.substr(0, dot);
-  const auto name = dot == std::string::npos ? target : target.substr(dot + 1);
-  auto tensor = own_tensor(*get_submodule(root, path), name);
-  if (!tensor.defined()) {
-    throw py::attribute_error(fmt::format("no parameter or buffer '{}'", target));
-  }
-  return tensor;
+  if (dot == std::string::npos) return {get_submodule(root, ""), target};
+  return {get_submodule(root, target.substr(0, dot)), target.substr(dot + 1)};
+}
+
+at::Tensor get_parameter(const NNModule& root, const std::string& target) {
+  const auto [parent, name] = parent_and_name(root, target);
+  auto parameter = find(parent->named_parameters(/*recurse=*/false), name);
+  if (!parameter.defined()) throw py::attribute_error(fmt::format("no parameter '{}'", target));
+  return parameter;
+}
+
+at::Tensor get_buffer(const NNModule& root, const std::string& target) {
+  const auto [parent, name] = parent_and_name(root, target);
+  auto buffer = find(parent->named_buffers(/*recurse=*/false), name);
+  if (!buffer.defined()) throw py::attribute_error(fmt::format("no buffer '{}'", target));
+  return buffer;
 }
 
 std::string joined(const std::string& prefix, const std::string& name) {
@@ -239,8 +253,8 @@ void bind_base(py::module_& m) {
   c.def("named_children", [](const NNModule& self) { return named(self.named_children(), ""); });
   c.def("children", [](const NNModule& self) { return iterate(self.children()); });
   c.def("get_submodule", get_submodule, py::arg("target"));
-  c.def("get_parameter", get_tensor, py::arg("target"));
-  c.def("get_buffer", get_tensor, py::arg("target"));
+  c.def("get_parameter", get_parameter, py::arg("target"));
+  c.def("get_buffer", get_buffer, py::arg("target"));
 }
 
 void bind_module_list(py::module_& m) {

@@ -42,7 +42,6 @@ constexpr std::array kDtypeNames{
 GemmaConfig gemma2(const std::string& dtype) {
   return {.architecture = Architecture::kGemma2,
           .dtype = dtype,
-          .attn_types = {{kLocal, kGlobal}},
           .sliding_window_size = 4096,
           .final_logit_softcapping = 30.0,
           .attn_logit_softcapping = 50.0,
@@ -72,13 +71,12 @@ GemmaConfig gemma3_multimodal(const std::string& dtype) {
   return config;
 }
 
-// The reference writes Gemma 2's pattern out for every layer; the list's length is part of the
+// Gemma 2's pattern. The reference writes it out for every layer; the list's length is part of the
 // config that a user compares.
-void repeat_attn_types(GemmaConfig& config, int64_t times) {
-  const auto pattern = *config.attn_types;
-  for (int64_t i = 1; i < times; ++i) {
-    config.attn_types->insert(config.attn_types->end(), pattern.begin(), pattern.end());
-  }
+std::vector<AttentionType> alternating(int64_t num_layers) {
+  std::vector<AttentionType> types(static_cast<size_t>(num_layers), kGlobal);
+  for (size_t i = 0; i < types.size(); i += 2) types[i] = kLocal;
+  return types;
 }
 
 void require_positive(std::string_view field, int64_t value) {
@@ -199,7 +197,7 @@ GemmaConfig get_config_for_2b_v2(const std::string& dtype) {
   config.num_key_value_heads = 4;
   config.hidden_size = 2304;
   config.intermediate_size = 9216;
-  repeat_attn_types(config, 13);
+  config.attn_types = alternating(config.num_hidden_layers);
   return config;
 }
 
@@ -210,7 +208,7 @@ GemmaConfig get_config_for_9b(const std::string& dtype) {
   config.num_key_value_heads = 8;
   config.hidden_size = 3584;
   config.intermediate_size = 14336;
-  repeat_attn_types(config, 21);
+  config.attn_types = alternating(config.num_hidden_layers);
   return config;
 }
 
@@ -223,7 +221,7 @@ GemmaConfig get_config_for_27b(const std::string& dtype) {
   config.intermediate_size = 36864;
   config.head_dim = 128;
   config.query_pre_attn_scalar = 144;  // hidden_size / num_attention_heads.
-  repeat_attn_types(config, 23);
+  config.attn_types = alternating(config.num_hidden_layers);
   return config;
 }
 
@@ -288,6 +286,7 @@ GemmaConfig get_config_for_27b_v3(const std::string& dtype) {
 
 std::vector<std::string> model_variants() {
   std::vector<std::string> names;
+  names.reserve(kVariants.size());
   for (const auto& variant : kVariants) names.emplace_back(variant.name);
   return names;
 }

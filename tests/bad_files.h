@@ -19,7 +19,7 @@ inline std::span<const std::byte> as_bytes(std::string_view text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
-// `value` as little-endian bytes.
+/// `value` as little-endian bytes.
 template <typename T>
 std::string raw(T value) {
   std::string bytes(sizeof(T), '\0');
@@ -27,7 +27,7 @@ std::string raw(T value) {
   return bytes;
 }
 
-// `file` with the bytes from `at` on replaced by those of `value`.
+/// `file` with the bytes from `at` on replaced by those of `value`.
 template <typename T>
 std::string patched(std::string file, size_t at, T value) {
   std::memcpy(file.data() + at, &value, sizeof(T));
@@ -47,7 +47,7 @@ struct ZipOptions {
   std::string comment = {};
 };
 
-// A zip archive and where its parts are, for tests that damage them.
+/// A zip archive and where its parts are, for tests that damage them.
 struct Zip {
   std::string bytes;
   std::vector<size_t> local;    // Local headers, one a record.
@@ -84,20 +84,20 @@ std::string storage(const TensorSpec& spec);
 std::string tensor(const TensorSpec& spec = {});
 }  // namespace op
 
-// PROTO 2, `value`, STOP.
+/// PROTO 2, `value`, STOP.
 std::string pickle_of(const std::string& value);
 
-// What torch.save would write: data.pkl, the records data/0, data/1, ... and the two small ones.
+/// What torch.save would write: data.pkl, the records data/0, data/1, ... and the two small ones.
 std::vector<ZipRecord> torch_records(const std::string& pickle,
                                      const std::vector<std::string>& data);
 std::string torch_file(const std::string& pickle,
                        const std::vector<std::string>& data,
                        const ZipOptions& options = {});
-// One float tensor 'w' = {1, 2, 3}.
+/// One float tensor 'w' = {1, 2, 3}.
 std::string small_torch_file();
 std::string floats(const std::vector<float>& values);
 
-// A file that read_torch_archive must refuse, and a part of the message it must give.
+/// A file that read_torch_archive must refuse, and a part of the message it must give.
 struct BadFile {
   std::string name;
   std::string bytes;
@@ -105,10 +105,10 @@ struct BadFile {
 };
 std::ostream& operator<<(std::ostream& out, const BadFile& file);
 void expect_refused(const BadFile& file);
-// Whether `message` is one line that starts with "load_weights: <path>" and contains `expected`.
+/// Whether `message` is one line that starts with "load_weights: <path>" and contains `expected`.
 void expect_message(std::string_view message, std::string_view path, std::string_view expected);
 
-// A directory that exists as long as the object.
+/// A directory that exists as long as the object.
 class TemporaryDirectory {
  public:
   TemporaryDirectory();

@@ -27,6 +27,7 @@ using testing::contains;
 using testing::logits_by_pieces;
 using testing::message_of;
 using testing::parameter_names;
+using testing::random_ids;
 using testing::randomize;
 using testing::tensors_close;
 using testing::tensors_equal;
@@ -41,11 +42,6 @@ GemmaForCausalLM random_model(GemmaConfig config, bool with_tokenizer = false) {
   GemmaForCausalLM model(config);
   randomize(*model, /*seed=*/1);
   return model;
-}
-
-at::Tensor random_ids(int64_t rows, int64_t length) {
-  const auto noise = testing::random_tensor({rows, length}, /*seed=*/5);
-  return (noise.abs() * 1000).to(at::kLong).remainder(451);
 }
 
 class CausalLMOf : public ::testing::TestWithParam<Architecture> {};

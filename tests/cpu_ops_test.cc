@@ -8,6 +8,7 @@
 
 #include "testing.h"
 
+#include <gemma/models/quantize.h>
 #include <gemma/ops/cpu/kernels.h>
 #include <gemma/ops/cpu_ops.h>
 #include <gemma/ops/rotary.h>
@@ -34,7 +35,7 @@ const CpuOps kFast;
   return ::testing::AssertionFailure() << "off by " << error << " where the largest is " << scale;
 }
 
-// A weight of a dtype; int8 ones with scales.
+// The formats of weights, by the dtype that they are kept in: kByte is 4 bits.
 Weight random_weight(int64_t rows, int64_t columns, at::ScalarType dtype, uint64_t seed) {
   if (dtype != at::kChar) return random_tensor({rows, columns}, seed, dtype);
   const auto data = (random_tensor({rows, columns}, seed) * 40).clamp(-128, 127).to(at::kChar);
@@ -99,6 +100,28 @@ TEST_P(WeightTypes, ARowDoesNotDependOnTheOthersBesideIt) {
   for (int64_t i = 0; i < 8; ++i) {
     EXPECT_TRUE(at::equal(kFast.linear(x[i], weight), together[i])) << "row " << i;
   }
+}
+
+// The activations of few rows are rounded to 8 bits, 1 in 254 of a group's largest.
+TEST(CpuOps, FourBitWeightsAgreeWithTheirNumbersInFloat64) {
+  for (const auto& [rows, groups, out] : kShapes) {
+    const auto in = groups * Weight::kGroup;
+    const auto x = random_tensor({rows, in}, /*seed=*/1);
+    const auto quantized = quantize_weight_int4(random_tensor({out, in}, /*seed=*/2));
+    const Weight weight(quantized.weight, quantized.weight_scaler);
+    const auto eye = at::eye(in);
+    const auto numbers = ReferenceOps().linear(eye, weight).t().to(at::kDouble);
+    const auto want = at::matmul(x.to(at::kDouble), numbers.t());
+    EXPECT_TRUE(near_to(kFast.linear(x, weight), want, rows <= cpu::kFewRows ? 1e-2 : 2e-6))
+        << rows << " rows, " << in << " to " << out;
+    EXPECT_TRUE(at::equal(kFast.embedding(at::arange(out), weight).to(at::kDouble), numbers));
+  }
+}
+
+TEST(CpuOps, FourBitWeightsRefuseScalesThatDoNotFit) {
+  const Weight weight(at::zeros({4, 32}, at::kByte), at::zeros({4, 1}, at::kHalf));
+  const auto message = message_of<c10::Error>([&] { kFast.linear(at::zeros({1, 64}), weight); });
+  EXPECT_TRUE(contains(message, "wants a scale for each 32 numbers"));
 }
 
 TEST(CpuOps, GiveTheSameBitsForAnyNumberOfThreads) {

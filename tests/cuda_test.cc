@@ -14,6 +14,7 @@ namespace gemma {
 namespace {
 
 using testing::logits_by_pieces;
+using testing::random_ids;
 using testing::randomize;
 using testing::tensors_close;
 using testing::tensors_equal;
@@ -39,11 +40,6 @@ class Cuda : public ::testing::TestWithParam<Architecture> {
     model->to(device);
     return model;
   }
-
-  static at::Tensor random_ids() {
-    const auto noise = testing::random_tensor({2, 9}, /*seed=*/5);
-    return (noise.abs() * 1000).to(at::kLong).remainder(451);
-  }
 };
 
 INSTANTIATE_TEST_SUITE_P(GemmaForCausalLM,
@@ -57,8 +53,10 @@ TEST_P(Cuda, GivesTheLogitsOfTheCpu) {
     auto config = tiny_config(GetParam());
     config.quant = quant;
     const std::vector<int64_t> pieces = {4, 1, 1, 1, 1, 1};  // A prompt and five steps.
-    const auto got = logits_by_pieces(random_model(config, kCUDA), random_ids(), pieces);
-    const auto want = logits_by_pieces(random_model(config, kCPU), random_ids(), pieces);
+    const auto got =
+        logits_by_pieces(random_model(config, kCUDA), random_ids(/*rows=*/2, /*length=*/9), pieces);
+    const auto want =
+        logits_by_pieces(random_model(config, kCPU), random_ids(/*rows=*/2, /*length=*/9), pieces);
     for (size_t i = 0; i < pieces.size(); ++i) {
       EXPECT_TRUE(got[i].is_cuda());
       EXPECT_TRUE(tensors_close(got[i].cpu(), want[i])) << "piece " << i;
@@ -72,7 +70,9 @@ TEST_P(Cuda, GivesFiniteLogitsInBfloat16) {
     auto config = tiny_config(GetParam());
     config.dtype = "bfloat16";
     config.quant = quant;
-    const auto logits = logits_by_pieces(random_model(config, kCUDA), random_ids(), {4, 5}).back();
+    const auto logits =
+        logits_by_pieces(random_model(config, kCUDA), random_ids(/*rows=*/2, /*length=*/9), {4, 5})
+            .back();
     EXPECT_EQ(logits.scalar_type(), at::kBFloat16);
     EXPECT_EQ(logits.sizes(), (std::vector<int64_t>{2, 451}));
     EXPECT_TRUE(at::isfinite(logits).all().item<bool>());

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "testing.h"
@@ -12,6 +13,7 @@
 namespace gemma {
 namespace {
 
+using testing::for_each_kind_of_weight;
 using testing::layer_inputs;
 using testing::parameter_names;
 using testing::random_tensor;
@@ -124,19 +126,15 @@ TEST(Gemma2DecoderLayer, TakesTheLocalMaskInALocalLayerOnly) {
 }
 
 TEST_P(DecoderLayerOf, KeepsShapeAndDtype) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    for (const bool quant : {false, true}) {
-      SCOPED_TRACE(c10::toString(dtype) + std::string(quant ? ", int8" : ""));
-      const DefaultDtypeGuard guard(dtype);
-      auto config = tiny_config(GetParam());
-      config.quant = quant;
-      const auto x = random_tensor({2, 5, config.hidden_size}, /*seed=*/2, dtype);
-      const auto y = forward(random_layer(config, kLocal), config, x);
-      EXPECT_EQ(y.sizes(), x.sizes());
-      EXPECT_EQ(y.scalar_type(), dtype);
-      EXPECT_TRUE(at::isfinite(y).all().item<bool>());
-    }
-  }
+  for_each_kind_of_weight([&](at::ScalarType dtype, bool quant) {
+    auto config = tiny_config(GetParam());
+    config.quant = quant;
+    const auto x = random_tensor({2, 5, config.hidden_size}, /*seed=*/2, dtype);
+    const auto y = forward(random_layer(config, kLocal), config, x);
+    EXPECT_EQ(y.sizes(), x.sizes());
+    EXPECT_EQ(y.scalar_type(), dtype);
+    EXPECT_TRUE(at::isfinite(y).all().item<bool>());
+  });
 }
 
 TEST(GemmaDecoderLayer, HasTheReferencesParameters) {

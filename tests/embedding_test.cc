@@ -11,6 +11,7 @@
 namespace gemma {
 namespace {
 
+using testing::for_each_kind_of_weight;
 using testing::parameter_names;
 using testing::randomize;
 using testing::tensors_equal;
@@ -44,17 +45,13 @@ TEST(Embedding, GivesQuantizedTheRowsOfTheProductOfTableAndScales) {
 }
 
 TEST(Embedding, AddsADimensionToTheIdsAndHasTheWeightsDtype) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    for (const bool quant : {false, true}) {
-      SCOPED_TRACE(c10::toString(dtype) + std::string(quant ? ", int8" : ""));
-      const DefaultDtypeGuard guard(dtype);
-      Embedding embedding(/*num_embeddings=*/11, /*embedding_dim=*/7, quant);
-      randomize(*embedding, /*seed=*/1);
-      const auto y = embedding(at::zeros({2, 3}, at::kLong));
-      EXPECT_EQ(y.sizes(), (std::vector<int64_t>{2, 3, 7}));
-      EXPECT_EQ(y.scalar_type(), dtype);
-    }
-  }
+  for_each_kind_of_weight([](at::ScalarType dtype, bool quant) {
+    Embedding embedding(/*num_embeddings=*/11, /*embedding_dim=*/7, quant);
+    randomize(*embedding, /*seed=*/1);
+    const auto y = embedding(at::zeros({2, 3}, at::kLong));
+    EXPECT_EQ(y.sizes(), (std::vector<int64_t>{2, 3, 7}));
+    EXPECT_EQ(y.scalar_type(), dtype);
+  });
 }
 
 TEST(Embedding, HasTheReferencesParameters) {

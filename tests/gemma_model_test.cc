@@ -120,8 +120,8 @@ TEST(GemmaModel, RepeatsTheAttentionTypesOverTheLayers) {
   const auto types_of = [](const GemmaConfig& config) {
     const GemmaModel model(config);
     std::vector<AttentionType> types;
-    for (size_t i = 0; i < model->layers->size(); ++i) {
-      types.push_back(model->layers->at<DecoderLayerImpl>(i).attn_type());
+    for (const auto& layer : *model->layers) {
+      types.push_back(layer->as<DecoderLayerImpl>()->attn_type());
     }
     return types;
   };

@@ -11,6 +11,7 @@
 namespace gemma {
 namespace {
 
+using testing::for_each_kind_of_weight;
 using testing::parameter_names;
 using testing::random_tensor;
 using testing::randomize;
@@ -51,17 +52,13 @@ TEST(Linear, GivesQuantizedWhatItGivesWithTheProductOfWeightAndScale) {
 }
 
 TEST(Linear, KeepsTheDtypeAndAllDimensionsButTheLast) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    for (const bool quant : {false, true}) {
-      SCOPED_TRACE(c10::toString(dtype) + std::string(quant ? ", int8" : ""));
-      const DefaultDtypeGuard guard(dtype);
-      Linear linear(/*in_features=*/7, /*out_features=*/5, quant);
-      randomize(*linear, /*seed=*/1);
-      const auto y = linear(random_tensor({2, 3, 7}, /*seed=*/2, dtype));
-      EXPECT_EQ(y.sizes(), (std::vector<int64_t>{2, 3, 5}));
-      EXPECT_EQ(y.scalar_type(), dtype);
-    }
-  }
+  for_each_kind_of_weight([](at::ScalarType dtype, bool quant) {
+    Linear linear(/*in_features=*/7, /*out_features=*/5, quant);
+    randomize(*linear, /*seed=*/1);
+    const auto y = linear(random_tensor({2, 3, 7}, /*seed=*/2, dtype));
+    EXPECT_EQ(y.sizes(), (std::vector<int64_t>{2, 3, 5}));
+    EXPECT_EQ(y.scalar_type(), dtype);
+  });
 }
 
 TEST(Linear, HasTheReferencesParameters) {

@@ -11,6 +11,7 @@
 namespace gemma {
 namespace {
 
+using testing::for_each_kind_of_weight;
 using testing::parameter_names;
 using testing::random_tensor;
 using testing::randomize;
@@ -45,17 +46,13 @@ TEST(GemmaMLP, GivesZerosForZeros) {
 }
 
 TEST(GemmaMLP, KeepsShapeAndDtype) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    for (const bool quant : {false, true}) {
-      SCOPED_TRACE(c10::toString(dtype) + std::string(quant ? ", int8" : ""));
-      const DefaultDtypeGuard guard(dtype);
-      GemmaMLP mlp(/*hidden_size=*/7, /*intermediate_size=*/11, quant);
-      randomize(*mlp, /*seed=*/1);
-      const auto y = mlp(random_tensor({2, 3, 7}, /*seed=*/2, dtype));
-      EXPECT_EQ(y.sizes(), (std::vector<int64_t>{2, 3, 7}));
-      EXPECT_EQ(y.scalar_type(), dtype);
-    }
-  }
+  for_each_kind_of_weight([](at::ScalarType dtype, bool quant) {
+    GemmaMLP mlp(/*hidden_size=*/7, /*intermediate_size=*/11, quant);
+    randomize(*mlp, /*seed=*/1);
+    const auto y = mlp(random_tensor({2, 3, 7}, /*seed=*/2, dtype));
+    EXPECT_EQ(y.sizes(), (std::vector<int64_t>{2, 3, 7}));
+    EXPECT_EQ(y.scalar_type(), dtype);
+  });
 }
 
 TEST(GemmaMLP, HasTheReferencesParameters) {

@@ -1,4 +1,5 @@
 #include <fstream>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <unistd.h>
@@ -96,6 +97,15 @@ TEST(Module, KeepsFloatsThatHaveTheDtypeAlready) {
   EXPECT_EQ(linear->weight.data_ptr(), data);
 }
 
+TEST(Module, RefusesTheMetaDevice) {
+  GemmaForCausalLM model(tiny_config(Architecture::kGemma3));
+  randomize(*model, /*seed=*/1);
+  const auto weight = model->embedder->weight.clone();
+  const auto message = message_of<std::invalid_argument>([&] { model->to(torch::kMeta); });
+  EXPECT_TRUE(contains(message, "to: device is meta, which would discard the weights"));
+  EXPECT_TRUE(tensors_equal(model->embedder->weight, weight));
+}
+
 TEST(Module, WantsNoGradients) {
   const GemmaForCausalLM model(tiny_config(Architecture::kGemma3));
   for (const auto& parameter : model->parameters()) EXPECT_FALSE(parameter.requires_grad());
@@ -128,6 +138,23 @@ TEST(DefaultDtypeGuard, EndsWithAnExceptionToo) {
   EXPECT_EQ(default_dtype(), before);
 }
 
+TEST(CheckSize, RefusesANegativeSizeNamingIt) {
+  check_size("Linear", "in_features", 0);
+  const auto message =
+      message_of<std::invalid_argument>([] { check_size("Linear", "in_features", -3); });
+  EXPECT_EQ(message, "Linear: in_features is -3, but a size is 0 or more");
+}
+
+TEST(CheckSize, IsAskedOfEverySize) {
+  for (const bool quant : {false, true}) {
+    EXPECT_THROW(Linear(-3, 4, quant), std::invalid_argument);
+    EXPECT_THROW(Linear(3, -4, quant), std::invalid_argument);
+    EXPECT_THROW(Embedding(-3, 4, quant), std::invalid_argument);
+    EXPECT_THROW(Embedding(3, -4, quant), std::invalid_argument);
+  }
+  EXPECT_THROW(RMSNorm(-3), std::invalid_argument);
+}
+
 // Resident memory of this process.
 int64_t resident_bytes() {
   int64_t total = 0;
@@ -154,6 +181,14 @@ TEST(Uninitialized, HasTheSizesAndDtypeItWasGiven) {
     EXPECT_FALSE(tensor.requires_grad());
   }
   EXPECT_EQ(uninitialized({0, 5}, torch::kFloat).sizes(), (std::vector<int64_t>{0, 5}));
+}
+
+TEST(Uninitialized, ThrowsBadAllocForMoreThanAnAddressSpace) {
+  constexpr auto kHuge = int64_t{1} << 33;
+  EXPECT_THROW(uninitialized({kHuge, kHuge}, torch::kChar), std::bad_alloc);
+  // 2^64 + 2^33 elements; 2^63 elements of two bytes.
+  EXPECT_THROW(uninitialized({kHuge, (int64_t{1} << 31) + 1}, torch::kChar), std::bad_alloc);
+  EXPECT_THROW(uninitialized({kHuge, int64_t{1} << 30}, torch::kHalf), std::bad_alloc);
 }
 
 TEST(Uninitialized, OwnsItsMemory) {

@@ -124,5 +124,32 @@ TEST(IsQuantizedWeightOfAMultimodalModel, LeavesTheVisionModelAlone) {
   EXPECT_FALSE(is_quantized_weight("siglip_vision_model.encoder_blocks.0.self_attn.o_proj.weight"));
 }
 
+// Numbers that 4 bits and a scale of 0.5 hold without loss; a group's largest is its -8.
+TEST(QuantizeWeightInt4, KeepsWhatFourBitsCanHold) {
+  const auto numbers = at::arange(-8, 8, at::kFloat).repeat({2}) * 0.5;
+  const auto got = quantize_weight_int4(numbers.unsqueeze(0));
+  EXPECT_TRUE(at::equal(got.weight_scaler, at::full({1, 1}, 0.5, at::kHalf)));
+  // The first 16 numbers in the lower bits, the others, the same, in the upper bits.
+  EXPECT_TRUE(at::equal(got.weight, (at::arange(16) * 17).to(at::kByte).unsqueeze(0)));
+}
+
+TEST(QuantizeWeightInt4, IsWithinAStepOfTheWeight) {
+  const auto weight = testing::random_tensor({20, 96}, /*seed=*/1, at::kBFloat16);
+  const auto got = quantize_weight_int4(weight);
+  const auto bytes = got.weight.view({20, 3, 16});
+  const auto numbers = at::cat({bytes.bitwise_and(15), bytes.bitwise_right_shift(4)}, -1) - 8.0;
+  const auto scale = got.weight_scaler.to(at::kFloat).unsqueeze(-1);
+  const auto error = (numbers * scale - weight.to(at::kFloat).view({20, 3, 32})).abs();
+  // Half a step, and a step at the end that -8 to 7 does not reach.
+  EXPECT_LE((error / scale.abs()).max().item<float>(), 1.7F);
+  EXPECT_LE((error / scale.abs()).mean().item<float>(), 0.27F);
+}
+
+TEST(QuantizeWeightInt4, RefusesRowsThatAreNotWholeGroups) {
+  const auto message =
+      testing::message_of<std::invalid_argument>([] { quantize_weight_int4(at::zeros({2, 40})); });
+  EXPECT_TRUE(testing::contains(message, "rows have 40 numbers, but 4 bits want a multiple of 32"));
+}
+
 }  // namespace
 }  // namespace gemma

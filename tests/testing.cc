@@ -177,6 +177,12 @@ at::Tensor random_tensor(at::IntArrayRef sizes, uint64_t seed, at::ScalarType dt
   return at::randn(sizes, generator, at::TensorOptions().dtype(at::kFloat)).to(dtype);
 }
 
+at::Tensor random_ids(int64_t rows, int64_t length) {
+  constexpr int64_t kVocabSize = 451;
+  const auto noise = random_tensor({rows, length}, /*seed=*/5);
+  return (noise.abs() * 1000).to(at::kLong).remainder(kVocabSize);
+}
+
 void randomize(torch::nn::Module& module, uint64_t seed) {
   const auto generator = at::detail::createCPUGenerator(seed);
   const auto floats = at::TensorOptions().dtype(at::kFloat);

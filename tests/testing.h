@@ -60,9 +60,25 @@ GemmaConfig tiny_config(Architecture architecture);
 /// Normally distributed numbers, the same for the same seed.
 at::Tensor random_tensor(at::IntArrayRef sizes, uint64_t seed, at::ScalarType dtype = at::kFloat);
 
+/// Token ids of the tiny vocabulary, always the same ones.
+at::Tensor random_ids(int64_t rows, int64_t length);
+
 /// Gives every parameter values, the same for the same seed: int8 over its whole range, positive
 /// scales, floats that keep activations near 1. Until then parameters hold nothing.
 void randomize(torch::nn::Module& module, uint64_t seed);
+
+/// Calls `test(dtype, quant)` for weights of float32 and of bfloat16, and for int8 ones with scales
+/// of these, while `dtype` is the default; a failure says for which.
+template <typename Test>
+void for_each_kind_of_weight(const Test& test) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (const bool quant : {false, true}) {
+      SCOPED_TRACE(c10::toString(dtype) + std::string(quant ? ", int8" : ""));
+      const DefaultDtypeGuard guard(dtype);
+      test(dtype, quant);
+    }
+  }
+}
 
 /// Names as in Python's named_parameters().
 std::vector<std::string> parameter_names(const torch::nn::Module& module);

@@ -42,7 +42,7 @@ class Architecture(enum.Enum):
 class GemmaConfig:
     """Fields, order and defaults (those of 7b) are the reference's.
 
-    Like a dataclass it compares by value, prints its fields and can be copied; unlike one it
+    Like a dataclass it compares by value, prints its fields, can be copied and pickled; unlike one it
     refuses an attribute that is not a field (AttributeError) and a value of the wrong type
     (TypeError). A model keeps a copy of the config that it is given.
     """

@@ -105,9 +105,9 @@ class _NNModule:
     def get_submodule(self, target: str) -> _NNModule:
         """A module by its path, as "layers.0.self_attn"; "" is this one. Raises AttributeError."""
     def get_parameter(self, target: str) -> torch.Tensor:
-        """A parameter or buffer below this module. Raises AttributeError."""
+        """A parameter of this module or of one below it, by its path. Raises AttributeError."""
     def get_buffer(self, target: str) -> torch.Tensor:
-        """As get_parameter."""
+        """A buffer likewise: the rope tables. Raises AttributeError."""
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """forward."""
 

@@ -16,12 +16,12 @@ static_assert(std::endian::native == std::endian::little,
 
 using Bytes = std::span<const std::byte>;
 
-// Whether [offset, offset + size) lies within [0, limit), for numbers that may be anything.
+/// Whether [offset, offset + size) lies within [0, limit), for numbers that may be anything.
 constexpr bool fits(uint64_t offset, uint64_t size, uint64_t limit) {
   return size <= limit && offset <= limit - size;
 }
 
-// Throws FormatError naming `what` when the range leaves `bytes`.
+/// Throws FormatError naming `what` when the range leaves `bytes`.
 inline Bytes slice(Bytes bytes, uint64_t offset, uint64_t size, std::string_view what) {
   if (!fits(offset, size, bytes.size())) {
     format_error("{} would take bytes {}+{} of {}", what, offset, size, bytes.size());
@@ -29,7 +29,7 @@ inline Bytes slice(Bytes bytes, uint64_t offset, uint64_t size, std::string_view
   return bytes.subspan(offset, size);
 }
 
-// The little-endian number at `offset`; throws as `slice` does.
+/// The little-endian number at `offset`; throws as `slice` does.
 template <typename T>
 T load(Bytes bytes, uint64_t offset, std::string_view what) {
   T value;

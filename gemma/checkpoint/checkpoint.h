@@ -13,35 +13,35 @@
 
 namespace gemma {
 
-// The weights of a model on disk. Opening one reads names and shapes; the data is read by whoever
-// touches a tensor's elements. Copies are cheap and share the mapping.
+/// The weights of a model on disk. Opening one reads names and shapes; the data is read by whoever
+/// touches a tensor's elements. Copies are cheap and share the mapping.
 class Checkpoint {
  public:
-  // A file written by torch.save, or a directory with pytorch_model.bin.index.json and its shards.
-  // Nothing in the files is executed. Throws FileNotFound when there is nothing at `path` (or at a
-  // shard's), and std::runtime_error when the files are not what they should be: one line with the
-  // file, what was found and what to do.
+  /// A file written by torch.save, or a directory with pytorch_model.bin.index.json and its shards.
+  /// Nothing in the files is executed. Throws FileNotFound when there is nothing at `path` (or at a
+  /// shard's), and std::runtime_error when the files are not what they should be: one line with the
+  /// file, what was found and what to do.
   static Checkpoint open(const std::filesystem::path& path);
 
-  // In file order; over all shards, in the order of their names.
+  /// In file order; over all shards, in the order of their names.
   const std::vector<TensorEntry>& entries() const;
   bool contains(std::string_view name) const { return find(name) != nullptr; }
   const TensorEntry* find(std::string_view name) const;  // nullptr when there is none.
 
-  // A view of the mapped file, which lives as long as the tensor; a copy only where the bytes are
-  // not aligned to the element size. Writing to it changes memory, never the file. Neither
-  // requires_grad nor the device it was saved from is restored. Throws std::runtime_error when
-  // there is none.
+  /// A view of the mapped file, which lives as long as the tensor; a copy only where the bytes are
+  /// not aligned to the element size. Writing to it changes memory, never the file. Neither
+  /// requires_grad nor the device it was saved from is restored. Throws std::runtime_error when
+  /// there is none.
   at::Tensor tensor(std::string_view name) const;
 
-  // Gives the memory of the tensor's pages back: the next reader finds what the file holds, so
-  // nobody may have written to them. Throws as `tensor` does.
+  /// Gives the memory of the tensor's pages back: the next reader finds what the file holds, so
+  /// nobody may have written to them. Throws as `tensor` does.
   void release(std::string_view name) const;
 
-  // The path of the file that holds it, for messages. Throws as `tensor` does.
+  /// The path of the file that holds it, for messages. Throws as `tensor` does.
   const std::string& file_of(std::string_view name) const;
 
-  // As given to `open`, for messages.
+  /// As given to `open`, for messages.
   const std::string& path() const;
 
  private:

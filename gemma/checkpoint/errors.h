@@ -9,17 +9,17 @@
 
 namespace gemma {
 
-// What is wrong with some bytes, in words that do not name the file: parsers see bytes only, and
-// the function that was given the path puts it in front.
+/// What is wrong with some bytes, in words that do not name the file: parsers see bytes only, and
+/// the function that was given the path puts it in front.
 struct FormatError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// "load_weights: <path>: <what>", the form of every message that leaves this folder.
+/// "load_weights: <path>: <what>", the form of every message that leaves this folder.
 std::string about_file(std::string_view path, std::string_view what);
 
-// Names come out of files nobody vouches for: bytes outside printable ASCII become \xNN, so that a
-// message stays one line and cannot drive a terminal; what exceeds `limit` bytes is cut off.
+/// Names come out of files nobody vouches for: bytes outside printable ASCII become \xNN, so that a
+/// message stays one line and cannot drive a terminal; what exceeds `limit` bytes is cut off.
 std::string printable(std::string_view text, size_t limit = 100);
 
 }  // namespace gemma

@@ -16,7 +16,7 @@
 // values below. https://docs.python.org/3/library/pickletools.html lists the whole instruction set.
 namespace gemma::pickle {
 
-// The only names a pickle may refer to.
+/// The only names a pickle may refer to.
 struct Global {
   enum class Kind : uint8_t { kOrderedDict, kRebuildTensor, kRebuildParameter, kStorageType };
   Kind kind;
@@ -30,8 +30,8 @@ struct Dict;
 struct Storage;
 struct Tensor;
 
-// Containers are pointers to what a Pickle owns: copying a Value never copies what it holds, and no
-// nesting, however deep or circular, makes a destructor recurse.
+/// Containers are pointers to what a Pickle owns: copying a Value never copies what it holds, and
+/// no nesting, however deep or circular, makes a destructor recurse.
 using Value = std::variant<std::monostate,
                            bool,
                            int64_t,
@@ -65,7 +65,7 @@ struct Storage {
   int64_t numel;
 };
 
-// The types are checked, the numbers are not: torch_archive.cc does that and knows the names.
+/// The types are checked, the numbers are not: torch_archive.cc does that and knows the names.
 struct Tensor {
   const Storage* storage;
   int64_t offset;        // In elements, like the strides.
@@ -80,8 +80,8 @@ inline constexpr size_t kMaxPickleBytes = size_t{64} << 20;
 class Pickle {
  public:
   Pickle() = default;
-  Pickle(Pickle&&) = default;
-  Pickle& operator=(Pickle&&) = default;
+  Pickle(Pickle&&) noexcept = default;
+  Pickle& operator=(Pickle&&) noexcept = default;
   Pickle(const Pickle&) = delete;
   Pickle& operator=(const Pickle&) = delete;
 
@@ -94,11 +94,11 @@ class Pickle {
   std::deque<Tensor> tensors;
 };
 
-// Strings in the result are views of `bytes`, which must outlive it.
-// Throws FormatError, which says at which byte and why.
+/// Strings in the result are views of `bytes`, which must outlive it.
+/// Throws FormatError, which says at which byte and why.
 Pickle read(Bytes bytes);
 
-// Python's name for the type of a value: "NoneType", "dict", ...
+/// Python's name for the type of a value: "NoneType", "dict", ...
 std::string_view type_name(const Value& value);
 
 }  // namespace gemma::pickle

@@ -6,7 +6,7 @@
 // https://docs.python.org/3/library/pickletools.html
 namespace gemma::pickle {
 
-// What a tensor file is made of.
+/// What a tensor file is made of.
 enum class Op : uint8_t {
   kMark = '(',
   kEmptyTuple = ')',
@@ -51,7 +51,7 @@ struct RefusedOp {
   std::string_view name;
 };
 
-// Named in messages because they are how a pickle runs code, or what other programs write.
+/// Named in messages because they are how a pickle runs code, or what other programs write.
 inline constexpr RefusedOp kRefusedOps[] = {
     {'0', "POP"},          {'1', "POP_MARK"},       {'2', "DUP"},
     {'B', "BINBYTES"},     {'C', "SHORT_BINBYTES"}, {'F', "FLOAT"},

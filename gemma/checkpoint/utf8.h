@@ -5,7 +5,8 @@
 
 namespace gemma {
 
-// RFC 3629: the shortest form, no surrogates, nothing past U+10FFFF; in short, what Python decodes.
+/// RFC 3629: the shortest form, no surrogates, nothing past U+10FFFF; in short, what Python
+/// decodes.
 constexpr bool is_utf8(std::string_view text) {
   for (size_t i = 0; i < text.size();) {
     const auto byte = [&](size_t at) { return static_cast<unsigned char>(text[at]); };

@@ -14,11 +14,10 @@ struct ZipEntry {
   uint64_t size;
 };
 
-// The entries of a zip or zip64 archive, in the order of its central directory.
-// https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, of which only what can be mapped is
-// accepted: stored, not encrypted, one disk. Every entry returned lies inside the file, overlaps no
-// other, and has a name of its own.
-// Throws FormatError.
+/// The entries of a zip or zip64 archive, in the order of its central directory.
+/// https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, of which only what can be mapped is
+/// accepted: stored, not encrypted, one disk. Every entry returned lies inside the file, overlaps
+/// no other, and has a name of its own. Throws FormatError.
 std::vector<ZipEntry> read_zip_directory(Bytes file);
 
 }  // namespace gemma

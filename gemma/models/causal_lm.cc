@@ -111,6 +111,7 @@ std::vector<KVCache> GemmaForCausalLMImpl::make_kv_caches(int64_t batch_size,
                      at::TensorOptions().dtype(dtype).device(device));
   };
   std::vector<KVCache> caches;
+  caches.reserve(static_cast<size_t>(config_.num_hidden_layers));
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) caches.push_back({zeros(), zeros()});
   return caches;
 }

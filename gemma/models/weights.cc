@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <map>
+#include <span>
 #include <stdexcept>
 #include <unordered_map>
 #include <unordered_set>
@@ -44,9 +44,9 @@ StateDict weights_of(const torch::nn::Module& module) {
 // "a, b, c and 12 more".
 std::string some_of(const std::vector<std::string>& names) {
   constexpr size_t kShown = 3;
-  const auto shown = std::min(names.size(), kShown);
-  auto text = fmt::format("'{}'", fmt::join(names.begin(), names.begin() + shown, "', '"));
-  if (names.size() > shown) text += fmt::format(" and {} more", names.size() - shown);
+  const auto shown = std::span(names).first(std::min(names.size(), kShown));
+  auto text = fmt::format("'{}'", fmt::join(shown, "', '"));
+  if (names.size() > kShown) text += fmt::format(" and {} more", names.size() - kShown);
   return text;
 }
 
@@ -146,7 +146,7 @@ LoadReport compare(const Checkpoint& checkpoint, const StateDict& weights) {
 at::Tensor converted(const Checkpoint& checkpoint,
                      const TensorEntry& entry,
                      const at::Tensor& parameter) {
-  const auto source = checkpoint.tensor(entry.name);
+  auto source = checkpoint.tensor(entry.name);
   if (fits_in_bits(checkpoint, entry, parameter)) return source.to(parameter.device());
   if (source.scalar_type() == parameter.scalar_type() && source.device() == parameter.device()) {
     return source;
@@ -164,7 +164,7 @@ at::Tensor converted(const Checkpoint& checkpoint,
 
 void commit(const std::vector<Assignment>& assignments) {
   const torch::NoGradGuard no_grad;
-  for (auto [parameter, value] : assignments) parameter.set_data(value);
+  for (const auto& [parameter, value] : assignments) parameter.set_data(value);
 }
 
 std::string sizes_text(const at::Tensor& tensor) {
@@ -256,7 +256,7 @@ LoadReport load_state_dict(torch::nn::Module& module,
 }
 
 std::optional<DetectedVariant> detect_variant(const Checkpoint& checkpoint) {
-  const auto has = [&](const std::string& name, std::vector<int64_t> sizes) {
+  const auto has = [&](const std::string& name, const std::vector<int64_t>& sizes) {
     const auto* entry = checkpoint.find(name);
     return entry != nullptr && matrix_sizes(entry->sizes, entry->dtype) == sizes;
   };

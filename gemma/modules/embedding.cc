@@ -5,6 +5,8 @@
 namespace gemma {
 
 EmbeddingImpl::EmbeddingImpl(int64_t num_embeddings, int64_t embedding_dim, bool quant) {
+  check_size("Embedding", "num_embeddings", num_embeddings);
+  check_size("Embedding", "embedding_dim", embedding_dim);
   const auto dtype = quant ? torch::kInt8 : default_dtype();
   weight = register_parameter("weight", uninitialized({num_embeddings, embedding_dim}, dtype),
                               /*requires_grad=*/false);

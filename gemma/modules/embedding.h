@@ -12,6 +12,7 @@ namespace gemma {
 /// model.py: Embedding. Rows of a table of floats, or of int8 with one scale a row.
 class EmbeddingImpl : public Module {
  public:
+  /// Throws std::invalid_argument for a negative size.
   EmbeddingImpl(int64_t num_embeddings, int64_t embedding_dim, bool quant);
 
   /// [...] int64 -> [..., embedding_dim].

@@ -5,6 +5,8 @@
 namespace gemma {
 
 LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool quant) {
+  check_size("Linear", "in_features", in_features);
+  check_size("Linear", "out_features", out_features);
   const auto dtype = quant ? torch::kInt8 : default_dtype();
   weight = register_parameter("weight", uninitialized({out_features, in_features}, dtype),
                               /*requires_grad=*/false);

@@ -12,6 +12,7 @@ namespace gemma {
 /// model.py: Linear. x @ weight^T without bias; int8 weights are multiplied by their row's scale.
 class LinearImpl : public Module {
  public:
+  /// Throws std::invalid_argument for a negative size.
   LinearImpl(int64_t in_features, int64_t out_features, bool quant);
 
   /// [..., in_features] -> [..., out_features].

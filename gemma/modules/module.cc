@@ -1,10 +1,12 @@
 #include <functional>
 #include <new>
+#include <stdexcept>
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/DefaultDtype.h>
+#include <c10/util/safe_numerics.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
 
@@ -63,6 +65,14 @@ void Module::set_numerics(Numerics numerics) {
   }
 }
 
+void Module::to(torch::Device device, bool non_blocking) {
+  if (device.is_meta()) {
+    throw std::invalid_argument(
+        "to: device is meta, which would discard the weights; move to cpu or cuda");
+  }
+  torch::nn::Module::to(device, non_blocking);
+}
+
 void Module::to(torch::Dtype dtype, bool non_blocking) {
   for (auto& parameter : parameters()) {
     if (parameter.is_floating_point()) parameter.set_data(parameter.to(dtype, non_blocking));
@@ -82,9 +92,19 @@ std::string to_string(const torch::nn::Module& module) {
   return name + children + "\n)";
 }
 
+void check_size(std::string_view module, std::string_view name, int64_t size) {
+  if (size >= 0) return;
+  throw std::invalid_argument(
+      fmt::format("{}: {} is {}, but a size is 0 or more", module, name, size));
+}
+
 torch::Tensor uninitialized(torch::IntArrayRef sizes, torch::Dtype dtype) {
-  const auto count = c10::multiply_integers(sizes);
-  const auto bytes = static_cast<size_t>(count) * c10::elementSize(dtype);
+  uint64_t count = 0;
+  uint64_t bytes = 0;
+  if (c10::safe_multiplies_u64(sizes, &count) ||
+      c10::mul_overflows(count, uint64_t{c10::elementSize(dtype)}, &bytes)) {
+    throw std::bad_alloc();
+  }
   if (bytes == 0) return at::empty(sizes, dtype);
   void* const memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

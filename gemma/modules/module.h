@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <string_view>
 
 #include <torch/nn/module.h>
 #include <torch/types.h>
@@ -19,6 +21,8 @@ class Module : public torch::nn::Module {
   Numerics numerics() const { return ops_->numerics(); }
 
   using torch::nn::Module::to;
+  /// Throws std::invalid_argument for the meta device.
+  void to(torch::Device device, bool non_blocking = false) override;
   /// Casts floating-point parameters only.
   // Differs from model.py: there the complex rope tables are cast too, and lose their imaginary
   // part. (torch::nn::Module::to would cast int8 weights as well.)
@@ -40,8 +44,12 @@ class Module : public torch::nn::Module {
 /// folded into "(0-17): 18 x …".
 std::string to_string(const torch::nn::Module& module);
 
+/// Throws std::invalid_argument for a negative size, e.g. "Linear: in_features is -3, but …".
+void check_size(std::string_view module, std::string_view name, int64_t size);
+
 /// A parameter without contents. On the CPU no memory is taken until a page is written to, so that
 /// a model larger than the machine can be built and then given tensors of a mapped file.
+/// Throws std::bad_alloc for sizes that no address space holds.
 torch::Tensor uninitialized(torch::IntArrayRef sizes, torch::Dtype dtype);
 
 /// The dtype of new weights: LibTorch's default, which Python's torch.set_default_dtype sets.

@@ -7,6 +7,7 @@ namespace gemma {
 
 RMSNormImpl::RMSNormImpl(int64_t dim, double eps, bool add_unit_offset)
     : eps_(eps), add_unit_offset_(add_unit_offset) {
+  check_size("RMSNorm", "dim", dim);
   weight = register_parameter("weight", at::zeros({dim}, default_dtype()), /*requires_grad=*/false);
 }
 

@@ -13,6 +13,7 @@ namespace gemma {
 /// in x's dtype; without the unit offset, * weight.
 class RMSNormImpl : public Module {
  public:
+  /// Throws std::invalid_argument for a negative size.
   explicit RMSNormImpl(int64_t dim, double eps = 1e-6, bool add_unit_offset = true);
 
   /// [..., dim] -> [..., dim].

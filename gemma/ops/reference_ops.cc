@@ -62,7 +62,7 @@ at::Tensor ReferenceOps::linear(const at::Tensor& x, const Weight& weight) const
 }
 
 at::Tensor ReferenceOps::embedding(const at::Tensor& ids, const Weight& weight) const {
-  const auto rows = at::embedding(weight.data, ids);
+  auto rows = at::embedding(weight.data, ids);
   if (!weight.quantized()) return rows;
   return rows * weight.scaler.index_select(0, ids.flatten()).view(ids.sizes()).unsqueeze(-1);
 }

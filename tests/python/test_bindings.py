@@ -95,7 +95,9 @@ def test_layers_are_a_sequence(model: GemmaForCausalLM) -> None:
     [
         (lambda m: m.lm_head, "'GemmaForCausalLM' object has no attribute 'lm_head'"),
         (lambda m: m.get_submodule("model.layers.99.mlp"), "no submodule '99' on the way to"),
-        (lambda m: m.get_parameter("model.norm.bias"), "no parameter or buffer 'model.norm.bias'"),
+        (lambda m: m.get_parameter("model.norm.bias"), "no parameter 'model.norm.bias'"),
+        (lambda m: m.get_parameter("local_freqs_cis"), "no parameter 'local_freqs_cis'"),
+        (lambda m: m.get_buffer("model.norm.weight"), "no buffer 'model.norm.weight'"),
         (lambda m: m.get_parameter("nowhere.weight"), "no submodule 'nowhere'"),
         (lambda m: setattr(m, "lm_head", torch.zeros(1)), "has no attribute 'lm_head'"),
     ],
@@ -192,6 +194,14 @@ def test_casting_spares_int8_weights_and_rope_tables() -> None:
         model.to(torch.int8)
 
 
+def test_the_meta_device_is_a_value_error(model: GemmaForCausalLM) -> None:
+    before = tiny.logits_of(model)
+    for module in (model, model.model.layers):
+        with pytest.raises(ValueError, match="device is meta, which would discard the weights"):
+            module.to("meta")
+    tiny.assert_same(tiny.logits_of(model), before)
+
+
 def test_weights_need_no_gradient(model: GemmaForCausalLM) -> None:
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
@@ -265,6 +275,21 @@ def test_load_state_dict_refuses_a_shape_that_does_not_fit(
 
 
 # --- wrong input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: gemma_model.Linear(-3, 4, False), "Linear: in_features is -3, but a size is 0 or"),
+        (lambda: gemma_model.Linear(3, -4, True), "Linear: out_features is -4"),
+        (lambda: gemma_model.Embedding(-1, 4, False), "Embedding: num_embeddings is -1"),
+        (lambda: gemma_model.Embedding(1, -4, True), "Embedding: embedding_dim is -4"),
+        (lambda: gemma_model.RMSNorm(-60), "RMSNorm: dim is -60"),
+    ],
+)
+def test_a_negative_size_is_a_value_error(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 @pytest.mark.parametrize("id", [-1, GEMMA_3["vocab_size"], 2**40])

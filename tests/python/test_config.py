@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import gemma_libtorch
@@ -30,6 +31,26 @@ def test_a_copy_of_a_config_is_equal_and_independent(config: gemma_config.GemmaC
         assert other == config
         other.head_dim += 2
         assert other != config
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("name", gemma_config.model_variants())
+def test_a_config_can_be_pickled(name: str, protocol: int) -> None:
+    config = gemma_config.get_model_config(name)
+    config.tokenizer = "elsewhere/tokenizer.model"
+    if config.vision_config is not None:
+        vision_config = config.vision_config
+        vision_config.conv2d_patch_size = 7
+        config.vision_config = vision_config
+    other = pickle.loads(pickle.dumps(config, protocol))
+    assert type(other) is gemma_config.GemmaConfig
+    assert other == config and repr(other) == repr(config)
+
+
+def test_a_pickle_with_an_unknown_field_is_refused(config: gemma_config.GemmaConfig) -> None:
+    pickled = pickle.dumps(config).replace(b"head_dim", b"head_dam")
+    with pytest.raises(AttributeError, match="no attribute 'head_dam'"):
+        pickle.loads(pickled)
 
 
 def test_a_config_prints_its_fields(config: gemma_config.GemmaConfig) -> None:
