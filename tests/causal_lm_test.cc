@@ -375,7 +375,7 @@ TEST(GemmaForCausalLM, StepsOnAfterEos) {
   auto model = chain_model();
   std::vector<int64_t> steps;
   model->generate("The ferry", kCPU, /*output_len=*/6, std::nullopt, /*top_p=*/1.0, /*top_k=*/1,
-                  [&](int64_t step) { steps.push_back(step); });
+                  {.on_step = [&](int64_t step) { steps.push_back(step); }});
   EXPECT_EQ(steps, (std::vector<int64_t>{0, 1, 2, 3, 4, 5}));
 }
 
@@ -386,7 +386,7 @@ TEST(GemmaForCausalLM, StepsFromTheShortestPromptToTheEndOfTheLongest) {
   };
   int64_t steps = 0;
   model->generate(std::vector<std::string>{"The ferry leaves", "We"}, kCPU, /*output_len=*/4, 1.0,
-                  0.95, 64, [&](int64_t) { ++steps; });
+                  0.95, 64, {.on_step = [&](int64_t) { ++steps; }});
   EXPECT_EQ(steps, length("The ferry leaves") - length("We") + 4);
 }
 
@@ -413,10 +413,10 @@ TEST(GemmaForCausalLM, EndsAGenerationWithWhatTheCallbackThrows) {
     ++steps;
     if (step == 2) throw std::out_of_range("enough");
   };
-  const auto generate = [&](const StepCallback& on_step) {
-    return model->generate("The ferry", kCPU, /*output_len=*/9, std::nullopt, 1.0, 1, on_step);
+  const auto generate = [&](const GenerateOptions& options) {
+    return model->generate("The ferry", kCPU, /*output_len=*/9, std::nullopt, 1.0, 1, options);
   };
-  EXPECT_EQ(message_of<std::out_of_range>([&] { generate(stop_at_two); }), "enough");
+  EXPECT_EQ(message_of<std::out_of_range>([&] { generate({.on_step = stop_at_two}); }), "enough");
   EXPECT_EQ(steps, 3);
   EXPECT_EQ(generate({}), greedy_by_oracle(model, "The ferry", 9));  // It is none the worse.
 }

@@ -117,8 +117,8 @@ class Module(_NNModule):
     def set_numerics(self, numerics: str) -> None:
         """How this module and all below it compute from now on.
 
-        "exact": the reference's results, bit for bit. Raises ValueError for a name that is unknown
-        or that this build does not have.
+        "exact": the reference's results, bit for bit. "fast": float32 arithmetic in kernels of our
+        own, on the CPU; weights in any dtype. Raises ValueError for another name.
         """
     @property
     def numerics(self) -> str: ...
@@ -449,11 +449,17 @@ class GemmaForCausalLM(Module):
         temperature: float | None = 1.0,
         top_p: float = 0.95,
         top_k: int = 64,
+        *,
+        on_token: Callable[[int, int], object] | None = None,
+        stop_ids: Sequence[int] = ...,
+        kv_dtype: torch.dtype | None = None,
     ) -> str:
         """Continues a prompt, or each of several, by up to output_len tokens, to before an eos.
 
         temperature None or 0 takes the likeliest token; else the draws come from torch's default
-        generator. Ctrl-C ends it after a token. Raises ValueError when prompt and output exceed
+        generator. on_token(row, token) is called for each token of a text as it is chosen; a token
+        of stop_ids ends a text as eos does; kv_dtype, float32 or bfloat16, is that of keys and
+        values in fast numerics (exact ones follow config.dtype). Ctrl-C ends it after a token. Raises ValueError when prompt and output exceed
         max_position_embeddings, for a parameter out of range, and for a device that is not the
         weights'; RuntimeError when the config named no tokenizer.
         """
@@ -466,6 +472,10 @@ class GemmaForCausalLM(Module):
         temperature: float | None = 1.0,
         top_p: float = 0.95,
         top_k: int = 64,
+        *,
+        on_token: Callable[[int, int], object] | None = None,
+        stop_ids: Sequence[int] = ...,
+        kv_dtype: torch.dtype | None = None,
     ) -> list[str]: ...
     def load_weights(
         self,

@@ -24,11 +24,11 @@ namespace gemma {
 /// generation.
 struct GenerateOptions {
   /// After each step, with its number from 0; step 0 holds the prompt.
-  std::function<void(int64_t step)> on_step;
+  std::function<void(int64_t step)> on_step = {};
   /// Each token of a text as it is chosen, with the number of its prompt.
-  std::function<void(int64_t row, int64_t token)> on_token;
+  std::function<void(int64_t row, int64_t token)> on_token = {};
   /// Tokens that end a text as eos does.
-  std::vector<int64_t> stop_ids;
+  std::vector<int64_t> stop_ids = {};
   /// Of keys and values in fast numerics, float32 or bfloat16; exact ones follow config.dtype.
   torch::Dtype kv_dtype = torch::kFloat32;
 };

@@ -151,22 +151,13 @@ def test_a_model_prints_its_modules(model: GemmaForCausalLM) -> None:
     assert "(down_proj): Linear(in_features=52, out_features=60, bias=False)" in text
 
 
-def test_numerics_are_exact_and_another_choice_is_a_value_error(
-    model: GemmaForCausalLM,
-) -> None:
+def test_numerics_are_exact_until_set(model: GemmaForCausalLM) -> None:
     assert model.numerics == model.model.layers[0].mlp.numerics == "exact"
-    model.set_numerics("exact")
+    model.set_numerics("fast")
+    assert model.numerics == model.model.layers[0].mlp.numerics == "fast"
     with pytest.raises(ValueError, match="'sloppy' is unknown; valid numerics: exact, fast"):
         model.set_numerics("sloppy")
-    assert model.numerics == "exact"
-
-
-def test_fast_numerics_are_a_value_error_where_they_are_not_built(
-    model: GemmaForCausalLM,
-) -> None:
-    with pytest.raises(ValueError, match="'fast' is not available in this build; available: exact"):
-        model.set_numerics("fast")
-    assert model.numerics == "exact"
+    assert model.numerics == "fast"
 
 
 # --- tensors --------------------------------------------------------------------------------------

@@ -1,0 +1,118 @@
+"""Fast numerics: the same model, the same texts, and the operations one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gemma_libtorch
+import pytest
+import tiny
+import torch
+from gemma_libtorch.model import GemmaForCausalLM
+
+ROOT = Path(__file__).resolve().parents[2]
+CKPT = ROOT / "checkpoints" / "gemma-3-270m" / "model.ckpt"
+PROMPTS = ["The capital of France is", "Once upon a time", "1, 1, 2, 3, 5, 8,"]
+
+
+def real_model(dtype: str) -> GemmaForCausalLM:
+    config = gemma_libtorch.config.get_model_config("270m", dtype)
+    config.tokenizer = str(CKPT.with_name("tokenizer.model"))
+    with tiny.default_dtype(tiny.DTYPES[dtype]):
+        model = GemmaForCausalLM(config).eval()
+    model.load_weights(CKPT)
+    return model
+
+
+needs_270m = pytest.mark.skipif(
+    not CKPT.exists(), reason="no checkpoints/gemma-3-270m: scripts/fetch_gemma_3_270m.py makes it"
+)
+
+
+@needs_270m
+def test_the_270m_says_the_same_with_fast_numerics() -> None:
+    """bfloat16 weights and fast numerics against the reference's float32 run."""
+    exact, fast = real_model("float32"), real_model("bfloat16")
+    fast.set_numerics("fast")
+    for prompt in PROMPTS:
+        want = exact.generate(prompt, "cpu", output_len=24, temperature=None)
+        assert fast.generate(prompt, "cpu", output_len=24, temperature=None) == want
+    for choice in ({"temperature": None}, {"temperature": 1.0}):
+        torch.manual_seed(5)
+        want = exact.generate(PROMPTS, "cpu", output_len=12, **choice)
+        torch.manual_seed(5)
+        assert fast.generate(PROMPTS, "cpu", output_len=12, **choice) == want
+
+
+@needs_270m
+def test_tokens_are_told_and_stop_ids_end_a_text() -> None:
+    model = real_model("bfloat16")
+    for numerics in ("fast", "exact"):
+        model.set_numerics(numerics)
+        told: list[tuple[int, int]] = []
+        text = model.generate(
+            PROMPTS[0],
+            "cpu",
+            output_len=8,
+            temperature=None,
+            on_token=lambda row, token: told.append((row, token)),
+        )
+        assert {row for row, _ in told} == {0}
+        tokens = [token for _, token in told]
+        assert model.tokenizer.decode(tokens) == text
+        ended = model.generate(
+            PROMPTS[0], "cpu", output_len=8, temperature=None, stop_ids=[tokens[3]]
+        )
+        assert ended == model.tokenizer.decode(tokens[:3])
+
+
+def test_what_a_callback_raises_ends_the_generation() -> None:
+    if not CKPT.exists():
+        pytest.skip("no checkpoints/gemma-3-270m: scripts/fetch_gemma_3_270m.py makes it")
+    model = real_model("bfloat16")
+    model.set_numerics("fast")
+
+    def stop(row: int, token: int) -> None:
+        raise LookupError(f"enough of {row}")
+
+    with pytest.raises(LookupError, match="enough of 0"):
+        model.generate("a", "cpu", output_len=5, on_token=stop)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_operations_are_registered_and_agree_with_torch(dtype: torch.dtype, rows: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+
+    def random(*sizes: int) -> torch.Tensor:
+        return torch.randn(sizes, generator=generator)
+
+    x, weight, norm = random(rows, 96), random(50, 96).to(dtype), random(96).to(dtype)
+    up, down = random(50, 96).to(dtype), random(96, 50).to(dtype)
+
+    def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return x @ weight.float().T
+
+    close = {"rtol": 1e-5, "atol": 1e-4}
+    ops = torch.ops.gemma
+    torch.testing.assert_close(ops.linear(x, weight), linear(x, weight), **close)
+    gated = torch.nn.functional.gelu(linear(x, weight), approximate="tanh") * linear(x, up)
+    torch.testing.assert_close(
+        ops.gated_mlp(x, weight, None, up, None, down, None), linear(gated, down), **close
+    )
+    normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * (1 + norm.float())
+    torch.testing.assert_close(ops.rms_norm(x, norm), normed, **close)
+    torch.testing.assert_close(ops.add_rms_norm(x, x, norm), x + normed, **close)
+    ids = torch.randint(50, (rows,), generator=generator)
+    assert torch.equal(ops.embedding(ids, weight), weight[ids].float())
+    token, logits = ops.choose(
+        x, weight, None, None, 30.0, None, torch.ones(rows), torch.ones(rows, dtype=torch.long)
+    )
+    want = torch.tanh(linear(x, weight) / 30) * 30
+    torch.testing.assert_close(logits, want, **close)
+    assert torch.equal(token.reshape(-1), logits.argmax(-1))
+
+
+def test_fast_numerics_refuse_another_device() -> None:
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        torch.ops.gemma.linear(torch.empty(1, 2, device="meta"), torch.empty(3, 2))
