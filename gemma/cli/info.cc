@@ -27,7 +27,7 @@ struct InfoOptions {
 std::string grouped(int64_t number) {
   auto text = fmt::format("{}", number);
   for (auto i = static_cast<int64_t>(text.size()) - 3; i > 0; i -= 3) {
-    text.insert(static_cast<size_t>(i), ",");
+    text.insert(static_cast<size_t>(i), 1, ',');
   }
   return text;
 }
