@@ -102,20 +102,36 @@ TEST_P(WeightTypes, ARowDoesNotDependOnTheOthersBesideIt) {
   }
 }
 
-// The activations of few rows are rounded to 8 bits, 1 in 254 of a group's largest.
+// The activations of few rows are rounded to 8 bits: each is off by 1 in 254 of its group's largest
+// at most.
 TEST(CpuOps, FourBitWeightsAgreeWithTheirNumbersInFloat64) {
-  for (const auto& [rows, groups, out] : kShapes) {
-    const auto in = groups * Weight::kGroup;
-    const auto x = random_tensor({rows, in}, /*seed=*/1);
-    const auto quantized = quantize_weight_int4(random_tensor({out, in}, /*seed=*/2));
+  for (const auto& [rows, columns, out] : kShapes) {
+    const auto groups = std::min<int64_t>(columns, 9);
+    const auto x = random_tensor({rows, groups * Weight::kGroup}, /*seed=*/1);
+    const auto quantized =
+        quantize_weight_int4(random_tensor({out, groups * Weight::kGroup}, /*seed=*/2));
     const Weight weight(quantized.weight, quantized.weight_scaler);
-    const auto eye = at::eye(in);
-    const auto numbers = ReferenceOps().linear(eye, weight).t().to(at::kDouble);
+    const auto numbers = kFast.embedding(at::arange(out), weight).to(at::kDouble);
+    const auto got = kFast.linear(x, weight);
     const auto want = at::matmul(x.to(at::kDouble), numbers.t());
-    EXPECT_TRUE(near_to(kFast.linear(x, weight), want, rows <= cpu::kFewRows ? 1e-2 : 2e-6))
-        << rows << " rows, " << in << " to " << out;
-    EXPECT_TRUE(at::equal(kFast.embedding(at::arange(out), weight).to(at::kDouble), numbers));
+    if (rows > cpu::kFewRows) {
+      EXPECT_TRUE(near_to(got, want)) << rows << " rows, " << groups << " groups to " << out;
+      continue;
+    }
+    const auto largest = x.view({rows, groups, Weight::kGroup}).abs().amax(-1).to(at::kDouble);
+    const auto sums = numbers.view({out, groups, Weight::kGroup}).abs().sum(-1);
+    const auto bound = at::matmul(largest / 254, sums.t());
+    EXPECT_TRUE(((got - want).abs() <= 1.001 * bound).all().item<bool>())
+        << rows << " rows, " << groups << " groups to " << out;
+    EXPECT_TRUE(near_to(got, want, 0.1));
   }
+}
+
+TEST(CpuOps, ReadsFourBitsAsTheReferencesCallsDo) {
+  const auto quantized = quantize_weight_int4(random_tensor({7, 96}, /*seed=*/1));
+  const Weight weight(quantized.weight, quantized.weight_scaler);
+  EXPECT_TRUE(at::equal(kFast.embedding(at::arange(7), weight),
+                        ReferenceOps().linear(at::eye(96), weight).t()));
 }
 
 TEST(CpuOps, FourBitWeightsRefuseScalesThatDoNotFit) {
@@ -316,11 +332,11 @@ TEST_F(Choose, DrawsWhatTheReferenceDrawsFromTheSameSeed) {
     const auto given = params(3, temperature, top_p, top_k);
     at::manual_seed(7);
     std::vector<at::Tensor> got, want;
-    for (int i = 0; i < 20; ++i) {
+    for (int i = 0; i < 8; ++i) {
       got.push_back(kFast.choose(hidden_, embedding_, {}, {}, given).first);
     }
     at::manual_seed(7);
-    for (int i = 0; i < 20; ++i) {
+    for (int i = 0; i < 8; ++i) {
       want.push_back(ReferenceOps().choose(hidden_, embedding_, {}, {}, given).first);
     }
     EXPECT_TRUE(at::equal(at::cat(got), at::cat(want)))

@@ -24,7 +24,7 @@ using testing::tiny_config;
 TEST(QuantFromString, NamesTheValidOnes) {
   EXPECT_EQ(quant_from_string("int8"), Quant::kInt8);
   EXPECT_EQ(message_of<std::invalid_argument>([] { quant_from_string("int3"); }),
-            "quant 'int3' is unknown; valid: int8");
+            "quant 'int3' is unknown; valid: int8, int4");
 }
 
 // The largest number of a row is 127.5 times its scale: here the scale is 1.
