@@ -7,6 +7,7 @@
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
+#include <gemma/cli/bench.h>
 #include <gemma/cli/convert.h>
 #include <gemma/cli/info.h>
 #include <gemma/cli/run.h>
@@ -35,6 +36,7 @@ int main(int argc, char** argv) {
   });
   gemma::cli::add_run(app);
   gemma::cli::add_info(app);
+  gemma::cli::add_bench(app);
   gemma::cli::add_convert(app);
   try {
     app.parse(argc, argv);

@@ -60,7 +60,7 @@ GemmaConfig make_config(const ModelOptions& options) {
         "hold");
   }
   config.quant = quant;
-  config.tokenizer = find_tokenizer(options);
+  config.tokenizer = options.with_tokenizer ? std::optional(find_tokenizer(options)) : std::nullopt;
   return config;
 }
 

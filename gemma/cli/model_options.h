@@ -14,6 +14,7 @@ struct ModelOptions {
   std::string ckpt;
   std::string variant;    // Empty: found out from the checkpoint.
   std::string tokenizer;  // Empty: tokenizer.model beside the checkpoint.
+  bool with_tokenizer = true;
   std::string device = "cpu";
   std::string numerics;       // Empty: fast on the CPU, exact elsewhere.
   std::string dtype;          // Empty: the checkpoint's if fast, float32 if exact.

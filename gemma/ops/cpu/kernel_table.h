@@ -2,6 +2,7 @@
 
 #include <gemma/ops/cpu/attention_loops.h>
 #include <gemma/ops/cpu/matmul_loops.h>
+#include <gemma/ops/cpu/probe_loops.h>
 #include <gemma/ops/cpu/row_loops.h>
 
 namespace gemma::cpu {
@@ -28,6 +29,9 @@ constexpr Kernels make_kernels(const char* name) {
       .argmax = argmax,
       .sum_exp = sum_exp,
       .twist = twist,
+      .read_memory = read_memory,
+      .multiply_registers = multiply_registers,
+      .probe_flops = int64_t{2} * kProbeSums * kLanes,
   };
 }
 

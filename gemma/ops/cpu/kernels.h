@@ -173,6 +173,14 @@ struct Kernels {
   /// Continues a Mersenne twister's sequence (MT19937, before tempering): words[i] from words
   /// [i - 624, i) for i in [624, count).
   void (*twist)(uint32_t* words, int64_t count);
+
+  /// Probes, for `gemma bench`. Reads memory as fast as it can -> a sum of it.
+  uint32_t (*read_memory)(const void* data, int64_t size);
+
+  /// `rounds` times probe_flops floating-point operations, without memory -> a sum of them.
+  /// sum = sum * factor + addend, so a factor below 1 keeps the numbers small.
+  float (*multiply_registers)(int64_t rounds, float factor, float addend);
+  int64_t probe_flops;
 };
 
 /// The best implementation for this machine; ATEN_CPU_CAPABILITY=default asks for the portable one,
