@@ -9,6 +9,7 @@
 
 #include <gemma/cli/bench.h>
 #include <gemma/cli/info.h>
+#include <gemma/cli/perplexity.h>
 #include <gemma/cli/run.h>
 
 namespace {
@@ -36,6 +37,7 @@ int main(int argc, char** argv) {
   gemma::cli::add_run(app);
   gemma::cli::add_info(app);
   gemma::cli::add_bench(app);
+  gemma::cli::add_perplexity(app);
   try {
     app.parse(argc, argv);
     return 0;
