@@ -140,7 +140,8 @@ class BenchReference::Child {
     ::waitpid(pid_, &status, 0);
     pid_ = 0;
     return fmt::format(
-        "--compare-python: gemma_pytorch's process ended with {}; is there memory for both models?",
+        "--compare-python: gemma_pytorch's process ended with {}; does --python run torch, and is "
+        "there memory for both models?",
         how_it_ended(status));
   }
 

@@ -10,6 +10,7 @@
 #include <gemma/cli/bench.h>
 #include <gemma/cli/convert.h>
 #include <gemma/cli/info.h>
+#include <gemma/cli/perplexity.h>
 #include <gemma/cli/run.h>
 
 namespace {
@@ -38,6 +39,7 @@ int main(int argc, char** argv) {
   gemma::cli::add_info(app);
   gemma::cli::add_bench(app);
   gemma::cli::add_convert(app);
+  gemma::cli::add_perplexity(app);
   try {
     app.parse(argc, argv);
     return 0;

@@ -76,7 +76,8 @@ double stream_rate() {
 
 double fma_rate() {
   constexpr int64_t kRounds = 20'000;
-  constexpr int64_t kTasksPerWorker = 16;
+  // Long enough that it does not matter when one thread has to wait for its core.
+  constexpr int64_t kTasksPerWorker = 512;
   const auto tasks = num_workers() * kTasksPerWorker;
   std::atomic<float> sum = 0.0F;
   const auto passes = times_per_second([&] {

@@ -78,7 +78,8 @@ std::vector<std::string> GemmaForCausalLMImpl::generate(const std::vector<std::s
         request.max_prompt_len(), output_len, config_.max_position_embeddings));
   }
   check_device(device);
-  Continuations continuations(lengths_of(request.prompts), output_len, tokenizer().eos_id(), options);
+  Continuations continuations(lengths_of(request.prompts), output_len, tokenizer().eos_id(),
+                              options);
   if (numerics() == Numerics::kExact) {
     generate_exact(*this, device, request, options, continuations);
   } else {

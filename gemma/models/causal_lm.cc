@@ -55,13 +55,20 @@ std::pair<torch::Tensor, torch::Tensor> GemmaForCausalLMImpl::forward(
     const torch::Tensor& top_ps,
     const torch::Tensor& top_ks,
     const std::optional<torch::Tensor>& local_mask) {
+  return sampler(embedder->operand(),
+                 hidden_states(input_token_ids, input_positions, kv_caches, mask, local_mask),
+                 output_positions, temperatures, top_ps, top_ks, std::nullopt);
+}
+
+torch::Tensor GemmaForCausalLMImpl::hidden_states(const torch::Tensor& input_token_ids,
+                                                  const torch::Tensor& input_positions,
+                                                  const std::vector<KVCache>& kv_caches,
+                                                  const torch::Tensor& mask,
+                                                  const std::optional<torch::Tensor>& local_mask) {
   const torch::NoGradGuard no_grad;
   auto freqs = rope_tables();
   for (auto& [type, table] : freqs) table = table.index_select(0, input_positions);
-  const auto hidden_states =
-      model(embed(input_token_ids), freqs, input_positions, kv_caches, mask, local_mask);
-  return sampler(embedder->operand(), hidden_states, output_positions, temperatures, top_ps, top_ks,
-                 std::nullopt);
+  return model(embed(input_token_ids), freqs, input_positions, kv_caches, mask, local_mask);
 }
 
 torch::Tensor GemmaForCausalLMImpl::hidden_states(

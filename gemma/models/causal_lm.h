@@ -59,6 +59,13 @@ class GemmaForCausalLMImpl : public Module {
       const torch::Tensor& top_ks,
       const std::optional<torch::Tensor>& local_mask = std::nullopt);
 
+  /// What forward gives the sampler: the hidden states after the final norm, [B, L, E].
+  torch::Tensor hidden_states(const torch::Tensor& input_token_ids,
+                              const torch::Tensor& input_positions,
+                              const std::vector<KVCache>& kv_caches,
+                              const torch::Tensor& mask,
+                              const std::optional<torch::Tensor>& local_mask = std::nullopt);
+
   /// The hidden states of a step of an engine, after the final norm: token ids int64 [T] of any
   /// sequences, as the runs say, and for each layer the caches of the runs -> [T, E].
   torch::Tensor hidden_states(const torch::Tensor& token_ids,
