@@ -68,6 +68,13 @@ if(GEMMA_BUILD_TESTS)
   endif()
 endif()
 
+if(GEMMA_BUILD_BENCHMARKS)
+  find_package(benchmark QUIET)
+  if(NOT benchmark_FOUND)
+    message(FATAL_ERROR "Google Benchmark not found: apt-get install libbenchmark-dev")
+  endif()
+endif()
+
 if(GEMMA_BUILD_BINDINGS)
   find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module)
   if(NOT TARGET LibTorch::Python)

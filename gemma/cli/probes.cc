@@ -48,7 +48,8 @@ class ProbeMemory {
   ProbeMemory(const ProbeMemory&) = delete;
   ProbeMemory& operator=(const ProbeMemory&) = delete;
 
-  static constexpr int64_t kPart = int64_t{4} << 20;
+  // Not a power of two: the streams in a part would meet in the same sets of the caches.
+  static constexpr int64_t kPart = (int64_t{4} << 20) + 2304;
   int64_t parts() const { return size_ / kPart; }
   const char* part(int64_t i) const { return data_ + i * kPart; }
 

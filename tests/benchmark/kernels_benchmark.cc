@@ -1,0 +1,196 @@
+// The kernels of gemma/ops/cpu alone, on one thread, at sizes of Gemma 3 1B; choose on all threads.
+//   kernels_benchmark --benchmark_filter=few
+#include <cstdint>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <benchmark/benchmark.h>
+
+#include <gemma/ops/cpu/kernels.h>
+#include <gemma/ops/cpu_ops.h>
+#include <gemma/ops/cpu_tensors.h>
+
+namespace gemma {
+namespace {
+
+constexpr int64_t kHidden = 1152;
+constexpr int64_t kIntermediate = 6912;
+constexpr int64_t kHeads = 4;
+constexpr int64_t kHeadDim = 256;
+constexpr int64_t kVocabSize = 262'144;
+// More than the caches hold in any dtype.
+constexpr int64_t kManyRows = 131'072;
+
+at::Tensor random_floats(at::IntArrayRef sizes) { return at::randn(sizes, at::kFloat); }
+
+Weight random_weight(int64_t rows, int64_t columns, at::ScalarType dtype) {
+  if (dtype != at::kChar) return random_floats({rows, columns}).to(dtype);
+  return {at::randint(-127, 128, {rows, columns}, at::kChar), at::full({rows}, 0.01, at::kFloat)};
+}
+
+void set_flops(benchmark::State& state, int64_t flops) {
+  state.counters["FLOP/s"] = benchmark::Counter(static_cast<double>(flops * state.iterations()),
+                                                benchmark::Counter::kIsRate);
+}
+
+const float* floats(const at::Tensor& tensor) { return tensor.const_data_ptr<float>(); }
+
+// The limits: what the others are to be compared with.
+
+void read_memory(benchmark::State& state) {
+  constexpr int64_t kSize = kManyRows * kHidden;
+  const auto memory = at::ones({kSize}, at::kChar);
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(cpu::kernels().read_memory(memory.const_data_ptr(), kSize));
+  }
+  state.SetBytesProcessed(state.iterations() * kSize);
+}
+BENCHMARK(read_memory);
+
+void multiply_registers(benchmark::State& state) {
+  constexpr int64_t kRounds = 100'000;
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(cpu::kernels().multiply_registers(kRounds, 0.5F, 1.0F));
+  }
+  set_flops(state, kRounds * cpu::kernels().probe_flops);
+}
+BENCHMARK(multiply_registers);
+
+void multiply_few(benchmark::State& state, at::ScalarType dtype) {
+  const auto rows = state.range(0);
+  const auto weight = random_weight(kManyRows, kHidden, dtype);
+  const MatrixTensor w(weight);
+  const auto x = random_floats({rows, kHidden});
+  auto y = at::empty({rows, kManyRows}, at::kFloat);
+  // As CpuOps divides it among tasks.
+  const auto step = rows_per_task(*w);
+  for (auto _ : state) {
+    for (int64_t begin = 0; begin < kManyRows; begin += step) {
+      cpu::kernels().multiply_few(floats(x), rows, *w, begin, std::min(begin + step, kManyRows),
+                                  y.mutable_data_ptr<float>() + begin, kManyRows);
+    }
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(weight.data.nbytes()));
+}
+
+void multiply_many(benchmark::State& state, at::ScalarType dtype) {
+  const auto rows = state.range(0);
+  const auto weight = random_weight(kIntermediate, kHidden, dtype);
+  const MatrixTensor w(weight);
+  const auto x = random_floats({rows, kHidden});
+  const auto packed = pack(floats(x), rows, kHidden);
+  const auto width = cpu::kernels().panel_rows;
+  auto y = at::empty({rows, kIntermediate}, at::kFloat);
+  auto scratch = at::empty({width * cpu::kPackedColumns}, at::kFloat);
+  for (auto _ : state) {
+    for (int64_t panel = 0; panel * width < kIntermediate; ++panel) {
+      cpu::kernels().multiply_many(floats(packed), rows, *w, panel,
+                                   y.mutable_data_ptr<float>() + panel * width, kIntermediate,
+                                   scratch.mutable_data_ptr<float>());
+    }
+  }
+  set_flops(state, 2 * rows * kHidden * kIntermediate);
+}
+
+void rms_norm(benchmark::State& state) {
+  const auto x = random_floats({kHidden});
+  const MatrixTensor weight(random_floats({kHidden}).to(at::kBFloat16));
+  auto out = at::empty_like(x);
+  for (auto _ : state) {
+    cpu::kernels().rms_norm(floats(x), *weight, 1.0F, 1e-6F, nullptr,
+                            out.mutable_data_ptr<float>());
+    benchmark::ClobberMemory();
+  }
+}
+BENCHMARK(rms_norm);
+
+// A key/value head of so many positions.
+struct Cache {
+  explicit Cache(int64_t slots, at::ScalarType dtype)
+      : k(random_floats({slots, kHeadDim}).to(dtype)),
+        v(random_floats({slots, kHeadDim}).to(dtype)) {}
+
+  cpu::CacheHead head() {
+    return {.k = k.mutable_data_ptr(),
+            .v = v.mutable_data_ptr(),
+            .type = k.scalar_type() == at::kFloat ? cpu::CacheType::kFloat32
+                                                  : cpu::CacheType::kBFloat16,
+            .slots = k.size(0),
+            .dim = kHeadDim,
+            .stride = kHeadDim};
+  }
+  int64_t bytes() const { return static_cast<int64_t>(k.nbytes() + v.nbytes()); }
+
+  at::Tensor k, v;
+};
+
+void attend_one(benchmark::State& state, at::ScalarType dtype) {
+  const auto length = state.range(0);
+  Cache cache(length, dtype);
+  const auto q = random_floats({kHeads, kHeadDim}) * 0.05;
+  auto out = at::empty_like(q);
+  std::vector<cpu::PartialSoftmax> partial(kHeads);
+  for (auto _ : state) {
+    cpu::kernels().attend_one(floats(q), kHeads, cache.head(), 0, length, 0.0F, partial.data(),
+                              out.mutable_data_ptr<float>());
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(state.iterations() * cache.bytes());
+}
+
+void attend_tile(benchmark::State& state, at::ScalarType dtype) {
+  constexpr int64_t kTokens = cpu::kTileRows / kHeads;
+  const auto length = state.range(0);
+  Cache cache(length, dtype);
+  const auto q = random_floats({kTokens, kHeads, kHeadDim}) * 0.05;
+  auto out = at::empty_like(q);
+  auto scratch = at::empty({cpu::tile_scratch(kHeadDim)}, at::kFloat);
+  for (auto _ : state) {
+    cpu::kernels().attend_tile({.q = floats(q),
+                                .ld_q = kHeads * kHeadDim,
+                                .tokens = kTokens,
+                                .heads = kHeads,
+                                .position = length - kTokens,
+                                .window = 0,
+                                .softcap = 0.0F,
+                                .out = out.mutable_data_ptr<float>(),
+                                .ld_out = kHeads * kHeadDim},
+                               cache.head(), scratch.mutable_data_ptr<float>());
+    benchmark::ClobberMemory();
+  }
+  set_flops(state, 4 * kTokens * kHeads * kHeadDim * length);
+}
+
+// Logits and choice of a token, greedy or drawn.
+void choose(benchmark::State& state, bool sampled) {
+  const auto weight = random_weight(kVocabSize, kHidden, at::kBFloat16);
+  const auto hidden = random_floats({1, kHidden});
+  SamplingParams params{.temperatures = {},
+                        .top_ps = at::full({1}, 0.95, at::kFloat),
+                        .top_ks = at::full({1}, 64, at::kLong)};
+  if (sampled) params.temperatures = at::full({1}, 1.0, at::kFloat);
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(
+        ops_for(Numerics::kFast).choose(hidden, weight, std::nullopt, std::nullopt, params));
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(weight.data.nbytes()));
+}
+
+BENCHMARK_CAPTURE(multiply_few, float32, at::kFloat)->DenseRange(1, cpu::kFewRows);
+BENCHMARK_CAPTURE(multiply_few, bfloat16, at::kBFloat16)->DenseRange(1, cpu::kFewRows);
+BENCHMARK_CAPTURE(multiply_few, float16, at::kHalf)->DenseRange(1, cpu::kFewRows);
+BENCHMARK_CAPTURE(multiply_few, int8, at::kChar)->DenseRange(1, cpu::kFewRows);
+BENCHMARK_CAPTURE(multiply_many, float32, at::kFloat)->Arg(16)->Arg(128)->Arg(512);
+BENCHMARK_CAPTURE(multiply_many, bfloat16, at::kBFloat16)->Arg(16)->Arg(128)->Arg(512);
+BENCHMARK_CAPTURE(multiply_many, int8, at::kChar)->Arg(16)->Arg(128)->Arg(512);
+BENCHMARK_CAPTURE(attend_one, float32, at::kFloat)->Arg(512)->Arg(16384);
+BENCHMARK_CAPTURE(attend_one, bfloat16, at::kBFloat16)->Arg(512)->Arg(16384);
+BENCHMARK_CAPTURE(attend_tile, float32, at::kFloat)->Arg(512)->Arg(4096);
+BENCHMARK_CAPTURE(attend_tile, bfloat16, at::kBFloat16)->Arg(512)->Arg(4096);
+BENCHMARK_CAPTURE(choose, greedy, false)->UseRealTime();
+BENCHMARK_CAPTURE(choose, sampled, true)->UseRealTime();
+
+}  // namespace
+}  // namespace gemma
+
+BENCHMARK_MAIN();
