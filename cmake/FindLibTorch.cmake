@@ -26,8 +26,15 @@ find_path(LibTorch_INCLUDE_DIR torch/csrc/api/include/torch/nn.h
 foreach(_lib torch torch_cpu c10)
   find_library(LibTorch_${_lib}_LIBRARY ${_lib} PATHS "${LibTorch_ROOT}/lib" NO_DEFAULT_PATH)
 endforeach()
-# GNU's OpenMP runtime: the wheel brings it along under its plain name; other builds use the system's.
-find_library(LibTorch_gomp_LIBRARY NAMES libgomp.so.1 gomp omp PATHS "${LibTorch_ROOT}/lib")
+# The OpenMP runtime whose threads LibTorch uses: wheels bring it along, some under a name with a hash;
+# other builds use the system's. A second one would have threads of its own.
+file(GLOB _gomp "${LibTorch_ROOT}/lib/libgomp*.so*")
+if(_gomp)
+  list(GET _gomp 0 _gomp)
+  set(LibTorch_gomp_LIBRARY "${_gomp}" CACHE FILEPATH "LibTorch's OpenMP runtime")
+else()
+  find_library(LibTorch_gomp_LIBRARY NAMES gomp omp)
+endif()
 # Absent from a CPU build.
 foreach(_lib torch_cuda c10_cuda torch_python)
   find_library(LibTorch_${_lib}_LIBRARY ${_lib} PATHS "${LibTorch_ROOT}/lib" NO_DEFAULT_PATH)
