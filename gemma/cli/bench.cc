@@ -53,6 +53,7 @@ struct Subject {
   GemmaForCausalLM model;
   torch::Dtype kv_dtype;
   int threads;
+  StreamProbe* stream;
   BenchReference* reference;  // Or null.
 };
 
@@ -65,12 +66,13 @@ struct Probe {
 // What limits the test: memory when weights are read for each token, arithmetic otherwise.
 std::vector<Probe> probes_of(const BenchTest& test, const Subject& subject, Measurements& result) {
   if (!subject.model->embedder->weight.is_cpu()) return {};
-  if (!test.is_prefill()) return {{stream_rate, &result.stream}};
+  if (!test.is_prefill()) {
+    return {{[stream = subject.stream] { return stream->rate(); }, &result.stream}};
+  }
   const auto& config = subject.model->config();
-  const auto sgemm = [=, hidden = config.hidden_size, inner = config.intermediate_size] {
-    return sgemm_rate(test.tokens, hidden, inner);
-  };
-  return {{fma_rate, &result.fma}, {sgemm, &result.sgemm}};
+  const auto sgemm =
+      std::make_shared<SgemmProbe>(test.tokens, config.hidden_size, config.intermediate_size);
+  return {{fma_rate, &result.fma}, {[sgemm] { return sgemm->rate(); }, &result.sgemm}};
 }
 
 Measurements measure(const BenchTest& test, const Subject& subject) {
@@ -82,17 +84,17 @@ Measurements measure(const BenchTest& test, const Subject& subject) {
 
   Measurements result;
   result.reference.resize(subject.reference == nullptr ? 0 : dtypes.size());
-  const auto probes = probes_of(test, subject, result);
   const auto tokens = static_cast<double>(test.tokens);
+  reset_peak_memory();
   run();
+  result.peak_bytes = peak_memory() - subject.stream->bytes();
+  const auto probes = probes_of(test, subject, result);
   for (size_t i = 0; i < result.reference.size(); ++i) reference_seconds(i);
   for (int repetition = 0; repetition < subject.options.repetitions; ++repetition) {
     // Before and after, so that a machine that becomes faster or slower does so for both.
     std::vector<double> before;
     for (const auto& probe : probes) before.push_back(probe.measure());
-    reset_peak_memory();
     result.rate.add(tokens / run());
-    result.peak_bytes = std::max(result.peak_bytes, peak_memory());
     for (size_t i = 0; i < probes.size(); ++i) {
       probes[i].samples->add((before[i] + probes[i].measure()) / 2);
     }
@@ -123,6 +125,17 @@ void add_share(std::vector<Cell>& row,
   row.push_back(share);
 }
 
+// The embedding of a model in 4 bits has 8.
+std::string weights_name(const GemmaForCausalLMImpl& model) {
+  const auto parameters = model.parameters();
+  const auto any = [&](torch::Dtype dtype) {
+    return std::any_of(parameters.begin(), parameters.end(),
+                       [=](const auto& parameter) { return parameter.scalar_type() == dtype; });
+  };
+  if (any(torch::kByte)) return "int4";
+  return any(torch::kChar) ? "int8" : std::string(dtype_to_string(model.config().get_dtype()));
+}
+
 std::vector<Cell> make_row(const BenchTest& test,
                            const Subject& subject,
                            const Measurements& measured) {
@@ -143,8 +156,7 @@ std::vector<Cell> make_row(const BenchTest& test,
       {"test", "test", test.name()},
       {"threads", "threads", int64_t{subject.threads}},
       {"numerics", "numerics", std::string(to_string(subject.model->numerics()))},
-      {"weights", "weights",
-       config.quant ? "int8" : std::string(dtype_to_string(config.get_dtype()))},
+      {"weights", "weights", weights_name(*subject.model)},
       {"tokens_per_second", "tok/s", measured.rate},
       {"gb_per_second", "GB/s", giga(!test.is_prefill(), bytes)},
   };
@@ -202,6 +214,7 @@ void bench(const BenchOptions& options) {
       options.threads.empty() ? std::vector{at::get_num_threads()} : options.threads;
   const auto numerics = options.numerics.empty() ? std::vector<std::string>{""} : options.numerics;
   BenchTable table(options.format);
+  StreamProbe stream;
   std::unique_ptr<BenchReference> reference;
   for (const auto& name : numerics) {
     const auto model = make_model(options.model, name);
@@ -213,7 +226,7 @@ void bench(const BenchOptions& options) {
         model->numerics() == Numerics::kExact ? model->config().get_dtype() : kv_dtype;
     for (const auto count : threads) {
       at::set_num_threads(count);
-      const Subject subject{options,        model_name(options.model), model, cache, count,
+      const Subject subject{options,        model_name(options.model), model, cache, count, &stream,
                             reference.get()};
       for (const auto& test : tests) table.add(make_row(test, subject, measure(test, subject)));
     }

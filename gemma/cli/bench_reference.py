@@ -1,7 +1,7 @@
 """Times gemma_pytorch for `gemma bench --compare-python`, which holds this script as text.
 
-The first argument is JSON: the checkout, the config's fields, the checkpoint. Then a line of JSON on
-standard input is a test, and a line on standard output its seconds, or an error.
+The first argument is JSON: the checkout, the config's fields, the checkpoint. Then a line of JSON
+on standard input is a test, and a line on standard output its seconds, or an error.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ class Reference:
         length = depth + prompt + steps
         shape = (1, length, config.num_key_value_heads, config.head_dim)
         caches = [
-            (torch.zeros(shape, dtype=config.get_dtype()), torch.zeros(shape, dtype=config.get_dtype()))
+            tuple(torch.zeros(shape, dtype=config.get_dtype()) for _ in "kv")
             for _ in range(config.num_hidden_layers)
         ]
         everything = torch.full((1, 1, length, length), -2.3819763e38).to(torch.float)

@@ -29,50 +29,43 @@ double times_per_second(const std::function<void()>& work) {
   return static_cast<double>(count) / std::chrono::duration<double>(now - start).count();
 }
 
-// Memory in huge pages where the machine has them: looking up small ones slows reading down. Given
-// back afterwards, so that it does not count as the model's.
-class ProbeMemory {
- public:
-  explicit ProbeMemory(int64_t size) : size_(size) {
-    auto* const got = ::mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE,
-                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (got == MAP_FAILED) throw std::bad_alloc();
-    data_ = static_cast<char*>(got);
-    ::madvise(data_, static_cast<size_t>(size), MADV_HUGEPAGE);
-    // Pages that were never written are all the same one, which would stay in the cache.
-    parallel_for(size / kPart, [this](int64_t part, int64_t /*worker*/) {
-      std::fill_n(data_ + part * kPart, kPart, 1);
-    });
-  }
-  ~ProbeMemory() { ::munmap(data_, static_cast<size_t>(size_)); }
-  ProbeMemory(const ProbeMemory&) = delete;
-  ProbeMemory& operator=(const ProbeMemory&) = delete;
-
-  // Not a power of two: the streams in a part would meet in the same sets of the caches.
-  static constexpr int64_t kPart = (int64_t{4} << 20) + 2304;
-  int64_t parts() const { return size_ / kPart; }
-  const char* part(int64_t i) const { return data_ + i * kPart; }
-
- private:
-  int64_t size_;
-  char* data_;
-};
+// Not a power of two: the streams in a part would meet in the same sets of the caches.
+constexpr int64_t kPart = (int64_t{4} << 20) + 2304;
 
 }  // namespace
 
-double stream_rate() {
+void StreamProbe::map() {
   constexpr int64_t kLeast = int64_t{256} << 20;
   constexpr int64_t kTimesCache = 8;
   const int64_t cache = std::max(0L, ::sysconf(_SC_LEVEL3_CACHE_SIZE));
-  const ProbeMemory memory(
-      cpu::round_up(std::max(kLeast, kTimesCache * cache), ProbeMemory::kPart));
+  const auto parts = std::max(kLeast, kTimesCache * cache) / kPart + 1;
+  const auto size = static_cast<size_t>(parts * kPart);
+  auto* const got =
+      ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (got == MAP_FAILED) throw std::bad_alloc();
+  data_ = static_cast<char*>(got);
+  parts_ = parts;
+  // Looking up small pages slows reading down.
+  ::madvise(data_, size, MADV_HUGEPAGE);
+  // Pages that were never written are all the same one, which would stay in the cache.
+  std::fill_n(data_, size, 1);
+}
+
+StreamProbe::~StreamProbe() {
+  if (data_ != nullptr) ::munmap(data_, static_cast<size_t>(bytes()));
+}
+
+int64_t StreamProbe::bytes() const { return parts_ * kPart; }
+
+double StreamProbe::rate() {
+  if (data_ == nullptr) map();
   std::atomic<uint32_t> sum = 0;
   const auto passes = times_per_second([&] {
-    parallel_for(memory.parts(), [&](int64_t i, int64_t /*worker*/) {
-      sum += cpu::kernels().read_memory(memory.part(i), ProbeMemory::kPart);
+    parallel_for(parts_, [&](int64_t i, int64_t /*worker*/) {
+      sum += cpu::kernels().read_memory(data_ + i * kPart, kPart);
     });
   });
-  return passes * static_cast<double>(memory.parts() * ProbeMemory::kPart);
+  return passes * static_cast<double>(bytes());
 }
 
 double fma_rate() {
@@ -89,18 +82,20 @@ double fma_rate() {
   return passes * static_cast<double>(tasks * kRounds * cpu::kernels().probe_flops);
 }
 
-double sgemm_rate(int64_t rows, int64_t hidden_size, int64_t intermediate_size) {
-  const auto hidden = at::full({rows, hidden_size}, 0.5, at::kFloat);
-  const auto inner = at::full({rows, intermediate_size}, 0.5, at::kFloat);
-  const auto gate = at::full({intermediate_size, hidden_size}, 0.5, at::kFloat);
-  const auto down = at::full({hidden_size, intermediate_size}, 0.5, at::kFloat);
-  auto gated = at::empty_like(inner);
-  auto out = at::empty_like(hidden);
-  const auto passes = times_per_second([&] {
-    at::mm_out(gated, hidden, gate.t());
-    at::mm_out(out, inner, down.t());
+SgemmProbe::SgemmProbe(int64_t rows, int64_t hidden_size, int64_t intermediate_size)
+    : hidden_(at::full({rows, hidden_size}, 0.5, at::kFloat)),
+      inner_(at::full({rows, intermediate_size}, 0.5, at::kFloat)),
+      gate_(at::full({intermediate_size, hidden_size}, 0.5, at::kFloat)),
+      down_(at::full({hidden_size, intermediate_size}, 0.5, at::kFloat)),
+      gated_(at::empty_like(inner_)),
+      out_(at::empty_like(hidden_)) {}
+
+double SgemmProbe::rate() {
+  const auto passes = times_per_second([this] {
+    at::mm_out(gated_, hidden_, gate_.t());
+    at::mm_out(out_, inner_, down_.t());
   });
-  return passes * 4.0 * static_cast<double>(rows * hidden_size * intermediate_size);
+  return passes * 4.0 * static_cast<double>(hidden_.numel() * gate_.size(0));
 }
 
 }  // namespace gemma::cli

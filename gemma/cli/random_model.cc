@@ -8,15 +8,10 @@ namespace gemma::cli {
 namespace {
 
 // Repeats a block of random numbers: to draw each would take longer than many a measurement.
-void fill(at::Tensor parameter) {
-  constexpr int64_t kBlock = int64_t{1} << 20;
-  auto all = parameter.view(-1);
-  const auto size = std::min(kBlock, all.numel());
-  const auto block = parameter.scalar_type() == at::kChar
-                         ? at::randint(-127, 128, {size}, parameter.options())
-                         : at::randn({size}, at::kFloat).mul_(0.02).to(parameter.scalar_type());
-  for (int64_t begin = 0; begin < all.numel(); begin += size) {
-    const auto count = std::min(size, all.numel() - begin);
+void repeat_into(const at::Tensor& parameter, const at::Tensor& block) {
+  const auto all = parameter.view(-1);
+  for (int64_t begin = 0; begin < all.numel(); begin += block.numel()) {
+    const auto count = std::min(block.numel(), all.numel() - begin);
     all.narrow(0, begin, count).copy_(block.narrow(0, 0, count));
   }
 }
@@ -30,12 +25,15 @@ GemmaForCausalLM random_model(const ModelOptions& options) {
   config.tokenizer = std::nullopt;
   const DefaultDtypeGuard guard(config.get_dtype());
   GemmaForCausalLM model(config);
-  for (const auto& parameter : model->parameters()) fill(parameter);
+  constexpr int64_t kBlock = int64_t{1} << 20;
+  const auto floats = at::randn({kBlock}, at::kFloat).mul_(0.02).to(config.get_dtype());
+  const auto bytes = at::randint(-127, 128, {kBlock}, at::kChar);
+  for (const auto& parameter : model->parameters()) {
+    repeat_into(parameter, parameter.scalar_type() == at::kChar ? bytes : floats);
+  }
   // A scale of int8 weights makes them as large as the float ones.
-  if (config.quant) {
-    for (const auto& entry : model->named_parameters()) {
-      if (entry.key().ends_with("weight_scaler")) entry.value().fill_(0.02 / 127);
-    }
+  for (const auto& entry : model->named_parameters()) {
+    if (entry.key().ends_with("weight_scaler")) entry.value().fill_(0.02 / 127);
   }
   model->to(device_of(options));
   model->eval();

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_bench_runs_the_reference_in_turns() -> None:
         output_of(
             *QUICK, "-o", "json", "--python_dtype", "float32,bfloat16",
             "--compare-python", reference.checkout(),
-            "--python", tiny.ROOT / ".venv" / "bin" / "python",
+            "--python", sys.executable,
         )
     )  # fmt: skip
     for row in rows:
@@ -164,7 +165,7 @@ def checkout_of(path: Path, code: str) -> Path:
 def test_bench_tells_what_python_says(tmp_path: Path) -> None:
     checkout = checkout_of(tmp_path, "raise RuntimeError('of no use\\nat all')")
     for python, message in [
-        (tiny.ROOT / ".venv" / "bin" / "python", "gemma_pytorch failed: "),
+        (sys.executable, "gemma_pytorch failed: "),
         ("/nowhere/python", "--python /nowhere/python cannot be started: No such file"),
         ("false", "gemma_pytorch's process ended with exit status 1"),
     ]:
