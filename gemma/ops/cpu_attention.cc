@@ -82,7 +82,7 @@ class TokenAttention {
         first_(attention.first_key(position)),
         parts_((position - first_) / kKeysPerTask + 1),
         partial_(static_cast<size_t>(parts_ * attention.shape.num_heads)),
-        values_(at::empty({parts_ * attention.shape.num_heads * attention.stride}, at::kFloat)) {}
+        values_(parts_ * attention.shape.num_heads * attention.stride) {}
 
   int64_t tasks() const { return parts_ * attention_.shape.num_kv_heads; }
 
@@ -95,7 +95,7 @@ class TokenAttention {
     const auto at = part * attention_.shape.num_heads + head;
     cpu::kernels().attend_one(q_ + head * attention_.stride, attention_.group(), caches_[kv_head],
                               begin, end, attention_.softcap, &partial_[at],
-                              values_.mutable_data_ptr<float>() + at * attention_.stride);
+                              values_.get() + at * attention_.stride);
   }
 
   // out [H * D]
@@ -111,7 +111,7 @@ class TokenAttention {
       for (auto at = head; at < parts_ * num_heads; at += num_heads) {
         const auto factor = std::exp(partial_[at].max - highest);
         total += factor * partial_[at].sum;
-        const auto* const values = values_.const_data_ptr<float>() + at * attention_.stride;
+        const auto* const values = values_.get() + at * attention_.stride;
         for (int64_t i = 0; i < dim; ++i) out[head * dim + i] += factor * values[i];
       }
       for (int64_t i = 0; i < dim; ++i) out[head * dim + i] /= total;
@@ -124,7 +124,7 @@ class TokenAttention {
   const cpu::CacheHead* caches_;
   int64_t position_, first_, parts_;
   std::vector<cpu::PartialSoftmax> partial_;  // [parts, H]
-  at::Tensor values_;                         // [parts, H, stride]
+  Buffer<float> values_;                      // [parts, H, stride]
 };
 
 // A chunk of a prompt, by tiles of tokens; the last first, as they have the most to do.
@@ -227,7 +227,7 @@ at::Tensor CpuOps::attend_runs(const at::Tensor& qkv,
       attend_chunk(attention, run, cache, queries, results);
     }
   }
-  return out.to(qkv.scalar_type());
+  return in_dtype(out, qkv.scalar_type());
 }
 
 }  // namespace gemma

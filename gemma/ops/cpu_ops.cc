@@ -47,7 +47,7 @@ at::Tensor normed(const at::Tensor& x, const NormWeight& norm, const at::Tensor*
   } else {
     parallel_for(rows, row);
   }
-  return out.to(x.scalar_type());
+  return in_dtype(out, x.scalar_type());
 }
 
 // act [rows, gate.rows] = gelu_tanh(gate x) * up x.
@@ -69,16 +69,16 @@ void gated(const at::Tensor& x, const cpu::Matrix& gate, const cpu::Matrix& up, 
     });
     return;
   }
-  const auto packed = pack(from, rows, gate.columns);
-  const auto* const columns = packed.const_data_ptr<float>();
+  const ManyRows many(from, rows, gate);
   const auto step = kernels.panel_rows;
-  const Scratch scratch(2 * step * cpu::kPackedColumns + rows * step);
+  const auto packed = step * cpu::kPackedColumns;
+  const Scratch scratch(packed + rows * step);
   parallel_for(cpu::round_up(width, step) / step, [&](int64_t panel, int64_t worker) {
     auto* const memory = scratch.of(worker);
-    auto* const ups = memory + 2 * step * cpu::kPackedColumns;
+    auto* const ups = memory + packed;
     auto* const out = act + panel * step;
-    kernels.multiply_many(columns, rows, gate, panel, out, width, memory);
-    kernels.multiply_many(columns, rows, up, panel, ups, step, memory);
+    many.multiply(gate, panel, out, width, memory);
+    many.multiply(up, panel, ups, step, memory);
     kernels.geglu(out, width, ups, step, rows, std::min(step, width - panel * step));
   });
 }
@@ -92,7 +92,7 @@ at::Tensor CpuOps::linear(const at::Tensor& x, const Weight& weight) const {
   check_columns(from, *w);
   auto out = empty_rows(from, w->rows);
   multiply(from.const_data_ptr<float>(), row_count(from), *w, out.mutable_data_ptr<float>());
-  return out.to(x.scalar_type());
+  return in_dtype(out, x.scalar_type());
 }
 
 at::Tensor CpuOps::embedding(const at::Tensor& ids, const Weight& weight) const {
@@ -143,7 +143,7 @@ at::Tensor CpuOps::gated_mlp(const at::Tensor& x,
   gated(from, *gates, *ups, act.mutable_data_ptr<float>());
   auto out = empty_rows(from, downs->rows);
   multiply(act.const_data_ptr<float>(), row_count(act), *downs, out.mutable_data_ptr<float>());
-  return out.to(x.scalar_type());
+  return in_dtype(out, x.scalar_type());
 }
 
 at::Tensor CpuOps::rotate_and_cache(const at::Tensor& qkv,

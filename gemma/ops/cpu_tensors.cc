@@ -1,7 +1,5 @@
 #include <algorithm>
 
-#include <ATen/ops/empty.h>
-
 #include <gemma/ops/cpu_tensors.h>
 #include <gemma/ops/parallel.h>
 
@@ -33,9 +31,13 @@ void check_device(const at::Tensor& tensor) {
 
 }  // namespace
 
+at::Tensor in_dtype(const at::Tensor& x, at::ScalarType dtype) {
+  return x.scalar_type() == dtype ? x : x.to(dtype);
+}
+
 at::Tensor as_rows(const at::Tensor& x) {
   check_device(x);
-  return x.to(at::kFloat).contiguous();
+  return in_dtype(x, at::kFloat).contiguous();
 }
 
 MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous()) {
@@ -50,59 +52,91 @@ MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous(
   if (type == cpu::WeightType::kInt4) {
     check_device(weight.scaler);
     matrix_.columns = 2 * columns;
-    scales_ = weight.scaler.to(at::kHalf).contiguous();
+    scales_ = in_dtype(weight.scaler, at::kHalf).contiguous();
     TORCH_CHECK(matrix_.columns % cpu::kGroup == 0 &&
                     scales_.numel() == matrix_.rows * matrix_.columns / cpu::kGroup,
                 "fast numerics: a 4-bit weight is ", data_.sizes(), " with scales ",
                 scales_.sizes(), ", but wants a scale for each ", cpu::kGroup, " numbers");
     matrix_.group_scales = static_cast<const cpu::Float16*>(scales_.const_data_ptr());
   } else if (weight.quantized()) {
-    scales_ = as_rows(weight.scaler);
-    matrix_.scales = scales_.const_data_ptr<float>();
+    check_device(weight.scaler);
+    scales_ = weight.scaler.contiguous();
+    TORCH_CHECK(scales_.numel() == matrix_.rows && scales_.is_floating_point(),
+                "fast numerics: an int8 weight is ", data_.sizes(), " with scales ",
+                scales_.sizes(), " of ", scales_.scalar_type(), ", but wants a float for each row");
+    matrix_.scales = scales_.const_data_ptr();
+    matrix_.scale_type = weight_type(scales_.scalar_type());
   }
 }
 
 FewRows::FewRows(const float* x, int64_t rows, const cpu::Matrix& w) : x_(x), rows_(rows) {
-  if (w.type != cpu::WeightType::kInt4) return;
-  const auto groups = w.columns / cpu::kGroup;
-  values_ = at::empty({rows, w.columns}, at::kChar);
-  scales_ = at::empty({rows, groups}, at::kFloat);
-  offsets_ = at::empty({rows, groups}, at::kFloat);
-  for (int64_t i = 0; i < rows; ++i) {
-    cpu::kernels().quantize_row(x + i * w.columns, w.columns,
-                                values_.mutable_data_ptr<int8_t>() + i * w.columns,
-                                scales_.mutable_data_ptr<float>() + i * groups,
-                                offsets_.mutable_data_ptr<float>() + i * groups);
+  const auto& kernels = cpu::kernels();
+  if (w.type == cpu::WeightType::kInt8) {
+    const auto blocks = cpu::packed_blocks(w.columns);
+    int16_ = Buffer<int16_t>(rows * w.columns);
+    scales_ = Buffer<float>(rows * blocks);
+    for (int64_t i = 0; i < rows; ++i) {
+      kernels.quantize_int16(x + i * w.columns, w.columns, int16_.get() + i * w.columns,
+                             scales_.get() + i * blocks);
+    }
+  } else if (w.type == cpu::WeightType::kInt4) {
+    const auto groups = w.columns / cpu::kGroup;
+    const auto width = cpu::round_up(w.columns, 2 * cpu::kGroup);
+    int8_ = Buffer<int8_t>(rows * width);
+    scales_ = Buffer<float>(rows * groups);
+    offsets_ = Buffer<float>(rows * groups);
+    for (int64_t i = 0; i < rows; ++i) {
+      kernels.quantize_int8(x + i * w.columns, w.columns, int8_.get() + i * width,
+                            scales_.get() + i * groups, offsets_.get() + i * groups);
+    }
   }
 }
 
 void FewRows::multiply(
     const cpu::Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy) const {
-  if (w.type != cpu::WeightType::kInt4) {
-    cpu::kernels().multiply_few(x_, rows_, w, begin, end, y, ldy);
+  const auto& kernels = cpu::kernels();
+  if (w.type == cpu::WeightType::kInt8) {
+    kernels.multiply_int8({int16_.get(), scales_.get()}, rows_, w, begin, end, y, ldy);
+  } else if (w.type == cpu::WeightType::kInt4) {
+    kernels.multiply_int4({int8_.get(), scales_.get(), offsets_.get()}, rows_, w, begin, end, y,
+                          ldy);
+  } else {
+    kernels.multiply_few(x_, rows_, w, begin, end, y, ldy);
+  }
+}
+
+ManyRows::ManyRows(const float* x, int64_t rows, const cpu::Matrix& w) : rows_(rows) {
+  const auto& kernels = cpu::kernels();
+  const auto groups = cpu::round_up(rows, cpu::kPackedRows) / cpu::kPackedRows;
+  if (cpu::is_float(w.type)) {
+    packed_ = Buffer<float>(cpu::packed_size(rows, w.columns));
+    auto* const packed = packed_.get();
+    parallel_for(groups, [&](int64_t group, int64_t /*worker*/) {
+      kernels.pack_rows(x, rows, w.columns, group, packed);
+    });
     return;
   }
-  const cpu::Int8Rows rows{values_.const_data_ptr<int8_t>(), scales_.const_data_ptr<float>(),
-                           offsets_.const_data_ptr<float>()};
-  cpu::kernels().multiply_int4(rows, rows_, w, begin, end, y, ldy);
-}
-
-Scratch::Scratch(int64_t size)
-    : size_(cpu::round_up(size, 16)), memory_(at::empty({num_workers() * size_}, at::kFloat)) {}
-
-float* Scratch::of(int64_t worker) const {
-  return memory_.mutable_data_ptr<float>() + worker * size_;
-}
-
-at::Tensor pack(const float* x, int64_t rows, int64_t columns) {
-  auto packed = at::empty({cpu::packed_size(rows, columns)}, at::kFloat);
-  auto* const to = packed.mutable_data_ptr<float>();
-  const auto groups = cpu::round_up(rows, cpu::kPackedRows) / cpu::kPackedRows;
+  packed_int16_ = Buffer<int16_t>(cpu::packed_size(rows, cpu::round_up(w.columns, 2)));
+  scales_ = Buffer<float>(cpu::packed_blocks(w.columns) * groups * cpu::kPackedRows);
+  auto* const packed = packed_int16_.get();
+  auto* const scales = scales_.get();
   parallel_for(groups, [&](int64_t group, int64_t /*worker*/) {
-    cpu::kernels().pack_rows(x, rows, columns, group, to);
+    kernels.pack_int16(x, rows, w.columns, group, w.type, packed, scales);
   });
-  return packed;
 }
+
+void ManyRows::multiply(
+    const cpu::Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) const {
+  const auto& kernels = cpu::kernels();
+  if (cpu::is_float(w.type)) {
+    kernels.multiply_many(packed_.get(), rows_, w, panel, y, ldy, scratch);
+    return;
+  }
+  kernels.multiply_many_int16({packed_int16_.get(), scales_.get()}, rows_, w, panel, y, ldy,
+                              scratch);
+}
+
+Scratch::Scratch(int64_t size) : size_(cpu::round_up(size, 16)), memory_(num_workers() * size_) {}
 
 int64_t rows_per_task(const cpu::Matrix& w) {
   constexpr int64_t kTasksPerWorker = 4;
@@ -122,13 +156,11 @@ void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y) {
     });
     return;
   }
-  const auto packed = pack(x, rows, w.columns);
-  const auto* const from = packed.const_data_ptr<float>();
-  const Scratch scratch(2 * kernels.panel_rows * cpu::kPackedColumns);
+  const ManyRows many(x, rows, w);
+  const Scratch scratch(kernels.panel_rows * cpu::kPackedColumns);
   const auto panels = cpu::round_up(w.rows, kernels.panel_rows) / kernels.panel_rows;
   parallel_for(panels, [&](int64_t panel, int64_t worker) {
-    kernels.multiply_many(from, rows, w, panel, y + panel * kernels.panel_rows, w.rows,
-                          scratch.of(worker));
+    many.multiply(w, panel, y + panel * kernels.panel_rows, w.rows, scratch.of(worker));
   });
 }
 

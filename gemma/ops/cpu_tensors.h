@@ -1,5 +1,8 @@
 #pragma once
 
+#include <memory>
+#include <new>
+
 #include <ATen/core/Tensor.h>
 
 #include <gemma/ops/cpu/kernels.h>
@@ -10,6 +13,27 @@ namespace gemma {
 
 /// x as float32 rows one after the other; x itself if it is that.
 at::Tensor as_rows(const at::Tensor& x);
+
+/// x in `dtype`; x itself, without a detour through LibTorch's dispatcher, if it is that.
+at::Tensor in_dtype(const at::Tensor& x, at::ScalarType dtype);
+
+/// Memory of numbers that are not initialised, in whole cache lines: as a tensor's, but cheaper to
+/// come by.
+template <typename T>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(int64_t size)
+      : memory_(static_cast<T*>(::operator new(static_cast<size_t>(size) * sizeof(T), kLine))) {}
+  T* get() const { return memory_.get(); }
+
+ private:
+  static constexpr std::align_val_t kLine{64};
+  struct Delete {
+    void operator()(T* memory) const { ::operator delete(memory, kLine); }
+  };
+  std::unique_ptr<T, Delete> memory_;
+};
 
 /// A weight's memory and its description, alive together.
 class MatrixTensor {
@@ -35,24 +59,40 @@ class FewRows {
  private:
   const float* x_;
   int64_t rows_;
-  at::Tensor values_, scales_, offsets_;  // Of Int8Rows, for 4-bit weights.
+  Buffer<int16_t> int16_;  // Of Int16Rows, for int8 weights.
+  Buffer<int8_t> int8_;    // Of Int8Rows, for 4-bit weights.
+  Buffer<float> scales_, offsets_;
+};
+
+/// Any number of rows of activations, in the form that a kind of weight wants.
+class ManyRows {
+ public:
+  /// x [rows, w.columns].
+  ManyRows(const float* x, int64_t rows, const cpu::Matrix& w);
+
+  /// y[m * ldy + n] = x[m] . w[panel * panel_rows + n] for n < panel_rows; w of the same type and
+  /// columns. scratch: panel_rows * kPackedColumns floats.
+  void multiply(const cpu::Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) const;
+
+ private:
+  int64_t rows_;
+  Buffer<float> packed_;
+  Buffer<int16_t> packed_int16_;
+  Buffer<float> scales_;
 };
 
 /// y [rows, w.rows] = x [rows, w.columns] times w^T.
 void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y);
 
-/// Rows of x as multiply_many takes them.
-at::Tensor pack(const float* x, int64_t rows, int64_t columns);
-
 /// Scratch memory: `size` floats for each worker of parallel_for.
 class Scratch {
  public:
   explicit Scratch(int64_t size);
-  float* of(int64_t worker) const;
+  float* of(int64_t worker) const { return memory_.get() + worker * size_; }
 
  private:
   int64_t size_;
-  at::Tensor memory_;
+  Buffer<float> memory_;
 };
 
 /// Rows of w that a task takes, so that tasks are neither too short nor too few.

@@ -24,6 +24,10 @@ constexpr int64_t kManyRows = 131'072;
 at::Tensor random_floats(at::IntArrayRef sizes) { return at::randn(sizes, at::kFloat); }
 
 Weight random_weight(int64_t rows, int64_t columns, at::ScalarType dtype) {
+  if (dtype == at::kByte) {
+    return {at::randint(0, 256, {rows, columns / 2}, at::kByte),
+            at::full({rows, columns / Weight::kGroup}, 0.01, at::kHalf)};
+  }
   if (dtype != at::kChar) return random_floats({rows, columns}).to(dtype);
   return {at::randint(-127, 128, {rows, columns}, at::kChar), at::full({rows}, 0.01, at::kFloat)};
 }
@@ -61,13 +65,14 @@ void multiply_few(benchmark::State& state, at::ScalarType dtype) {
   const auto weight = random_weight(kManyRows, kHidden, dtype);
   const MatrixTensor w(weight);
   const auto x = random_floats({rows, kHidden});
+  const FewRows few(floats(x), rows, *w);
   auto y = at::empty({rows, kManyRows}, at::kFloat);
   // As CpuOps divides it among tasks.
   const auto step = rows_per_task(*w);
   for (auto _ : state) {
     for (int64_t begin = 0; begin < kManyRows; begin += step) {
-      cpu::kernels().multiply_few(floats(x), rows, *w, begin, std::min(begin + step, kManyRows),
-                                  y.mutable_data_ptr<float>() + begin, kManyRows);
+      few.multiply(*w, begin, std::min(begin + step, kManyRows),
+                   y.mutable_data_ptr<float>() + begin, kManyRows);
     }
   }
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(weight.data.nbytes()));
@@ -78,15 +83,14 @@ void multiply_many(benchmark::State& state, at::ScalarType dtype) {
   const auto weight = random_weight(kIntermediate, kHidden, dtype);
   const MatrixTensor w(weight);
   const auto x = random_floats({rows, kHidden});
-  const auto packed = pack(floats(x), rows, kHidden);
+  const ManyRows many(floats(x), rows, *w);
   const auto width = cpu::kernels().panel_rows;
   auto y = at::empty({rows, kIntermediate}, at::kFloat);
-  auto scratch = at::empty({width * cpu::kPackedColumns}, at::kFloat);
+  const Buffer<float> scratch(width * cpu::kPackedColumns);
   for (auto _ : state) {
     for (int64_t panel = 0; panel * width < kIntermediate; ++panel) {
-      cpu::kernels().multiply_many(floats(packed), rows, *w, panel,
-                                   y.mutable_data_ptr<float>() + panel * width, kIntermediate,
-                                   scratch.mutable_data_ptr<float>());
+      many.multiply(*w, panel, y.mutable_data_ptr<float>() + panel * width, kIntermediate,
+                    scratch.get());
     }
   }
   set_flops(state, 2 * rows * kHidden * kIntermediate);
@@ -180,9 +184,11 @@ BENCHMARK_CAPTURE(multiply_few, float32, at::kFloat)->DenseRange(1, cpu::kFewRow
 BENCHMARK_CAPTURE(multiply_few, bfloat16, at::kBFloat16)->DenseRange(1, cpu::kFewRows);
 BENCHMARK_CAPTURE(multiply_few, float16, at::kHalf)->DenseRange(1, cpu::kFewRows);
 BENCHMARK_CAPTURE(multiply_few, int8, at::kChar)->DenseRange(1, cpu::kFewRows);
+BENCHMARK_CAPTURE(multiply_few, int4, at::kByte)->DenseRange(1, cpu::kFewRows);
 BENCHMARK_CAPTURE(multiply_many, float32, at::kFloat)->Arg(16)->Arg(128)->Arg(512);
 BENCHMARK_CAPTURE(multiply_many, bfloat16, at::kBFloat16)->Arg(16)->Arg(128)->Arg(512);
 BENCHMARK_CAPTURE(multiply_many, int8, at::kChar)->Arg(16)->Arg(128)->Arg(512);
+BENCHMARK_CAPTURE(multiply_many, int4, at::kByte)->Arg(16)->Arg(128)->Arg(512);
 BENCHMARK_CAPTURE(attend_one, float32, at::kFloat)->Arg(512)->Arg(16384);
 BENCHMARK_CAPTURE(attend_one, bfloat16, at::kBFloat16)->Arg(512)->Arg(16384);
 BENCHMARK_CAPTURE(attend_tile, float32, at::kFloat)->Arg(512)->Arg(4096);

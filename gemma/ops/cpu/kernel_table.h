@@ -1,6 +1,8 @@
 #pragma once
 
 #include <gemma/ops/cpu/attention_loops.h>
+#include <gemma/ops/cpu/int4_loops.h>
+#include <gemma/ops/cpu/int8_loops.h>
 #include <gemma/ops/cpu/matmul_loops.h>
 #include <gemma/ops/cpu/probe_loops.h>
 #include <gemma/ops/cpu/row_loops.h>
@@ -14,10 +16,14 @@ constexpr Kernels make_kernels(const char* name) {
       .name = name,
       .panel_rows = kPanelRows,
       .multiply_few = multiply_few,
-      .quantize_row = quantize_row,
+      .quantize_int16 = quantize_int16,
+      .multiply_int8 = multiply_int8,
+      .quantize_int8 = quantize_int8,
       .multiply_int4 = multiply_int4,
       .pack_rows = pack_rows,
       .multiply_many = multiply_many,
+      .pack_int16 = pack_int16,
+      .multiply_many_int16 = multiply_many_int16,
       .geglu = geglu,
       .read_row = read_row,
       .rms_norm = rms_norm,

@@ -15,25 +15,36 @@ struct Float16 {
 };
 
 enum class WeightType { kFloat32, kBFloat16, kFloat16, kInt8, kInt4 };
+static constexpr bool is_float(WeightType type) {
+  return type != WeightType::kInt8 && type != WeightType::kInt4;
+}
 enum class CacheType { kFloat32, kBFloat16 };
 
 /// A matrix as it lies in the checkpoint: [rows, columns], rows one after the other.
 struct Matrix {
   const void* data;
   WeightType type;
-  const float* scales;  // [rows], of kInt8; else nullptr.
+  const void* scales;  // [rows] of scale_type, of kInt8; else nullptr.
   int64_t rows;
-  int64_t columns;                        // Of kInt4 a multiple of kGroup.
+  int64_t columns;  // Of kInt4 a multiple of kGroup.
+  WeightType scale_type = WeightType::kFloat32;
   const Float16* group_scales = nullptr;  // [rows, columns / kGroup], of kInt4.
 };
 
 /// Numbers of a row that share a scale, in 4-bit weights and their activations.
 inline constexpr int64_t kGroup = 32;
 
+/// Rows of activations for int8 weights: 16 bits a number, a scale for each packed_block of
+/// columns.
+struct Int16Rows {
+  const int16_t* values;
+  const float* scales;
+};
+
 /// Rows of activations for 4-bit weights: 8 bits a number, a scale for each group. `offsets` is
 /// what weights that are stored 8 too large add too much.
 struct Int8Rows {
-  const int8_t* values;  // [rows, columns]
+  const int8_t* values;  // [rows, columns rounded up to two groups]
   const float* scales;   // [rows, columns / kGroup]
   const float* offsets;  // Likewise.
 };
@@ -87,8 +98,7 @@ struct Kernels {
   int64_t panel_rows;
 
   /// y[m * ldy + n - begin] = x[m] . w[n] for m < rows (at most kFewRows), n in [begin, end).
-  /// x [rows, w.columns] contiguous; w not of kInt4. The order of summation does not depend on
-  /// `rows`.
+  /// x [rows, w.columns] contiguous; w of floats. The order of summation does not depend on `rows`.
   void (*multiply_few)(const float* x,
                        int64_t rows,
                        const Matrix& w,
@@ -97,8 +107,20 @@ struct Kernels {
                        float* y,
                        int64_t ldy);
 
+  /// x [columns] in 16 bits: values [columns], scales [packed_blocks(columns)].
+  void (*quantize_int16)(const float* x, int64_t columns, int16_t* values, float* scales);
+
+  /// As multiply_few, of kInt8.
+  void (*multiply_int8)(const Int16Rows& x,
+                        int64_t rows,
+                        const Matrix& w,
+                        int64_t begin,
+                        int64_t end,
+                        float* y,
+                        int64_t ldy);
+
   /// x [columns] in 8 bits; pointers into the arrays of Int8Rows.
-  void (*quantize_row)(
+  void (*quantize_int8)(
       const float* x, int64_t columns, int8_t* values, float* scales, float* offsets);
 
   /// As multiply_few, of kInt4.
@@ -115,7 +137,7 @@ struct Kernels {
   void (*pack_rows)(const float* x, int64_t rows, int64_t columns, int64_t group, float* packed);
 
   /// As multiply_few for any number of rows and the `panel`-th panel_rows rows of w (fewer in the
-  /// last); x as pack_rows leaves it. scratch: 2 * panel_rows * kPackedColumns floats.
+  /// last); x as pack_rows leaves it. scratch: panel_rows * kPackedColumns floats.
   void (*multiply_many)(const float* packed,
                         int64_t rows,
                         const Matrix& w,
@@ -123,6 +145,25 @@ struct Kernels {
                         float* y,
                         int64_t ldy,
                         float* scratch);
+
+  /// As pack_rows, in 16 bits, or fewer for `weights` of kInt4: packed [packed_size of an even
+  /// number of columns], scales [packed_blocks(columns), rows rounded up to kPackedRows].
+  void (*pack_int16)(const float* x,
+                     int64_t rows,
+                     int64_t columns,
+                     int64_t group,
+                     WeightType weights,
+                     int16_t* packed,
+                     float* scales);
+
+  /// As multiply_many, of kInt8 or kInt4.
+  void (*multiply_many_int16)(const Int16Rows& packed,
+                              int64_t rows,
+                              const Matrix& w,
+                              int64_t panel,
+                              float* y,
+                              int64_t ldy,
+                              float* scratch);
 
   /// gate[i] = gelu_tanh(gate[i]) * up[i], rows of `columns` numbers `ld_gate` and `ld_up` apart.
   void (*geglu)(
@@ -202,7 +243,12 @@ static constexpr int64_t packed_block(int64_t columns) {
   return blocks == 0 ? 0 : round_up((columns + blocks - 1) / blocks, kGroup);
 }
 
-/// Floats that pack_rows needs for [rows, columns].
+/// How many blocks of packed_block(columns) there are.
+static constexpr int64_t packed_blocks(int64_t columns) {
+  return columns == 0 ? 0 : (columns + packed_block(columns) - 1) / packed_block(columns);
+}
+
+/// Numbers that pack_rows writes for [rows, columns].
 static constexpr int64_t packed_size(int64_t rows, int64_t columns) {
   return round_up(rows, kPackedRows) * columns;
 }

@@ -1,10 +1,28 @@
 #pragma once
 
+#include <gemma/ops/cpu/int4_loops.h>
 #include <gemma/ops/cpu/simd.h>
 
-// What is done to rows of numbers: norms, activations, the search among logits.
+// What is done to rows of numbers: reading them, norms, activations, the search among logits.
 namespace gemma::cpu {
 namespace {
+
+template <typename T>
+void read_row_as(const T* row, int64_t columns, float scale, float* out) {
+  int64_t i = 0;
+  for (; i + kLanes <= columns; i += kLanes) store(out + i, load(row + i) * scale);
+  if (i < columns) store_part(out + i, load_part(row + i, columns - i) * scale, columns - i);
+}
+
+void read_row(const Matrix& w, int64_t row, float* out) {
+  if (w.type == WeightType::kInt4) return read_int4(w, row, 0, w.columns, out);
+  const auto read = [&](const auto* data, float scale) {
+    read_row_as(data + row * w.columns, w.columns, scale, out);
+  };
+  if (w.type == WeightType::kInt8)
+    return read(static_cast<const int8_t*>(w.data), row_scale(w, row));
+  visit_floats(w, [&](const auto* data) { read(data, 1.0F); });
+}
 
 template <typename T>
 void rms_norm_as(const float* x,
@@ -37,7 +55,7 @@ void rms_norm(const float* x,
               float eps,
               const float* residual,
               float* out) {
-  visit(weight, [&](const auto* data) {
+  visit_floats(weight, [&](const auto* data) {
     rms_norm_as(x, data, offset, eps, residual, weight.columns, out);
   });
 }

@@ -28,6 +28,7 @@ using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
 using Ints = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
 using Words = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
 using Shorts = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+using Pairs = int16_t __attribute__((vector_size(kLanes * 2 * sizeof(int16_t))));
 
 template <typename To, typename From>
 To bits(From from) {
@@ -104,6 +105,57 @@ inline Floats load(const int8_t* from) {
 #endif
 }
 
+inline Ints load_bytes(const uint8_t* from) {
+#ifdef __AVX2__
+  const auto bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  return bits<Ints>(_mm256_cvtepu8_epi32(bytes));
+#else
+  return Ints{from[0], from[1], from[2], from[3]};
+#endif
+}
+
+inline Floats to_floats(Ints from) { return __builtin_convertvector(from, Floats); }
+
+// Rounds to nearest, ties to even; numbers below 2^22.
+inline Ints to_ints(Floats from) {
+  // In 1.5 * 2^23 + x the integer stands in the lowest bits.
+  constexpr float kShift = 12582912.0F;
+  return bits<Ints>(from + kShift) - bits<Ints>(splat(kShift));
+}
+
+inline Pairs load_pairs(const int16_t* from) {
+  Pairs to;
+  std::memcpy(&to, from, sizeof(to));
+  return to;
+}
+
+inline Pairs load_pairs(const int8_t* from) {
+#ifdef __AVX2__
+  return bits<Pairs>(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#else
+  Pairs to;
+  for (int64_t i = 0; i < 2 * kLanes; ++i) to[i] = from[i];
+  return to;
+#endif
+}
+
+// The same pair in all lanes.
+inline Pairs splat_pair(const int16_t* from) {
+  int32_t pair;
+  std::memcpy(&pair, from, sizeof(pair));
+  return bits<Pairs>(Ints{} + pair);
+}
+
+// sum[i] + a[2 i] * b[2 i] + a[2 i + 1] * b[2 i + 1]
+inline Ints add_products(Pairs a, Pairs b, Ints sum) {
+#ifdef __AVX2__
+  return sum + bits<Ints>(_mm256_madd_epi16(bits<__m256i>(a), bits<__m256i>(b)));
+#else
+  for (int64_t i = 0; i < kLanes; ++i) sum[i] += a[2 * i] * b[2 * i] + a[2 * i + 1] * b[2 * i + 1];
+  return sum;
+#endif
+}
+
 inline void store(float* to, Floats from) { std::memcpy(to, &from, sizeof(from)); }
 
 // Rounds to nearest, ties to even. NaN stays NaN only by luck of its bits; caches hold none.
@@ -112,6 +164,17 @@ inline void store(BFloat16* to, Floats from) {
   const auto rounded = wide + 0x7fff + ((wide >> 16) & 1);
   const auto half = __builtin_convertvector((rounded >> 16) & 0xffff, Shorts);
   std::memcpy(to, &half, sizeof(half));
+}
+
+inline void store(int16_t* to, Ints from) {
+  const auto half = __builtin_convertvector(from, Shorts);
+  std::memcpy(to, &half, sizeof(half));
+}
+
+inline void store(int8_t* to, Ints from) {
+  using Bytes = int8_t __attribute__((vector_size(kLanes)));
+  const auto quarter = __builtin_convertvector(from, Bytes);
+  std::memcpy(to, &quarter, sizeof(quarter));
 }
 
 // The first `count` elements, zeros after them.
@@ -189,9 +252,9 @@ inline Floats gelu_tanh(Floats x) {
   return x / (1.0F + exp(cubic * kMinusTwoRootTwoOverPi));
 }
 
-// Calls `use` with the matrix's data as what it is.
+// Calls `use` with the data of a matrix of floats as what it is.
 template <typename Use>
-void visit(const Matrix& matrix, const Use& use) {
+void visit_floats(const Matrix& matrix, const Use& use) {
   switch (matrix.type) {
     case WeightType::kFloat32:
       return use(static_cast<const float*>(matrix.data));
@@ -199,10 +262,22 @@ void visit(const Matrix& matrix, const Use& use) {
       return use(static_cast<const BFloat16*>(matrix.data));
     case WeightType::kFloat16:
       return use(static_cast<const Float16*>(matrix.data));
-    case WeightType::kInt8:
-      return use(static_cast<const int8_t*>(matrix.data));
-    case WeightType::kInt4:
+    default:
       return;  // Has kernels of its own.
+  }
+}
+
+// The scale of a row of int8.
+inline float row_scale(const Matrix& w, int64_t row) {
+  switch (w.scale_type) {
+    case WeightType::kBFloat16: {
+      const auto half = static_cast<const BFloat16*>(w.scales)[row];
+      return bits<float>(static_cast<uint32_t>(half.bits) << 16);
+    }
+    case WeightType::kFloat16:
+      return load_part(static_cast<const Float16*>(w.scales) + row, 1)[0];
+    default:
+      return static_cast<const float*>(w.scales)[row];
   }
 }
 

@@ -1,0 +1,135 @@
+#pragma once
+
+#include <gemma/ops/cpu/simd.h>
+
+// How products of activations with weights are cut up, whatever the weights are made of.
+namespace gemma::cpu {
+namespace {
+
+// Bytes ahead of the reader that are asked for: far enough to hide memory's latency.
+constexpr int64_t kPrefetchBytes = 1024;
+
+template <int kValue>
+struct Constant {
+  constexpr operator int() const { return kValue; }  // NOLINT(google-explicit-constructor)
+};
+
+// Calls use(count, n, apart) for `count` weight rows n, n + apart, … at a time until all of
+// [begin, end) had their turn. Rows that are read together are far apart, each the next of its own
+// stretch: memory then sees kWeightRows long streams, which its prefetchers follow better than one
+// that jumps.
+template <int kWeightRows, typename Use>
+void stretches(int64_t begin, int64_t end, const Use& use) {
+  const auto apart = (end - begin) / kWeightRows;
+  for (auto n = begin; n < begin + apart; ++n) use(Constant<kWeightRows>(), n, apart);
+  for (auto n = begin + apart * kWeightRows; n < end; ++n) use(Constant<1>(), n, int64_t{0});
+}
+
+// Calls use(weight_rows, rows), both Constants: so many weight rows at once that sums and weights
+// stay in 16 registers.
+template <typename Use>
+void with_rows(int64_t rows, const Use& use) {
+  switch (rows) {
+    case 1:
+      return use(Constant<4>(), Constant<1>());
+    case 2:
+      return use(Constant<4>(), Constant<2>());
+    case 3:
+      return use(Constant<2>(), Constant<3>());
+    case 4:
+      return use(Constant<2>(), Constant<4>());
+    case 5:
+      return use(Constant<2>(), Constant<5>());
+    case 6:
+      return use(Constant<2>(), Constant<6>());
+    case 7:
+      return use(Constant<1>(), Constant<7>());
+    case 8:
+      return use(Constant<1>(), Constant<8>());
+    default:
+      return;
+  }
+}
+
+constexpr int64_t kPanelRows = 2 * kLanes;
+
+#ifdef __AVX2__
+// Eight vectors of eight, rows to columns.
+inline void transpose(Floats (&v)[8]) {
+  Floats t[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+  }
+  Floats u[8];
+  for (int i = 0; i < 8; i += 4) {
+    u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; ++i) {
+    v[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
+    v[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
+  }
+}
+#else
+inline void transpose(Floats (&v)[4]) {
+  for (int i = 0; i < 4; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const auto swapped = v[i][j];
+      v[i][j] = v[j][i];
+      v[j][i] = swapped;
+    }
+  }
+}
+#endif
+
+// kPanelRows rows of any address, as columns of kPanelRows numbers: `width` columns.
+// row(r) is the address of row r, or nullptr for a row of zeros; load(address, i) is its columns
+// [i, i + kLanes), zeros after `width`.
+template <typename Row, typename Load>
+void pack_panel(const Row& row, const Load& load, int64_t width, float* packed) {
+  for (int64_t half = 0; half < 2; ++half) {
+    for (int64_t i = 0; i < width; i += kLanes) {
+      Floats v[kLanes];
+      for (int64_t r = 0; r < kLanes; ++r) {
+        const auto* from = row(half * kLanes + r);
+        v[r] = from == nullptr ? zeros() : load(from, i);
+      }
+      transpose(v);
+      const auto count = width - i < kLanes ? width - i : kLanes;
+      for (int64_t c = 0; c < count; ++c) {
+        store(packed + (i + c) * kPanelRows + half * kLanes, v[c]);
+      }
+    }
+  }
+}
+
+// As above, of rows of floats of any kind.
+template <typename Row>
+void pack_panel(const Row& row, int64_t width, float* packed) {
+  const auto load_at = [&](const auto* from, int64_t i) {
+    return width - i >= kLanes ? load(from + i) : load_part(from + i, width - i);
+  };
+  pack_panel(row, load_at, width, packed);
+}
+
+// Calls use(tile, ldt) for kPackedRows rows of kPanelRows numbers, of which c has but `rows` and
+// `columns`: c itself if these are all, else memory that has c's numbers, if `keep`, and is copied
+// back.
+template <typename Use>
+void with_tile(int64_t rows, int64_t columns, bool keep, float* c, int64_t ldc, const Use& use) {
+  if (rows == kPackedRows && columns == kPanelRows) return use(c, ldc);
+  float whole[kPackedRows * kPanelRows] = {};
+  for (int64_t r = 0; keep && r < rows; ++r) {
+    std::memcpy(whole + r * kPanelRows, c + r * ldc, columns * sizeof(float));
+  }
+  use(whole, kPanelRows);
+  for (int64_t r = 0; r < rows; ++r) {
+    std::memcpy(c + r * ldc, whole + r * kPanelRows, columns * sizeof(float));
+  }
+}
+
+}  // namespace
+}  // namespace gemma::cpu
