@@ -39,7 +39,7 @@ cpu::CacheHead head_of(const RingCache& cache, int64_t head, int64_t dim) {
               ", but must be contiguous [K, S, D padded]");
   const auto type =
       cache.k.scalar_type() == at::kBFloat16 ? cpu::CacheType::kBFloat16 : cpu::CacheType::kFloat32;
-  const auto bytes = head * cache.k.stride(0) * static_cast<int64_t>(cache.k.element_size());
+  const auto bytes = head * cache.k.stride(0) * cache.k.element_size();
   return {static_cast<std::byte*>(cache.k.data_ptr()) + bytes,
           static_cast<std::byte*>(cache.v.data_ptr()) + bytes,
           type,
