@@ -136,6 +136,23 @@ TEST(CpuOps, Int8SumsDoNotOverflow) {
   }
 }
 
+TEST(CpuOps, IntegersDoNotHideNaN) {
+  const Weight int8 = random_weight(5, 96, at::kChar, /*seed=*/1);
+  const auto quantized = quantize_weight_int4(random_tensor({5, 96}, /*seed=*/2));
+  const Weight int4(quantized.weight, quantized.weight_scaler);
+  for (const int64_t rows : {1, 20}) {
+    for (const int64_t bad : {0, 50, 95}) {
+      auto x = random_tensor({rows, 96}, /*seed=*/3);
+      x[0][bad] = std::numeric_limits<float>::quiet_NaN();
+      for (const auto& weight : {int8, int4}) {
+        const auto y = kFast.linear(x, weight);
+        EXPECT_TRUE(y[0].isnan().all().item<bool>()) << rows << " rows, column " << bad;
+        EXPECT_EQ(y.isnan().sum().item<int64_t>(), 5);
+      }
+    }
+  }
+}
+
 TEST(CpuOps, Int8WeightsRefuseScalesThatDoNotFit) {
   const Weight weight(at::zeros({4, 32}, at::kChar), at::zeros({3}));
   const auto message = message_of<c10::Error>([&] { kFast.linear(at::zeros({1, 32}), weight); });

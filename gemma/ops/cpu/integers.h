@@ -6,18 +6,21 @@
 namespace gemma::cpu {
 namespace {
 
+// NaN if there is a NaN or an infinity among them.
 inline float largest_magnitude(const float* x, int64_t size) {
   auto peaks = zeros();
+  auto nothing = zeros();
+  const auto take = [&](Floats v) {
+    peaks = max(peaks, max(v, -v));
+    nothing += v * 0.0F;
+  };
   int64_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) peaks = max(peaks, max(load(x + i), -load(x + i)));
-  if (i < size) {
-    const auto rest = load_part(x + i, size - i);
-    peaks = max(peaks, max(rest, -rest));
-  }
-  return largest(peaks);
+  for (; i + kLanes <= size; i += kLanes) take(load(x + i));
+  if (i < size) take(load_part(x + i, size - i));
+  return largest(peaks) + sum(nothing);
 }
 
-// x[i] ~ values[i] * scale, the largest of them +-limit -> scale.
+// x[i] ~ values[i] * scale, the largest of them +-limit -> scale, which tells of NaN.
 template <typename T>
 float to_integers(const float* x, int64_t size, float limit, T* values) {
   const auto peak = largest_magnitude(x, size);
