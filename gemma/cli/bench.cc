@@ -93,6 +93,7 @@ Measurements measure(const BenchTest& test, const Subject& subject) {
   for (int repetition = 0; repetition < subject.options.repetitions; ++repetition) {
     // Before and after, so that a machine that becomes faster or slower does so for both.
     std::vector<double> before;
+    before.reserve(probes.size());
     for (const auto& probe : probes) before.push_back(probe.measure());
     result.rate.add(tokens / run());
     for (size_t i = 0; i < probes.size(); ++i) {
@@ -193,7 +194,8 @@ std::vector<BenchTest> tests_of(const BenchOptions& options) {
 // Of a model that was loaded: without --variant, one was found then.
 std::string model_name(const ModelOptions& options) {
   if (!options.variant.empty()) return options.variant;
-  return detect_variant(Checkpoint::open(options.ckpt))->variant;
+  const auto detected = detect_variant(Checkpoint::open(options.ckpt));
+  return detected ? detected->variant : "unknown";
 }
 
 GemmaForCausalLM make_model(ModelOptions options, const std::string& numerics) {

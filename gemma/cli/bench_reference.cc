@@ -86,6 +86,7 @@ class BenchReference::Child {
     posix_spawn_file_actions_adddup2(&actions, sockets[1], STDOUT_FILENO);
     std::vector<std::string> words{python, "-c", bench_reference_script(), argument};
     std::vector<char*> argv;
+    argv.reserve(words.size() + 1);
     for (auto& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
     const auto error =

@@ -91,7 +91,7 @@ void Engine::check(std::span<const Feed> feeds) const {
     const auto is_same = [sequence = sequence](const Feed& other) {
       return other.sequence == sequence;
     };
-    if (std::any_of(feeds.begin(), feeds.begin() + i, is_same)) {
+    if (std::ranges::any_of(feeds.first(i), is_same)) {
       throw std::invalid_argument("Engine: a sequence comes twice in a step; join its tokens");
     }
     if (tokens.empty()) {

@@ -17,10 +17,12 @@ void generate_fast(GemmaForCausalLMImpl& model,
       {.kv_dtype = options.kv_dtype});
 
   std::vector<Sequence> sequences;
+  sequences.reserve(request.prompts.size());
   for (int64_t row = 0; row < continuations.size(); ++row) {
     sequences.push_back(engine.make_sequence());
   }
   std::vector<Engine::Feed> feeds;
+  feeds.reserve(sequences.size());
   for (size_t row = 0; row < sequences.size(); ++row) {
     feeds.push_back({&sequences[row], request.prompts[row]});
   }

@@ -12,6 +12,11 @@ namespace {
 constexpr int64_t kGroupBytes = kGroup / 2;
 constexpr int64_t kTwoGroups = 2 * kGroup;
 
+// Groups that are taken together: rows have a multiple of so many in every Gemma.
+constexpr int64_t kStepGroups = 4;
+// How often a vector holds a number of each of them.
+constexpr int64_t kCopies = kLanes / kStepGroups;
+
 // Two groups are multiplied at once: of values, as of the weights' bytes, their first halves come
 // before their second ones. A group without a partner has zeros for it.
 void quantize_int8(const float* x, int64_t columns, int8_t* values, float* scales, float* offsets) {
@@ -24,7 +29,7 @@ void quantize_int8(const float* x, int64_t columns, int8_t* values, float* scale
     std::memcpy(to + kGroup, numbers + kGroupBytes, kGroupBytes);
     int32_t total = 0;
     for (const auto number : numbers) total += number;
-    offsets[g] = -8.0F * scales[g] * static_cast<float>(total);
+    offsets[g] = -8.0F / kCopies * scales[g] * static_cast<float>(total);
   }
   if (groups % 2 == 1) {
     auto* const to = values + groups / 2 * kTwoGroups + kGroupBytes;
@@ -56,14 +61,15 @@ inline Floats two_groups(const uint8_t* weights, const int8_t* values) {
 #endif
 }
 
-// Groups that are taken together: rows have a multiple of so many in every Gemma.
-constexpr int64_t kStepGroups = 4;
-
 #ifdef __AVX2__
-// kStepGroups numbers, zeros after them.
-inline Floats load_step(const float* from) { return _mm256_zextps128_ps256(_mm_loadu_ps(from)); }
+// kStepGroups numbers, kCopies times.
+inline Floats load_step(const float* from) {
+  return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(from));
+}
 inline Floats load_step(const Float16* from) {
-  return _mm256_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+  int64_t numbers;
+  std::memcpy(&numbers, from, sizeof(numbers));
+  return _mm256_cvtph_ps(_mm_set1_epi64x(numbers));
 }
 #else
 template <typename T>
@@ -72,12 +78,11 @@ Floats load_step(const T* from) {
 }
 #endif
 
-// v[2 pair] in the first half of the lanes, v[2 pair + 1] in the second.
+// The step's number 2 pair in the first half of the lanes, 2 pair + 1 in the second.
 inline Floats spread(Floats v, int64_t pair) {
 #ifdef __AVX2__
   const auto at = static_cast<int32_t>(2 * pair);
-  return _mm256_permutevar8x32_ps(
-      v, _mm256_setr_epi32(at, at, at, at, at + 1, at + 1, at + 1, at + 1));
+  return _mm256_permutevar_ps(v, _mm256_setr_epi32(at, at, at, at, at + 1, at + 1, at + 1, at + 1));
 #else
   return Floats{v[2 * pair], v[2 * pair], v[2 * pair + 1], v[2 * pair + 1]};
 #endif
@@ -99,6 +104,7 @@ void int4_dots(const Int8Rows& x,
   // kStepGroups groups from `first`, of which there are `count`.
   const auto step = [&](int64_t first, int64_t count, const auto& load_at,
                         const auto& weights_at) __attribute__((always_inline)) {
+#pragma GCC unroll 4
     for (int r = 0; r < kWeightRows; ++r) {
       const auto of_weights = load_at(scales + r * ld_scales + first);
       const auto* const bytes = w + r * ldw + first * kGroupBytes;
@@ -125,7 +131,12 @@ void int4_dots(const Int8Rows& x,
   if (first < groups) {
     uint8_t padded[kGroup] = {};
     step(
-        first, groups - first, [&](const auto* from) { return load_part(from, groups - first); },
+        first, groups - first,
+        [&]<typename T>(const T* from) {
+          T numbers[kStepGroups] = {};
+          std::memcpy(numbers, from, (groups - first) * sizeof(T));
+          return load_step(numbers);
+        },
         [&](const uint8_t* bytes, int64_t left) -> const uint8_t* {
           if (left > 1) return bytes;
           std::memcpy(padded, bytes, kGroupBytes);

@@ -170,6 +170,7 @@ inline void multiply_int16_tile(int64_t pairs,
                                 float* c,
                                 int64_t ldc) {
   Ints sums[kPackedRows][2] = {};
+  for (int64_t r = 0; r < kPackedRows; ++r) prefetch_to_write(c + r * ldc);
 #pragma GCC unroll 4
   for (int64_t k = 0; k < pairs; ++k) {
     const auto low = bits<Pairs>(load(b + k * kPanelRows));

@@ -41,8 +41,8 @@ struct Int16Rows {
   const float* scales;
 };
 
-/// Rows of activations for 4-bit weights: 8 bits a number, a scale for each group. `offsets` is
-/// what weights that are stored 8 too large add too much.
+/// Rows of activations for 4-bit weights: 8 bits a number, a scale for each group. `offsets`
+/// make up for weights that are stored 8 too large.
 struct Int8Rows {
   const int8_t* values;  // [rows, columns rounded up to two groups]
   const float* scales;   // [rows, columns / kGroup]

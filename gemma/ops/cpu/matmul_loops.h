@@ -76,15 +76,12 @@ void pack_rows(const float* x, int64_t rows, int64_t columns, int64_t group, flo
   }
 }
 
-// c[r][0 .. kPanelRows) = (c +) sum over k of a[k][r] * b[k][0 .. kPanelRows).
+// c[r][0 .. kPanelRows) = (c +) sum over k of a[k][r] * b[k][0 .. kPanelRows). Memory has the time
+// of the products to bring c.
 inline void multiply_tile(
     int64_t size, const float* a, const float* b, bool add, float* c, int64_t ldc) {
-  Floats sums[kPackedRows][2];
-  for (int64_t r = 0; r < kPackedRows; ++r) {
-    for (int64_t h = 0; h < 2; ++h) {
-      sums[r][h] = add ? load(c + r * ldc + h * kLanes) : zeros();
-    }
-  }
+  Floats sums[kPackedRows][2] = {};
+  for (int64_t r = 0; r < kPackedRows; ++r) prefetch_to_write(c + r * ldc);
 #pragma GCC unroll 4
   for (int64_t k = 0; k < size; ++k) {
     const auto low = load(b + k * kPanelRows);
@@ -97,7 +94,10 @@ inline void multiply_tile(
     }
   }
   for (int64_t r = 0; r < kPackedRows; ++r) {
-    for (int64_t h = 0; h < 2; ++h) store(c + r * ldc + h * kLanes, sums[r][h]);
+    for (int64_t h = 0; h < 2; ++h) {
+      auto* const to = c + r * ldc + h * kLanes;
+      store(to, add ? load(to) + sums[r][h] : sums[r][h]);
+    }
   }
 }
 

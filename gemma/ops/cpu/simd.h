@@ -282,6 +282,7 @@ inline float row_scale(const Matrix& w, int64_t row) {
 }
 
 inline void prefetch(const void* address) { __builtin_prefetch(address); }
+inline void prefetch_to_write(void* address) { __builtin_prefetch(address, /*rw=*/1); }
 
 }  // namespace
 }  // namespace gemma::cpu
