@@ -112,15 +112,18 @@ void pack_int16(const float* x,
   for (int64_t begin = 0; begin < columns; begin += block, scales += padded_rows) {
     const auto width = columns - begin < block ? columns - begin : block;
     const auto pairs = (width + 1) / 2;
-    auto* const out = packed + begin * padded_rows + group * kPackedRows * pairs * 2;
+    auto* out = packed + begin * padded_rows + group * kPackedRows * pairs * 2;
+    int16_t values[kPackedRows][kPackedColumns] = {};
     for (int64_t r = 0; r < kPackedRows; ++r) {
-      int16_t values[kPackedColumns] = {};
       scales[first + r] = 0.0F;
       if (first + r < rows) {
-        scales[first + r] = to_integers(x + (first + r) * columns + begin, width, limit, values);
+        scales[first + r] = to_integers(x + (first + r) * columns + begin, width, limit, values[r]);
       }
-      for (int64_t i = 0; i < pairs; ++i) {
-        std::memcpy(out + (i * kPackedRows + r) * 2, values + 2 * i, 2 * sizeof(int16_t));
+    }
+    for (int64_t i = 0; i < pairs; ++i) {
+#pragma GCC unroll 6
+      for (int64_t r = 0; r < kPackedRows; ++r, out += 2) {
+        std::memcpy(out, values[r] + 2 * i, 2 * sizeof(int16_t));
       }
     }
   }

@@ -69,9 +69,13 @@ void pack_rows(const float* x, int64_t rows, int64_t columns, int64_t group, flo
   for (int64_t begin = 0; begin < columns; begin += block) {
     const auto width = columns - begin < block ? columns - begin : block;
     auto* out = packed + begin * groups * kPackedRows + group * kPackedRows * width;
-    for (int64_t r = 0; r < kPackedRows; ++r) {
-      const auto* from = x + (first + r) * columns + begin;
-      for (int64_t i = 0; i < width; ++i) out[i * kPackedRows + r] = r < present ? from[i] : 0.0F;
+    const auto* const from = x + first * columns + begin;
+    if (present < kPackedRows) std::memset(out, 0, width * kPackedRows * sizeof(float));
+    for (int64_t i = 0; i < width; ++i, out += kPackedRows) {
+#pragma GCC unroll 6
+      for (int64_t r = 0; r < kPackedRows; ++r) {
+        if (r < present) out[r] = from[r * columns + i];
+      }
     }
   }
 }
