@@ -25,7 +25,7 @@ int report(const std::string& message) {
 }
 
 // Each step asks for the memory that the one before gave back. Left to itself, glibc returns it to
-// the system in between, and its pages are cleared anew: 5 % of a prefill.
+// the system in between, and its pages are cleared anew.
 void keep_freed_memory() {
   constexpr int kMega = 1 << 20;
   mallopt(M_MMAP_THRESHOLD, 32 * kMega);
