@@ -15,11 +15,9 @@ constexpr float kInt4Limit = 2047.0F;
 static_assert(kPackedColumns <= 511);
 
 void quantize_int16(const float* x, int64_t columns, int16_t* values, float* scales) {
-  const auto block = packed_block(columns);
-  for (int64_t begin = 0; begin < columns; begin += block) {
-    const auto width = columns - begin < block ? columns - begin : block;
+  each_block(columns, [&](int64_t begin, int64_t width) {
     *scales++ = to_integers(x + begin, width, kActivationLimit, values + begin);
-  }
+  });
 }
 
 inline Pairs load_pairs_part(const int16_t* from, int64_t count) {
@@ -106,11 +104,9 @@ void pack_int16(const float* x,
                 int16_t* packed,
                 float* scales) {
   const auto limit = weights == WeightType::kInt4 ? kInt4Limit : kActivationLimit;
-  const auto block = packed_block(columns);
   const auto padded_rows = round_up(rows, kPackedRows);
   const auto first = group * kPackedRows;
-  for (int64_t begin = 0; begin < columns; begin += block, scales += padded_rows) {
-    const auto width = columns - begin < block ? columns - begin : block;
+  each_block(columns, [&](int64_t begin, int64_t width) {
     const auto pairs = (width + 1) / 2;
     auto* out = packed + begin * padded_rows + group * kPackedRows * pairs * 2;
     int16_t values[kPackedRows][kPackedColumns] = {};
@@ -126,7 +122,8 @@ void pack_int16(const float* x,
         std::memcpy(out, values[r] + 2 * i, 2 * sizeof(int16_t));
       }
     }
-  }
+    scales += padded_rows;
+  });
 }
 
 // A panel's columns [begin, begin + width), a pair of them in the place of a float, and the scales
@@ -147,7 +144,7 @@ void pack_int16_weights(const Matrix& w,
     };
     pack_panel(row, load, (width + 1) / 2, packed);
   };
-  const auto present = w.rows - first < kPanelRows ? w.rows - first : kPanelRows;
+  const auto present = rows_in_panel(w, panel);
   for (int64_t r = present; r < kPanelRows; ++r) scales[r] = 0.0F;
   if (w.type == WeightType::kInt4) {
     for (int64_t r = 0; r < present; ++r) {
@@ -201,15 +198,12 @@ void multiply_many_int16(const Int16Rows& packed,
                          float* y,
                          int64_t ldy,
                          float* scratch) {
-  const auto first = panel * kPanelRows;
-  const auto present = w.rows - first < kPanelRows ? w.rows - first : kPanelRows;
+  const auto present = rows_in_panel(w, panel);
   const auto padded_rows = round_up(rows, kPackedRows);
-  const auto block = packed_block(w.columns);
   const auto* row_scales = packed.scales;
   auto* const wide = reinterpret_cast<int16_t*>(scratch + kPanelRows * kPackedColumns / 2);
   float column_scales[kPanelRows];
-  for (int64_t begin = 0; begin < w.columns; begin += block, row_scales += padded_rows) {
-    const auto width = w.columns - begin < block ? w.columns - begin : block;
+  each_block(w.columns, [&](int64_t begin, int64_t width) {
     const auto pairs = (width + 1) / 2;
     pack_int16_weights(w, panel, begin, width, scratch, wide, column_scales);
     for (int64_t m = 0; m < rows; m += kPackedRows) {
@@ -219,7 +213,8 @@ void multiply_many_int16(const Int16Rows& packed,
         multiply_int16_tile(pairs, a, scratch, row_scales + m, column_scales, begin > 0, c, ldc);
       });
     }
-  }
+    row_scales += padded_rows;
+  });
 }
 
 }  // namespace

@@ -34,11 +34,10 @@ struct Matrix {
 /// Numbers of a row that share a scale, in 4-bit weights and their activations.
 inline constexpr int64_t kGroup = 32;
 
-/// Rows of activations for int8 weights: 16 bits a number, a scale for each packed_block of
-/// columns.
+/// Rows of activations as 16-bit integers, with a scale for each packed_block of a row's columns.
 struct Int16Rows {
-  const int16_t* values;
-  const float* scales;
+  const int16_t* values;  // [rows, columns], or as pack_int16 leaves it.
+  const float* scales;    // [rows, packed_blocks(columns)], likewise.
 };
 
 /// Rows of activations for 4-bit weights: 8 bits a number, a scale for each group. `offsets`
@@ -146,7 +145,7 @@ struct Kernels {
                         int64_t ldy,
                         float* scratch);
 
-  /// As pack_rows, in 16 bits, or fewer for `weights` of kInt4: packed [packed_size of an even
+  /// As pack_rows, in 16 bits, or 12 for `weights` of kInt4: packed [packed_size of an even
   /// number of columns], scales [packed_blocks(columns), rows rounded up to kPackedRows].
   void (*pack_int16)(const float* x,
                      int64_t rows,

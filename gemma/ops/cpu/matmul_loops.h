@@ -62,12 +62,10 @@ void multiply_few(const float* x,
 // Blocks of packed_block(columns) columns; in a block groups of kPackedRows rows; in a group the
 // columns, each with its kPackedRows numbers.
 void pack_rows(const float* x, int64_t rows, int64_t columns, int64_t group, float* packed) {
-  const auto block = packed_block(columns);
   const auto groups = round_up(rows, kPackedRows) / kPackedRows;
   const auto first = group * kPackedRows;
   const auto present = rows - first < kPackedRows ? rows - first : kPackedRows;
-  for (int64_t begin = 0; begin < columns; begin += block) {
-    const auto width = columns - begin < block ? columns - begin : block;
+  each_block(columns, [&](int64_t begin, int64_t width) {
     auto* out = packed + begin * groups * kPackedRows + group * kPackedRows * width;
     const auto* const from = x + first * columns + begin;
     if (present < kPackedRows) std::memset(out, 0, width * kPackedRows * sizeof(float));
@@ -77,7 +75,7 @@ void pack_rows(const float* x, int64_t rows, int64_t columns, int64_t group, flo
         if (r < present) out[r] = from[r * columns + i];
       }
     }
-  }
+  });
 }
 
 // c[r][0 .. kPanelRows) = (c +) sum over k of a[k][r] * b[k][0 .. kPanelRows). Memory has the time
@@ -108,7 +106,7 @@ inline void multiply_tile(
 // The panel's columns [begin, begin + width), packed.
 void pack_weights(const Matrix& w, int64_t panel, int64_t begin, int64_t width, float* scratch) {
   const auto first = panel * kPanelRows;
-  const auto present = w.rows - first < kPanelRows ? w.rows - first : kPanelRows;
+  const auto present = rows_in_panel(w, panel);
   visit_floats(w, [&](const auto* data) {
     const auto row = [&](int64_t r) {
       return r < present ? data + (first + r) * w.columns + begin : nullptr;
@@ -124,12 +122,9 @@ void multiply_many(const float* packed,
                    float* y,
                    int64_t ldy,
                    float* scratch) {
-  const auto first = panel * kPanelRows;
-  const auto present = w.rows - first < kPanelRows ? w.rows - first : kPanelRows;
+  const auto present = rows_in_panel(w, panel);
   const auto padded_rows = round_up(rows, kPackedRows);
-  const auto block = packed_block(w.columns);
-  for (int64_t begin = 0; begin < w.columns; begin += block) {
-    const auto width = w.columns - begin < block ? w.columns - begin : block;
+  each_block(w.columns, [&](int64_t begin, int64_t width) {
     pack_weights(w, panel, begin, width, scratch);
     for (int64_t m = 0; m < rows; m += kPackedRows) {
       const auto* const a = packed + begin * padded_rows + m * width;
@@ -138,7 +133,7 @@ void multiply_many(const float* packed,
         multiply_tile(width, a, scratch, begin > 0, c, ldc);
       });
     }
-  }
+  });
 }
 
 }  // namespace

@@ -53,6 +53,21 @@ void with_rows(int64_t rows, const Use& use) {
 
 constexpr int64_t kPanelRows = 2 * kLanes;
 
+// How many rows of w the panel has: fewer than kPanelRows only at the end.
+inline int64_t rows_in_panel(const Matrix& w, int64_t panel) {
+  const auto left = w.rows - panel * kPanelRows;
+  return left < kPanelRows ? left : kPanelRows;
+}
+
+// Calls use(begin, width) for each packed_block of the columns.
+template <typename Use>
+void each_block(int64_t columns, const Use& use) {
+  const auto block = packed_block(columns);
+  for (int64_t begin = 0; begin < columns; begin += block) {
+    use(begin, columns - begin < block ? columns - begin : block);
+  }
+}
+
 #ifdef __AVX2__
 // Eight vectors of eight, rows to columns.
 inline void transpose(Floats (&v)[8]) {
