@@ -15,8 +15,14 @@ namespace {
 static_assert(RingCache::kPadding == cpu::kCachePadding && Weight::kGroup == cpu::kGroup);
 
 // Keys of a task of one token's attention: the same for any number of threads, and so is the
-// result.
-constexpr int64_t kKeysPerTask = 128;
+// result. Few, so that short texts have tasks for all threads; more of long ones, whose tasks'
+// parts have to be put together in the end.
+int64_t keys_per_task(int64_t keys) {
+  constexpr int64_t kTasks = 8;
+  constexpr int64_t kLeast = 32;
+  constexpr int64_t kMost = 128;
+  return std::clamp(cpu::round_up(keys / kTasks, 8), kLeast, kMost);
+}
 
 struct Attention {
   HeadShape shape;
@@ -80,7 +86,8 @@ class TokenAttention {
         caches_(caches),
         position_(position),
         first_(attention.first_key(position)),
-        parts_((position - first_) / kKeysPerTask + 1),
+        keys_per_task_(keys_per_task(position - first_ + 1)),
+        parts_((position - first_) / keys_per_task_ + 1),
         partial_(static_cast<size_t>(parts_ * attention.shape.num_heads)),
         values_(parts_ * attention.shape.num_heads * attention.stride) {}
 
@@ -90,8 +97,8 @@ class TokenAttention {
     const auto part = task % parts_;
     const auto kv_head = task / parts_;
     const auto head = kv_head * attention_.group();
-    const auto begin = first_ + part * kKeysPerTask;
-    const auto end = std::min(begin + kKeysPerTask, position_ + 1);
+    const auto begin = first_ + part * keys_per_task_;
+    const auto end = std::min(begin + keys_per_task_, position_ + 1);
     const auto at = part * attention_.shape.num_heads + head;
     cpu::kernels().attend_one(q_ + head * attention_.stride, attention_.group(), caches_[kv_head],
                               begin, end, attention_.softcap, &partial_[at],
@@ -122,7 +129,7 @@ class TokenAttention {
   const Attention& attention_;
   const float* q_;
   const cpu::CacheHead* caches_;
-  int64_t position_, first_, parts_;
+  int64_t position_, first_, keys_per_task_, parts_;
   std::vector<cpu::PartialSoftmax> partial_;  // [parts, H]
   Buffer<float> values_;                      // [parts, H, stride]
 };

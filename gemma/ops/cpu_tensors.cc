@@ -71,7 +71,13 @@ MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous(
 
 FewRows::FewRows(const float* x, int64_t rows, const cpu::Matrix& w) : x_(x), rows_(rows) {
   const auto& kernels = cpu::kernels();
-  if (w.type == cpu::WeightType::kInt8) {
+  if (w.type == cpu::WeightType::kBFloat16) {
+    split_ = Buffer<float>(rows * w.columns);
+    for (int64_t i = 0; i < rows; ++i) {
+      kernels.split_pairs(x + i * w.columns, w.columns, split_.get() + i * w.columns);
+    }
+    x_ = split_.get();
+  } else if (w.type == cpu::WeightType::kInt8) {
     const auto blocks = cpu::packed_blocks(w.columns);
     int16_ = Buffer<int16_t>(rows * w.columns);
     scales_ = Buffer<float>(rows * blocks);
@@ -140,9 +146,12 @@ Scratch::Scratch(int64_t size) : size_(cpu::round_up(size, 16)), memory_(num_wor
 
 int64_t rows_per_task(const cpu::Matrix& w) {
   constexpr int64_t kTasksPerWorker = 4;
-  constexpr int64_t kLeast = 32;
-  constexpr int64_t kMost = 2048;
-  return std::clamp(cpu::round_up(w.rows / (num_workers() * kTasksPerWorker), 4), kLeast, kMost);
+  // Kernels take 4 or 6 rows together, and those that are left one by one.
+  constexpr int64_t kUnit = 12;
+  constexpr int64_t kLeast = 3 * kUnit;
+  constexpr int64_t kMost = 170 * kUnit;
+  return std::clamp(cpu::round_up(w.rows / (num_workers() * kTasksPerWorker), kUnit), kLeast,
+                    kMost);
 }
 
 void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y) {

@@ -108,7 +108,7 @@ void int4_dots(const Int8Rows& x,
     for (int r = 0; r < kWeightRows; ++r) {
       const auto of_weights = load_at(scales + r * ld_scales + first);
       const auto* const bytes = w + r * ldw + first * kGroupBytes;
-      prefetch(bytes + kPrefetchBytes);
+      prefetch(bytes + kIntegerPrefetch);
       for (int c = 0; c < kRows; ++c) {
         const auto both = of_weights * load_at(x.scales + c * groups + first);
         sums[r][c] = fma(of_weights, load_at(x.offsets + c * groups + first), sums[r][c]);
@@ -157,7 +157,7 @@ void multiply_int4(const Int8Rows& x,
                    int64_t ldy) {
   const auto groups = w.columns / kGroup;
   const auto* const data = static_cast<const uint8_t*>(w.data);
-  with_rows(rows, [&](auto weight_rows, auto count) {
+  with_rows<4>(rows, [&](auto weight_rows, auto count) {
     stretches<weight_rows>(begin, end, [&](auto together, int64_t n, int64_t apart) {
       int4_dots<together, count>(x, data + n * groups * kGroupBytes, w.group_scales + n * groups,
                                  groups, apart, y + n - begin, ldy);

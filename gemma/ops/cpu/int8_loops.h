@@ -63,7 +63,7 @@ void int8_dots(const Int16Rows& x,
     constexpr int64_t kStep = 2 * kLanes;
     auto i = begin;
     for (; i + kStep <= end; i += kStep) {
-      for (int r = 0; r < kWeightRows; ++r) prefetch(rows + r * ldw + i + kPrefetchBytes);
+      for (int r = 0; r < kWeightRows; ++r) prefetch(rows + r * ldw + i + kIntegerPrefetch);
       step(i, [](const auto* from) { return load_pairs(from); });
     }
     if (i < end) step(i, [&](const auto* from) { return load_pairs_part(from, end - i); });
@@ -88,7 +88,7 @@ void multiply_int8(const Int16Rows& x,
                    float* y,
                    int64_t ldy) {
   const auto block = packed_block(w.columns);
-  with_rows(rows, [&](auto weight_rows, auto count) {
+  with_rows<4>(rows, [&](auto weight_rows, auto count) {
     stretches<weight_rows>(begin, end, [&](auto together, int64_t n, int64_t apart) {
       int8_dots<together, count>(x, w, block, n, apart, y + n - begin, ldy);
     });

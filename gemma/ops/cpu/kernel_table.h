@@ -15,6 +15,7 @@ constexpr Kernels make_kernels(const char* name) {
   return {
       .name = name,
       .panel_rows = kPanelRows,
+      .split_pairs = split_pairs,
       .multiply_few = multiply_few,
       .quantize_int16 = quantize_int16,
       .multiply_int8 = multiply_int8,

@@ -96,8 +96,12 @@ struct Kernels {
   /// Weight rows that multiply_many takes together.
   int64_t panel_rows;
 
+  /// x [columns] in the order in which multiply_few takes it for weights of kBFloat16.
+  void (*split_pairs)(const float* x, int64_t columns, float* out);
+
   /// y[m * ldy + n - begin] = x[m] . w[n] for m < rows (at most kFewRows), n in [begin, end).
-  /// x [rows, w.columns] contiguous; w of floats. The order of summation does not depend on `rows`.
+  /// x [rows, w.columns] contiguous, for kBFloat16 as split_pairs leaves it; w of floats. The order
+  /// of summation does not depend on `rows`.
   void (*multiply_few)(const float* x,
                        int64_t rows,
                        const Matrix& w,

@@ -105,6 +105,20 @@ inline Floats load(const int8_t* from) {
 #endif
 }
 
+// kLanes of the 2 * kLanes columns from `from` on, in the order in which split_pairs leaves x.
+template <int kHalf, typename T>
+Floats load_half(const T* from) {
+  return load(from + kHalf * kLanes);
+}
+
+// Pairs as they lie in memory: cheaper to take apart than to widen.
+template <int kHalf>
+Floats load_half(const BFloat16* from) {
+  Words pairs;
+  std::memcpy(&pairs, from, sizeof(pairs));
+  return bits<Floats>(kHalf == 0 ? pairs << 16 : pairs & 0xffff0000U);
+}
+
 inline Ints load_bytes(const uint8_t* from) {
 #ifdef __AVX2__
   const auto bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));

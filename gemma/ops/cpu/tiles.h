@@ -6,9 +6,6 @@
 namespace gemma::cpu {
 namespace {
 
-// Bytes ahead of the reader that are asked for: far enough to hide memory's latency.
-constexpr int64_t kPrefetchBytes = 1024;
-
 template <int kValue>
 struct Constant {
   constexpr operator int() const { return kValue; }  // NOLINT(google-explicit-constructor)
@@ -26,12 +23,12 @@ void stretches(int64_t begin, int64_t end, const Use& use) {
 }
 
 // Calls use(weight_rows, rows), both Constants: so many weight rows at once that sums and weights
-// stay in 16 registers.
-template <typename Use>
+// stay in 16 registers; kMost of them for one row.
+template <int kMost, typename Use>
 void with_rows(int64_t rows, const Use& use) {
   switch (rows) {
     case 1:
-      return use(Constant<4>(), Constant<1>());
+      return use(Constant<kMost>(), Constant<1>());
     case 2:
       return use(Constant<4>(), Constant<2>());
     case 3:
