@@ -5,10 +5,11 @@
 
 Takes a text model of Gemma 3 in floats. llama.cpp comes as source with PyPI's llama-cpp-python and
 is built for this machine: minutes on two cores. The GGUF files that it reads and our quantised
-checkpoints are written once too, all into build/llama.cpp. The programs run in turns, a process a
-measurement: what the machine does meanwhile then meets both alike. Types are paired with those that
-come nearest to them. int4 and Q4_0 both keep the embedding in 8 bits: llama-quantize would have
-it in 6, were its rows whole blocks of 256.
+checkpoints are written once a variant too, all into build/llama.cpp: for other weights of the same
+variant remove its folder there. The programs run in turns, a process a measurement: what the
+machine does meanwhile then meets both alike. Types are paired with those that come nearest to them.
+int4 and Q4_0 both keep the embedding in 8 bits: llama-quantize would have it in 6, were its rows
+whole blocks of 256.
 """
 
 from __future__ import annotations

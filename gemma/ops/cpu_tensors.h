@@ -59,7 +59,7 @@ class FewRows {
  private:
   const float* x_;
   int64_t rows_;
-  Buffer<float> split_;    // For bfloat16 weights.
+  Buffer<float> split_;    // Of split_pairs, for bfloat16 weights.
   Buffer<int16_t> int16_;  // Of Int16Rows, for int8 weights.
   Buffer<int8_t> int8_;    // Of Int8Rows, for 4-bit weights.
   Buffer<float> scales_, offsets_;

@@ -6,9 +6,6 @@
 namespace gemma::cpu {
 namespace {
 
-// Bytes ahead of the reader that products of few rows ask memory for.
-constexpr int64_t kIntegerPrefetch = 1024;
-
 // NaN if there is a NaN or an infinity among them.
 inline float largest_magnitude(const float* x, int64_t size) {
   auto peaks = zeros();

@@ -96,7 +96,8 @@ struct Kernels {
   /// Weight rows that multiply_many takes together.
   int64_t panel_rows;
 
-  /// x [columns] in the order in which multiply_few takes it for weights of kBFloat16.
+  /// out [columns] = x [columns] in the order in which multiply_few takes it for weights of
+  /// kBFloat16. out must not be x.
   void (*split_pairs)(const float* x, int64_t columns, float* out);
 
   /// y[m * ldy + n - begin] = x[m] . w[n] for m < rows (at most kFewRows), n in [begin, end).

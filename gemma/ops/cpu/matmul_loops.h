@@ -6,11 +6,8 @@
 namespace gemma::cpu {
 namespace {
 
-// Bytes ahead of the reader that each row's stream is asked for. Of 0 to 2048 this was the fastest:
-// six streams look far enough ahead together.
-constexpr int64_t kFloatPrefetch = 256;
-
-// Of each 2 * kLanes columns those of even index first.
+// The order of load_half: of each 2 * kLanes columns those of even index first, what is left as it
+// is.
 void split_pairs(const float* x, int64_t columns, float* out) {
   int64_t i = 0;
   for (; i + 2 * kLanes <= columns; i += 2 * kLanes) {
@@ -42,7 +39,8 @@ void dots(const float* x, int64_t size, const T* w, int64_t apart, float* y, int
     add([=](const T* row) { return load_half<1>(row + i); },
         [=](const float* row) { return load(row + i + kLanes); });
   };
-  constexpr int64_t kLine = 64 / sizeof(T) > kStep ? 64 / sizeof(T) : kStep;
+  constexpr int64_t kLine = 64 / sizeof(T);  // Columns in a cache line.
+  static_assert(kLine % kStep == 0);
   int64_t i = 0;
   for (; i + kLine <= size; i += kLine) {
     for (int r = 0; r < kWeightRows; ++r) {

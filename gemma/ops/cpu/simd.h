@@ -105,13 +105,14 @@ inline Floats load(const int8_t* from) {
 #endif
 }
 
-// kLanes of the 2 * kLanes columns from `from` on, in the order in which split_pairs leaves x.
+// Half of the 2 * kLanes columns from `from` on, in the order in which multiply_few takes x.
 template <int kHalf, typename T>
 Floats load_half(const T* from) {
   return load(from + kHalf * kLanes);
 }
 
-// Pairs as they lie in memory: cheaper to take apart than to widen.
+// As split_pairs leaves x, even columns and odd ones: a shift or a mask takes a pair apart, which
+// is cheaper than widening.
 template <int kHalf>
 Floats load_half(const BFloat16* from) {
   Words pairs;
