@@ -20,6 +20,10 @@ namespace gemma::bindings {
 // One function a file; each adds its classes and functions to the extension.
 void bind_config(py::module_& m);
 void bind_tokenizer(py::module_& m);
+void bind_image(py::module_& m);
+void bind_pan_and_scan(py::module_& m);
+void bind_preprocessor(py::module_& m);
+void bind_gemma3_preprocessor(py::module_& m);
 void bind_nn_module(py::module_& m);
 void bind_rotary(py::module_& m);
 void bind_linear(py::module_& m);

@@ -36,6 +36,10 @@ PYBIND11_MODULE(_C, m) {
   py::register_local_exception_translator(translate);
   bind_config(m);
   bind_tokenizer(m);
+  bind_image(m);
+  bind_pan_and_scan(m);
+  bind_preprocessor(m);
+  bind_gemma3_preprocessor(m);
   bind_nn_module(m);
   bind_rotary(m);
   bind_linear(m);

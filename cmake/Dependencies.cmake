@@ -31,6 +31,18 @@ if(GEMMA_BUILD_CLI)
   gemma_find_headers(gemma_cli11 CLI/CLI.hpp libcli11-dev)
 endif()
 
+# As above, with the shared library of that name: Debian's static ones cannot go into another.
+function(gemma_find_library name header library package)
+  gemma_find_headers(${name} "${header}" ${package})
+  find_library(${name}_LIBRARY ${library} PATHS "${GEMMA_DEPS_DIR}/lib")
+  if(NOT ${name}_LIBRARY)
+    message(FATAL_ERROR "lib${library} not found: run scripts/bootstrap.sh, or apt-get install ${package}")
+  endif()
+  target_link_libraries(${name} INTERFACE "${${name}_LIBRARY}")
+endfunction()
+gemma_find_library(gemma_jpeg jpeglib.h jpeg libjpeg62-turbo-dev)
+gemma_find_library(gemma_png png.h png16 libpng-dev)
+
 # Static and hidden: Debian's shared libsentencepiece exports an absl FLAGS_minloglevel that
 # overlays, with another size, the variable of that name in libc10.so.
 if(NOT EXISTS "${GEMMA_DEPS_DIR}/sentencepiece/CMakeLists.txt")

@@ -168,6 +168,8 @@ missing_packages() {
   fi
   [[ -e $DEPS/include/nlohmann/json.hpp || -e /usr/include/nlohmann/json.hpp ]] || echo nlohmann-json3-dev
   [[ -e $DEPS/include/CLI/CLI.hpp || -e /usr/include/CLI/CLI.hpp ]] || echo libcli11-dev
+  have_library jpeglib.h jpeg || echo libjpeg62-turbo-dev
+  have_library png.h png16 || echo libpng-dev
   if ((with_tests)) && ! have_googletest; then
     echo googletest
   fi
@@ -178,6 +180,22 @@ missing_optional_packages() {
   command -v ccache >/dev/null || echo ccache
   if ((!with_tests)) && ! have_googletest; then
     echo googletest
+  fi
+}
+
+# have_library HEADER NAME: asks the compiler, as Debian keeps libraries in a folder of the processor's name.
+have_library() {
+  [[ -e $DEPS/include/$1 && -e $DEPS/lib/lib$2.so ]] && return
+  [[ -e /usr/include/$1 && -n $(library_path "$2") ]]
+}
+
+# Prints where the linker finds libNAME.so, nothing where it does not.
+library_path() {
+  local path gxx
+  gxx=$(find_gxx) || return 0
+  path=$("$gxx" -print-file-name="lib$1.so")
+  if [[ $path == /* ]]; then
+    echo "$(realpath -- "${path%/*}")/lib$1.so"
   fi
 }
 
@@ -389,11 +407,31 @@ copy_tree() {
   rm -rf -- "$tmp"
 }
 
+# copy_library NAME HEADER…: likewise. The library gets the name that programs ask for, and the one that the linker does.
+copy_library() {
+  local name=$1 path headers header soname
+  path=$(library_path "$name")
+  if [[ -e $DEPS/lib/lib$name.so || -z $path ]]; then
+    return
+  fi
+  mkdir -p -- "$DEPS/include" "$DEPS/lib"
+  headers=${path%/*}
+  headers=${headers/#\/usr\/lib//usr/include}
+  for header in "${@:2}"; do
+    cp -L -- "/usr/include/$header" "$DEPS/include/" 2>/dev/null || cp -L -- "$headers/$header" "$DEPS/include/"
+  done
+  soname=$(readelf -d "$path" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')
+  cp -L -- "$path" "$DEPS/lib/$soname"
+  ln -sf -- "$soname" "$DEPS/lib/lib$name.so"
+}
+
 set_up_sources() {
   local key
   key=$(sha256sum <"$SCRIPTS/requirements-sources.txt" | cut -d' ' -f1)
   copy_tree /usr/include/nlohmann "$DEPS/include/nlohmann" json.hpp
   copy_tree /usr/include/CLI "$DEPS/include/CLI" CLI.hpp
+  copy_library jpeg jpeglib.h jconfig.h jmorecfg.h jerror.h
+  copy_library png16 png.h pngconf.h pnglibconf.h
   copy_tree /usr/src/googletest "$DEPS/googletest" CMakeLists.txt
   if stamped "$DEPS/sentencepiece/.stamp" "$key"; then
     step 5 "Sources: SentencePiece $SENTENCEPIECE_VERSION and headers in .deps, up to date"

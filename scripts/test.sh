@@ -11,7 +11,7 @@ usage: scripts/test.sh [--quick]
 
 environment:
   GEMMA_PYTORCH   a checkout of google/gemma_pytorch: compare with it live, bit for bit
-  FUZZ_SECONDS    how long to fuzz (default: 30)
+  FUZZ_SECONDS    how long to fuzz, both readers together (default: 30)
 EOF
 }
 
@@ -79,13 +79,16 @@ formatted() {
   git ls-files '*.cc' '*.h' | xargs clang-format-19 --dry-run --Werror
 }
 
+build_fuzzers() {
+  cmake --preset fuzz && cmake --build --preset fuzz
+}
+
+# fuzzed NAME SEEDS: runs NAME_fuzz for half the time, from what tests/fuzz/SEEDS.py makes.
 fuzzed() {
-  local corpus=$ROOT/build/fuzz/corpus
-  mkdir -p -- "$corpus"
-  cmake --preset fuzz && cmake --build --preset fuzz &&
-    "$ROOT/.venv/bin/python" tests/fuzz/make_corpus.py "$corpus" &&
-    build/fuzz/bin/checkpoint_fuzz -dict=tests/fuzz/checkpoint.dict -max_len=65536 -rss_limit_mb=2048 \
-      -max_total_time="${FUZZ_SECONDS:-30}" -print_final_stats=1 "$corpus" 2>&1 | tail -n 20
+  local corpus=$ROOT/build/fuzz/$1_corpus seconds=${FUZZ_SECONDS:-30}
+  "$ROOT/.venv/bin/python" "tests/fuzz/$2.py" "$corpus" &&
+    "build/fuzz/bin/$1_fuzz" -dict="tests/fuzz/$1.dict" -max_len=65536 -rss_limit_mb=2048 \
+      -max_total_time="$(((seconds + 1) / 2))" -print_final_stats=1 "$corpus" 2>&1 | tail -n 20
   return "${PIPESTATUS[0]}"
 }
 
@@ -114,9 +117,11 @@ check "build and test (dev)" workflow dev
 if [[ -z $quick ]]; then
   check "build and test under AddressSanitizer and UndefinedBehaviorSanitizer" workflow asan
   if command -v clang++-19 >/dev/null; then
-    check "fuzz the checkpoint reader" fuzzed
+    check "build the fuzz targets" build_fuzzers
+    check "fuzz the checkpoint reader" fuzzed checkpoint make_corpus
+    check "fuzz the image decoders" fuzzed image make_image_corpus
   else
-    skip "fuzz the checkpoint reader" "clang++-19 is not installed (apt-get install clang-19 libclang-rt-19-dev)"
+    skip "fuzz the readers" "clang++-19 is not installed (apt-get install clang-19 libclang-rt-19-dev)"
   fi
 fi
 count_results || failed=$((failed + 1))
