@@ -30,8 +30,7 @@ void translate(std::exception_ptr error) {
 
 PYBIND11_MODULE(_C, m) {
   using namespace gemma::bindings;
-  m.doc() =
-      "Gemma in C++ and LibTorch. Use the modules config, model and tokenizer of the package.";
+  m.doc() = "Gemma in C++ and LibTorch. Use the modules of the package, as config and model.";
   py::module_::import("torch");
   py::register_local_exception_translator(translate);
   bind_config(m);
@@ -50,5 +49,8 @@ PYBIND11_MODULE(_C, m) {
   bind_decoder_layer(m);
   bind_gemma_model(m);
   bind_sampler(m);
+  bind_language_model(m);
   bind_causal_lm(m);
+  bind_siglip_vision_model(m);
+  bind_multimodal_lm(m);
 }

@@ -54,6 +54,17 @@ def model(package: ModuleType, fields: dict[str, Any], rng: torch.Generator) -> 
     return golden
 
 
+def multimodal(
+    package: ModuleType, fields: dict[str, Any], rng: torch.Generator
+) -> cases.Tensors:
+    weights = cases.make_weights(package, fields, rng)
+    inputs = cases.make_image_inputs(fields, rng)
+    golden = {**prefixed("weights", weights), **prefixed("input", inputs)}
+    for mode in cases.MODES:
+        golden |= prefixed(mode, cases.multimodal_outputs(package, fields, weights, inputs, mode))
+    return golden
+
+
 def texts(package: ModuleType, fields: dict[str, Any], weights: cases.Tensors) -> dict[str, Any]:
     return {
         mode: {
@@ -93,6 +104,8 @@ def write_goldens(package: ModuleType, out: Path) -> list[Path]:
         weights = cases.make_weights(package, fields, rng)
         save(name, prefixed("weights", weights))
         text[name] = texts(package, fields, weights)
+    for name, fields in cases.MULTIMODAL_CONFIGS.items():
+        save(name, multimodal(package, fields, rng))
     written.append(out / "text.json")
     write_json(
         written[-1],
@@ -118,7 +131,7 @@ def manifest(checkout: Path, files: list[Path]) -> dict[str, Any]:
         "torch": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "arithmetic": cases.arithmetic(),
-        "configs": {**cases.CONFIGS, **cases.TEXT_CONFIGS},
+        "configs": {**cases.CONFIGS, **cases.TEXT_CONFIGS, **cases.MULTIMODAL_CONFIGS},
         "files": {path.name: describe(path) for path in files},
     }
 

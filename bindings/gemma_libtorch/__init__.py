@@ -12,12 +12,19 @@
 import torch  # noqa: F401  The extension needs LibTorch loaded before it.
 
 try:
-    from . import config, gemma3_preprocessor, model, tokenizer
+    from . import config, gemma3_model, gemma3_preprocessor, model, siglip_vision, tokenizer
 except ImportError as error:
     raise ImportError(
         f"gemma_libtorch does not fit torch {torch.__version__}: an extension works with the torch "
         "it was built with; install gemma_libtorch again"
     ) from error
 
-__all__ = ["config", "gemma3_preprocessor", "model", "tokenizer"]
+__all__ = [
+    "config",
+    "gemma3_model",
+    "gemma3_preprocessor",
+    "model",
+    "siglip_vision",
+    "tokenizer",
+]
 __version__ = "0.1.0"

@@ -26,6 +26,7 @@ __all__ = [
     "GemmaForCausalLM",
     "GemmaMLP",
     "GemmaModel",
+    "LanguageModel",
     "Linear",
     "LoadProgress",
     "LoadReport",
@@ -402,7 +403,29 @@ class LoadProgress:
     @property
     def bytes_total(self) -> int: ...
 
-class GemmaForCausalLM(Module):
+class LanguageModel(Module):
+    """What the text and the multimodal model share. Cannot be constructed."""
+
+    def load_weights(
+        self,
+        model_path: str | os.PathLike[str],
+        progress: Callable[[LoadProgress], object] | None = None,
+    ) -> LoadReport:
+        """Loads a .ckpt file or a directory of shards; progress is called after each tensor.
+
+        Raises FileNotFoundError, and RuntimeError, naming the file, the tensor and the cure, for a
+        file that is not a checkpoint and for a weight that is missing, misshapen, or int8 where
+        floats are wanted (or the other way round). Then, and when progress raises, every parameter
+        is as it was.
+        """
+    @property
+    def config(self) -> GemmaConfig:
+        """The model's own copy."""
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises RuntimeError when the config named none."""
+
+class GemmaForCausalLM(LanguageModel):
     """The text model."""
 
     freqs_cis: torch.Tensor
@@ -477,27 +500,9 @@ class GemmaForCausalLM(Module):
         stop_ids: Sequence[int] = ...,
         kv_dtype: torch.dtype | None = None,
     ) -> list[str]: ...
-    def load_weights(
-        self,
-        model_path: str | os.PathLike[str],
-        progress: Callable[[LoadProgress], object] | None = None,
-    ) -> LoadReport:
-        """Loads a .ckpt file or a directory of shards; progress is called after each tensor.
-
-        Raises FileNotFoundError, and RuntimeError, naming the file, the tensor and the cure, for a
-        file that is not a checkpoint and for a weight that is missing, misshapen, or int8 where
-        floats are wanted (or the other way round). Then, and when progress raises, every parameter
-        is as it was.
-        """
     @property
     def embedder(self) -> Embedding: ...
     @property
     def model(self) -> GemmaModel: ...
     @property
     def sampler(self) -> Sampler: ...
-    @property
-    def config(self) -> GemmaConfig:
-        """The model's own copy."""
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Raises RuntimeError when the config named none."""

@@ -50,7 +50,7 @@ struct Measurements {
 struct Subject {
   const BenchOptions& options;
   std::string name;  // Its variant.
-  GemmaForCausalLM model;
+  LanguageModel model;
   torch::Dtype kv_dtype;
   int threads;
   StreamProbe* stream;
@@ -127,7 +127,7 @@ void add_share(std::vector<Cell>& row,
 }
 
 // The embedding of a model in 4 bits has 8.
-std::string weights_name(const GemmaForCausalLMImpl& model) {
+std::string weights_name(const LanguageModelImpl& model) {
   const auto parameters = model.parameters();
   const auto any = [&](torch::Dtype dtype) {
     return std::any_of(parameters.begin(), parameters.end(),
@@ -198,7 +198,7 @@ std::string model_name(const ModelOptions& options) {
   return detected ? detected->variant : "unknown";
 }
 
-GemmaForCausalLM make_model(ModelOptions options, const std::string& numerics) {
+LanguageModel model_for(ModelOptions options, const std::string& numerics) {
   options.numerics = numerics;
   options.with_tokenizer = false;
   if (!options.ckpt.empty()) return load_model(options);
@@ -219,7 +219,7 @@ void bench(const BenchOptions& options) {
   StreamProbe stream;
   std::unique_ptr<BenchReference> reference;
   for (const auto& name : numerics) {
-    const auto model = make_model(options.model, name);
+    const auto model = model_for(options.model, name);
     if (!options.checkout.empty() && !reference) {
       reference = std::make_unique<BenchReference>(options.checkout, options.python,
                                                    model->config(), options.model.ckpt);

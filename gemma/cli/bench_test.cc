@@ -41,7 +41,7 @@ SamplingParams sampling_params(bool sampled, torch::Device device) {
 
 class FastRun {
  public:
-  FastRun(const BenchTest& test, const GemmaForCausalLM& model, torch::Dtype kv_dtype)
+  FastRun(const BenchTest& test, const LanguageModel& model, torch::Dtype kv_dtype)
       : test_(test),
         model_(model),
         engine_(model, {.kv_dtype = kv_dtype}),
@@ -77,7 +77,7 @@ class FastRun {
   }
 
   BenchTest test_;
-  GemmaForCausalLM model_;
+  LanguageModel model_;
   Engine engine_;
   Sequence filled_;
   SamplingParams params_;
@@ -87,7 +87,7 @@ class FastRun {
 
 class ExactRun {
  public:
-  ExactRun(const BenchTest& test, const GemmaForCausalLM& model)
+  ExactRun(const BenchTest& test, const LanguageModel& model)
       : test_(test),
         model_(model),
         device_(model->embedder->weight.device()),
@@ -120,15 +120,16 @@ class ExactRun {
     const auto window = model_->config().sliding_window_size;
     const auto local_mask =
         window ? std::optional(sliding_window_mask(positions, length_, *window)) : std::nullopt;
+    const auto hidden = model_->hidden_states(model_->embed(tokens), positions, caches_,
+                                              causal_mask(positions, length_), local_mask);
     return model_
-        ->forward(tokens, positions, std::nullopt, caches_, causal_mask(positions, length_),
-                  at::full({1}, tokens.size(1) - 1, longs), params_.temperatures, params_.top_ps,
-                  params_.top_ks, local_mask)
+        ->sampler(model_->embedder->operand(), hidden, at::full({1}, tokens.size(1) - 1, longs),
+                  params_.temperatures, params_.top_ps, params_.top_ks)
         .first;
   }
 
   BenchTest test_;
-  GemmaForCausalLM model_;
+  LanguageModel model_;
   torch::Device device_;
   int64_t length_;
   std::vector<KVCache> caches_;
@@ -144,7 +145,7 @@ std::string BenchTest::name() const {
 }
 
 std::function<double()> prepare(const BenchTest& test,
-                                const GemmaForCausalLM& model,
+                                const LanguageModel& model,
                                 torch::Dtype kv_dtype) {
   const auto most = model->config().max_position_embeddings;
   if (test.depth > most - test.tokens) {

@@ -4,7 +4,7 @@
 #include <functional>
 #include <string>
 
-#include <gemma/models/causal_lm.h>
+#include <gemma/models/language_model.h>
 
 namespace gemma::cli {
 
@@ -27,7 +27,7 @@ struct BenchTest {
 /// Filling the cache to the test's depth happens here.
 /// Throws std::invalid_argument when the test exceeds the model's max_position_embeddings.
 std::function<double()> prepare(const BenchTest& test,
-                                const GemmaForCausalLM& model,
+                                const LanguageModel& model,
                                 torch::Dtype kv_dtype);
 
 }  // namespace gemma::cli

@@ -23,12 +23,14 @@ double positions_seen(const BenchTest& test, const GemmaConfig& config) {
 }  // namespace
 
 double bytes_per_token(const BenchTest& test,
-                       const GemmaForCausalLMImpl& model,
+                       const LanguageModelImpl& model,
                        torch::Dtype kv_dtype) {
   const auto& config = model.config();
   double weights = 0;
-  for (const auto& parameter : model.parameters())
-    weights += static_cast<double>(parameter.nbytes());
+  // Images have been encoded long before.
+  for (const auto& part : {model.embedder->parameters(), model.model->parameters()}) {
+    for (const auto& parameter : part) weights += static_cast<double>(parameter.nbytes());
+  }
   const auto per_position = static_cast<double>(2 * config.num_key_value_heads * config.head_dim) *
                             static_cast<double>(c10::elementSize(kv_dtype));
   return weights + positions_seen(test, config) * per_position / static_cast<double>(test.tokens);

@@ -8,7 +8,7 @@ namespace gemma::cli {
 /// Bytes to be read for a generated token: every weight once, and the keys and values of the
 /// positions that it sees (averaged over the test), of kv_dtype.
 double bytes_per_token(const BenchTest& test,
-                       const GemmaForCausalLMImpl& model,
+                       const LanguageModelImpl& model,
                        torch::Dtype kv_dtype);
 
 /// Floating-point operations of a prompt: two for each weight of the layers and each token, the

@@ -12,7 +12,7 @@
 #include <fmt/ranges.h>
 
 #include <gemma/cli/info.h>
-#include <gemma/models/causal_lm.h>
+#include <gemma/models/make_model.h>
 
 namespace gemma::cli {
 namespace {
@@ -78,7 +78,12 @@ void print_config(const GemmaConfig& config) {
   row("rope_wave_length",
       wave_lengths.empty() ? "none" : fmt::format("{}", fmt::join(wave_lengths, ", ")));
   row("use_qk_norm", fmt::format("{}", config.use_qk_norm));
-  row("vision_config", config.vision_config ? "SigLIP, 896 x 896 pixels" : "none");
+  const auto& vision = config.vision_config;
+  row("vision_config",
+      vision ? fmt::format("SigLIP, {} layers of {}, {} x {} pixels to {} tokens",
+                           vision->num_hidden_layers, vision->embedding_dim, vision->image_size,
+                           vision->image_size, vision->encoding_sequence_length)
+             : "none");
   row("rope_scaling_factor", or_none(config.rope_scaling_factor));
 }
 
@@ -99,16 +104,34 @@ void print_size(const std::string& name, const Size& size) {
   fmt::print("  {:<44} {:>16} {:>18}\n", name, grouped(size.count), grouped(size.bytes));
 }
 
-// Sizes of what is in a layer, once: the layers are alike.
-void print_parameters(GemmaForCausalLMImpl& model) {
-  fmt::print("\nParameters\n  {:<44} {:>16} {:>18}\n", "module", "count", "bytes");
-  print_size("embedder", size_of(*model.embedder));
-  const auto& layers = *model.model->layers;
-  print_size(fmt::format("model.layers (all {})", layers.size()), size_of(layers));
+// A list of layers, and what is in one of them: they are alike.
+void print_layers(const std::string& name, const torch::nn::ModuleListImpl& layers) {
+  print_size(fmt::format("{} (all {})", name, layers.size()), size_of(layers));
   for (const auto& child : layers.ptr(0)->named_children()) {
-    print_size("  model.layers.0." + child.key(), size_of(*child.value()));
+    print_size(fmt::format("  {}.0.{}", name, child.key()), size_of(*child.value()));
   }
-  print_size("model.norm", size_of(*model.model->norm));
+}
+
+void print_parameters(const LanguageModelImpl& model) {
+  fmt::print("\nParameters\n  {:<44} {:>16} {:>18}\n", "module", "count", "bytes");
+  for (const auto& child : model.named_children()) {
+    bool has_layers = false;
+    for (const auto& part : child.value()->named_children()) {
+      has_layers |= part.value()->as<torch::nn::ModuleListImpl>() != nullptr;
+    }
+    if (!has_layers) {
+      if (size_of(*child.value()).count > 0) print_size(child.key(), size_of(*child.value()));
+      continue;
+    }
+    for (const auto& part : child.value()->named_children()) {
+      const auto name = child.key() + "." + part.key();
+      if (const auto* layers = part.value()->as<torch::nn::ModuleListImpl>()) {
+        print_layers(name, *layers);
+      } else if (size_of(*part.value()).count > 0) {
+        print_size(name, size_of(*part.value()));
+      }
+    }
+  }
   print_size("total", size_of(model));
 
   const auto& config = model.config();
@@ -120,14 +143,11 @@ void print_parameters(GemmaForCausalLMImpl& model) {
 
 void print_model(GemmaConfig config) {
   print_config(config);
-  if (config.vision_config) {
-    fmt::print("\nWhat follows is the text part; the vision part is not built.\n");
-  }
   // The rotary tables are no parameters and are not shown; at full length they take a while.
   config.max_position_embeddings = 1;
   config.tokenizer = std::nullopt;
   const DefaultDtypeGuard guard(config.get_dtype());
-  GemmaForCausalLM model(config);
+  const auto model = make_model(config);
   fmt::print("\nModules\n{}\n", to_string(*model));
   print_parameters(*model);
 }

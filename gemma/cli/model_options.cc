@@ -8,6 +8,7 @@
 
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/progress.h>
+#include <gemma/models/make_model.h>
 
 namespace gemma::cli {
 namespace {
@@ -27,7 +28,8 @@ std::string find_tokenizer(const ModelOptions& options) {
 
 // The dtype of a checkpoint's float weights, or of its scales.
 std::string dtype_in(const Checkpoint& checkpoint) {
-  for (const auto* name : {"embedder.weight_scaler", "embedder.weight"}) {
+  for (const auto* name : {"embedder.weight_scaler", "text_token_embedder.weight_scaler",
+                           "embedder.weight", "text_token_embedder.weight"}) {
     const auto* entry = checkpoint.find(name);
     if (entry != nullptr && c10::isFloatingType(entry->dtype)) {
       return std::string(dtype_to_string(entry->dtype));
@@ -54,11 +56,6 @@ GemmaConfig make_config(const ModelOptions& options) {
     quant = options.quant.value_or(detected->quant);
   }
   auto config = get_model_config(variant, dtype);
-  if (config.vision_config) {
-    throw std::invalid_argument(
-        "the checkpoint or variant is multimodal (4b, 12b, 27b_v3), which this version cannot "
-        "hold");
-  }
   config.quant = quant;
   config.tokenizer = options.with_tokenizer ? std::optional(find_tokenizer(options)) : std::nullopt;
   return config;
@@ -97,7 +94,7 @@ Numerics numerics_of(const ModelOptions& options) {
   return numerics;
 }
 
-GemmaForCausalLM load_model(const ModelOptions& options) {
+LanguageModel load_model(const ModelOptions& options) {
   const auto device = device_of(options);
   if (options.threads < 0) {
     throw std::invalid_argument(
@@ -106,7 +103,7 @@ GemmaForCausalLM load_model(const ModelOptions& options) {
   if (options.threads > 0) at::set_num_threads(options.threads);
   const auto config = make_config(options);
   const DefaultDtypeGuard guard(config.get_dtype());
-  GemmaForCausalLM model(config);
+  auto model = make_model(config);
   ProgressBar bar("Loading");
   model->load_weights(options.ckpt, std::ref(bar));
   model->to(device);

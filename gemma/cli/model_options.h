@@ -5,7 +5,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include <gemma/models/causal_lm.h>
+#include <gemma/models/language_model.h>
 
 namespace gemma::cli {
 
@@ -32,7 +32,7 @@ Numerics numerics_of(const ModelOptions& options);
 
 /// The model, loaded and ready, with a progress bar on a terminal; sets the number of threads.
 /// Throws std::invalid_argument, std::runtime_error: one line that names the flag or file.
-GemmaForCausalLM load_model(const ModelOptions& options);
+LanguageModel load_model(const ModelOptions& options);
 
 /// "--output_len,--output-len": a flag in the reference's spelling and in the usual one.
 std::string both(const std::string& name);

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <gemma/cli/random_model.h>
+#include <gemma/models/make_model.h>
 
 namespace gemma::cli {
 namespace {
@@ -18,13 +19,13 @@ void repeat_into(const at::Tensor& parameter, const at::Tensor& block) {
 
 }  // namespace
 
-GemmaForCausalLM random_model(const ModelOptions& options) {
+LanguageModel random_model(const ModelOptions& options) {
   auto config =
       get_model_config(options.variant, options.dtype.empty() ? "bfloat16" : options.dtype);
   config.quant = options.quant.value_or(false);
   config.tokenizer = std::nullopt;
   const DefaultDtypeGuard guard(config.get_dtype());
-  GemmaForCausalLM model(config);
+  auto model = make_model(config);
   constexpr int64_t kBlock = int64_t{1} << 20;
   const auto floats = at::randn({kBlock}, at::kFloat).mul_(0.02).to(config.get_dtype());
   const auto bytes = at::randint(-127, 128, {kBlock}, at::kChar);

@@ -7,6 +7,6 @@ namespace gemma::cli {
 /// A model of `options.variant` with random weights, bfloat16 unless options.dtype says otherwise,
 /// or int8; of a multimodal variant the text part. It has no tokenizer. Speed does not depend on
 /// what the weights are.
-GemmaForCausalLM random_model(const ModelOptions& options);
+LanguageModel random_model(const ModelOptions& options);
 
 }  // namespace gemma::cli

@@ -9,6 +9,8 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include <ATen/Context.h>
 #include <fmt/format.h>
@@ -17,6 +19,7 @@
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/run.h>
 #include <gemma/models/causal_lm.h>
+#include <gemma/models/multimodal_lm.h>
 #include <gemma/text/stream_decoder.h>
 
 namespace gemma::cli {
@@ -30,6 +33,7 @@ struct RunOptions {
   uint64_t seed = 12345;
   std::string prompt = "What are large language models?";
   std::string prompt_file;
+  std::vector<std::string> images;
   double temperature = 1.0;
   double top_p = 0.95;
   int64_t top_k = 64;
@@ -60,7 +64,7 @@ std::string read_prompt(const RunOptions& options) {
 }
 
 // Tokens that end the text besides eos: with exact numerics none, as in the reference.
-std::vector<int64_t> stop_ids(GemmaForCausalLMImpl& model) {
+std::vector<int64_t> stop_ids(LanguageModelImpl& model) {
   if (model.numerics() == Numerics::kExact) return {};
   const auto end_of_turn = model.tokenizer().piece_to_id("<end_of_turn>");
   if (end_of_turn == model.tokenizer().piece_to_id("<unk>")) return {};
@@ -117,9 +121,65 @@ class TextPrinter {
   StreamDecoder decoder_;
 };
 
+// The prompt with the images where it says <image>, or in front of it where it does not.
+Prompt with_images(std::string text, const std::vector<std::string>& files) {
+  constexpr std::string_view kMarker = "<image>";
+  Prompt parts;
+  if (text.find(kMarker) == std::string::npos) {
+    for (const auto& file : files) parts.emplace_back(read_image(file));
+    parts.emplace_back(std::move(text));
+    return parts;
+  }
+  size_t used = 0;
+  for (auto at = text.find(kMarker); at != std::string::npos; at = text.find(kMarker), ++used) {
+    if (used < files.size()) {
+      parts.emplace_back(text.substr(0, at));
+      parts.emplace_back(read_image(files[used]));
+    }
+    text.erase(0, at + kMarker.size());
+  }
+  if (used != files.size()) {
+    throw std::invalid_argument(fmt::format(
+        "--image is given {} times, but the prompt says <image> {} times; give as many files, or "
+        "leave <image> out to have them in front",
+        files.size(), used));
+  }
+  parts.emplace_back(std::move(text));
+  return parts;
+}
+
+int64_t prompt_tokens(Gemma3ForMultimodalLMImpl& model, const Prompt& prompt) {
+  return tokenize_raw_input(model.tokenizer(), {&prompt, 1}, model.config(), /*output_len=*/0,
+                            torch::kCPU)
+      .max_prompt_len;
+}
+
+// Runs either model -> how many tokens the prompt has.
+int64_t generate(const LanguageModel& model,
+                 const std::string& text,
+                 const RunOptions& options,
+                 const GenerateOptions& hooks) {
+  const auto device = device_of(options.model);
+  const auto temperature = options.greedy ? std::nullopt : std::optional(options.temperature);
+  if (const auto multimodal = std::dynamic_pointer_cast<Gemma3ForMultimodalLMImpl>(model.ptr())) {
+    // Without --image the prompt is taken as it is, <image> too.
+    const auto prompt = options.images.empty() ? Prompt{text} : with_images(text, options.images);
+    multimodal->generate({&prompt, 1}, device, options.output_len, temperature, options.top_p,
+                         options.top_k, hooks);
+    return prompt_tokens(*multimodal, prompt);
+  }
+  if (!options.images.empty()) {
+    throw std::invalid_argument(
+        "--image: this model knows text only; 4b, 12b and 27b_v3 know images");
+  }
+  const auto causal = std::dynamic_pointer_cast<GemmaForCausalLMImpl>(model.ptr());
+  causal->generate(text, device, options.output_len, temperature, options.top_p, options.top_k,
+                   hooks);
+  return std::ssize(causal->tokenizer().encode(text));
+}
+
 void run(const RunOptions& options) {
   at::manual_seed(options.seed);
-  const auto device = device_of(options.model);
   const auto prompt = read_prompt(options);
   const auto kv_dtype = dtype_from_string(options.model.kv_dtype);
 
@@ -135,11 +195,9 @@ void run(const RunOptions& options) {
       .stop_ids = stop_ids(*model),
       .kv_dtype = kv_dtype,
   };
-  const auto temperature = options.greedy ? std::nullopt : std::optional(options.temperature);
-  model->generate(prompt, device, options.output_len, temperature, options.top_p, options.top_k,
-                  hooks);
+  const auto tokens = generate(model, prompt, options, hooks);
   printer.finish();
-  timer.print(load_seconds, std::ssize(model->tokenizer().encode(prompt)));
+  timer.print(load_seconds, tokens);
 }
 
 }  // namespace
@@ -158,6 +216,11 @@ void add_run(CLI::App& app) {
                    "File with the text to continue, less a newline at its end; - is standard "
                    "input")
       ->excludes(prompt);
+  command
+      ->add_option("--image", options->images,
+                   "A JPEG or PNG file for the prompt, where it says <image>, else in front; may "
+                   "come several times")
+      ->allow_extra_args(false);
   command->add_option("--temperature", options->temperature, "0 takes the likeliest token")
       ->capture_default_str();
   command->add_option(both("top_p"), options->top_p, "Probability that the candidates add up to")

@@ -6,15 +6,17 @@
 namespace gemma {
 
 Continuations::Continuations(std::vector<int64_t> prompt_lens,
-                             int64_t output_len,
+                             std::vector<int64_t> output_lens,
                              int64_t eos_id,
                              const GenerateOptions& options)
     : prompt_lens_(std::move(prompt_lens)),
-      output_len_(output_len),
+      output_lens_(std::move(output_lens)),
       eos_id_(eos_id),
       options_(options),
       texts_(prompt_lens_.size()),
-      ended_(prompt_lens_.size(), output_len == 0) {}
+      ended_(prompt_lens_.size()) {
+  for (size_t i = 0; i < ended_.size(); ++i) ended_[i] = output_lens_[i] == 0;
+}
 
 bool Continuations::wants(int64_t row, int64_t index) const {
   return !ended_[row] && index >= prompt_lens_[row];
@@ -26,7 +28,7 @@ void Continuations::add(int64_t row, int64_t token) {
     return;
   }
   texts_[row].push_back(token);
-  ended_[row] = std::ssize(texts_[row]) == output_len_;
+  ended_[row] = std::ssize(texts_[row]) == output_lens_[row];
   if (options_.on_token) options_.on_token(row, token);
 }
 

@@ -3,17 +3,17 @@
 #include <cstdint>
 #include <vector>
 
-#include <gemma/models/causal_lm.h>
+#include <gemma/models/language_model.h>
 
 namespace gemma {
 
 /// The texts that a generation makes, as they grow: which of them still want tokens.
 class Continuations {
  public:
-  /// Texts of at most `output_len` tokens after prompts of these lengths, up to before `eos_id` or
-  /// one of options.stop_ids. `options` has to outlive this.
+  /// Texts of at most so many tokens after prompts of these lengths, up to before `eos_id` or one
+  /// of options.stop_ids. `options` has to outlive this.
   Continuations(std::vector<int64_t> prompt_lens,
-                int64_t output_len,
+                std::vector<int64_t> output_lens,
                 int64_t eos_id,
                 const GenerateOptions& options);
 
@@ -30,8 +30,8 @@ class Continuations {
   const std::vector<std::vector<int64_t>>& texts() const { return texts_; }
 
  private:
-  std::vector<int64_t> prompt_lens_;
-  int64_t output_len_, eos_id_;
+  std::vector<int64_t> prompt_lens_, output_lens_;
+  int64_t eos_id_;
   const GenerateOptions& options_;
   std::vector<std::vector<int64_t>> texts_;
   std::vector<bool> ended_;

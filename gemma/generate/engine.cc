@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <gemma/generate/engine.h>
 
@@ -30,6 +31,59 @@ at::Tensor with_slots(const at::Tensor& cache, int64_t slots) {
   return larger;
 }
 
+int64_t end_of(const ImageTokens& image) { return image.first + image.embeddings.size(0); }
+
+// Cuts a feed into parts of at most `chunk` tokens, but no image in two.
+class Chunks {
+ public:
+  Chunks(const Engine::Feed& feed, int64_t chunk) : feed_(feed), chunk_(chunk) {}
+
+  bool done() const { return taken_ == std::ssize(feed_.tokens); }
+
+  // The next part; its images count from its own first token.
+  Engine::Feed next() {
+    auto end = std::min(taken_ + chunk_, std::ssize(feed_.tokens));
+    images_.clear();
+    for (const auto& image : feed_.images) {
+      if (image.first < taken_ || image.first >= end) continue;
+      if (end_of(image) > end) {
+        end = image.first;
+        break;
+      }
+      images_.push_back({image.first - taken_, image.embeddings});
+    }
+    const auto tokens = feed_.tokens.subspan(taken_, end - taken_);
+    taken_ = end;
+    return {feed_.sequence, tokens, images_};
+  }
+
+ private:
+  Engine::Feed feed_;
+  int64_t chunk_;
+  int64_t taken_ = 0;
+  std::vector<ImageTokens> images_;
+};
+
+// The runs of a feed whose tokens begin at `first_row`: each image is one, and so is what is
+// between images.
+void append_runs(const Engine::Feed& feed, int64_t first_row, std::vector<TokenRun>& runs) {
+  const auto position = feed.sequence->length();
+  const auto append = [&](int64_t begin, int64_t end, bool is_image) {
+    if (begin == end) return;
+    runs.push_back({.first_row = first_row + begin,
+                    .rows = end - begin,
+                    .position = position + begin,
+                    .is_image = is_image});
+  };
+  int64_t done = 0;
+  for (const auto& image : feed.images) {
+    append(done, image.first, false);
+    append(image.first, end_of(image), true);
+    done = end_of(image);
+  }
+  append(done, std::ssize(feed.tokens), false);
+}
+
 int64_t bytes_of(const at::Tensor& tensor) { return static_cast<int64_t>(tensor.nbytes()); }
 
 }  // namespace
@@ -40,7 +94,7 @@ int64_t Sequence::bytes() const {
   return total;
 }
 
-Engine::Engine(GemmaForCausalLM model, const EngineOptions& options)
+Engine::Engine(LanguageModel model, const EngineOptions& options)
     : model_(std::move(model)), options_(options) {
   if (options.kv_dtype != torch::kFloat32 && options.kv_dtype != torch::kBFloat16) {
     throw std::invalid_argument(
@@ -87,7 +141,7 @@ void Engine::reserve(Sequence& sequence, int64_t length) const {
 void Engine::check(std::span<const Feed> feeds) const {
   const auto most = model_->config().max_position_embeddings;
   for (size_t i = 0; i < feeds.size(); ++i) {
-    const auto& [sequence, tokens] = feeds[i];
+    const auto& [sequence, tokens, images] = feeds[i];
     const auto is_same = [sequence = sequence](const Feed& other) {
       return other.sequence == sequence;
     };
@@ -102,6 +156,27 @@ void Engine::check(std::span<const Feed> feeds) const {
           "Engine: a sequence of {} tokens and {} more exceed max_position_embeddings, {}",
           sequence->length(), tokens.size(), most));
     }
+    check_images(feeds[i]);
+  }
+}
+
+void Engine::check_images(const Feed& feed) const {
+  const auto width = model_->config().hidden_size;
+  int64_t done = 0;
+  for (const auto& image : feed.images) {
+    const auto& embeddings = image.embeddings;
+    if (embeddings.dim() != 2 || embeddings.size(1) != width ||
+        embeddings.size(0) > options_.chunk) {
+      throw std::invalid_argument(fmt::format("Engine: an image is [{}], but must be [1 to {}, {}]",
+                                              fmt::join(embeddings.sizes().vec(), ", "),
+                                              options_.chunk, width));
+    }
+    if (image.first < done || end_of(image) > std::ssize(feed.tokens)) {
+      throw std::invalid_argument(
+          fmt::format("Engine: an image has tokens {} to {}, but of {} tokens {} are taken",
+                      image.first, end_of(image) - 1, feed.tokens.size(), done));
+    }
+    done = end_of(image);
   }
 }
 
@@ -109,57 +184,69 @@ void Engine::check(std::span<const Feed> feeds) const {
 torch::Tensor Engine::forward(std::span<const Feed> feeds) {
   std::vector<int64_t> ids;
   std::vector<TokenRun> runs;
-  for (const auto& [sequence, tokens] : feeds) {
-    reserve(*sequence, sequence->length_ + std::ssize(tokens));
-    runs.push_back(
-        {.first_row = std::ssize(ids), .rows = std::ssize(tokens), .position = sequence->length_});
-    ids.insert(ids.end(), tokens.begin(), tokens.end());
+  std::vector<const Sequence*> whose;
+  for (const auto& feed : feeds) {
+    reserve(*feed.sequence, feed.sequence->length_ + std::ssize(feed.tokens));
+    append_runs(feed, std::ssize(ids), runs);
+    whose.resize(runs.size(), feed.sequence);
+    ids.insert(ids.end(), feed.tokens.begin(), feed.tokens.end());
   }
   std::vector<std::vector<RingCache>> caches(model_->config().num_hidden_layers);
   for (size_t layer = 0; layer < caches.size(); ++layer) {
-    for (const auto& feed : feeds) caches[layer].push_back(feed.sequence->caches_[layer]);
+    for (const auto* sequence : whose) caches[layer].push_back(sequence->caches_[layer]);
   }
-  const auto token_ids = at::tensor(ids, at::kLong).to(model_->embedder->weight.device());
-  auto hidden = model_->hidden_states(token_ids, runs, caches);
-  for (const auto& [sequence, tokens] : feeds) sequence->length_ += std::ssize(tokens);
+  auto hidden = model_->hidden_states(embed(ids, feeds), runs, caches);
+  for (const auto& feed : feeds) feed.sequence->length_ += std::ssize(feed.tokens);
   return hidden;
+}
+
+// [T, E] of the tokens, or of the images in their places.
+torch::Tensor Engine::embed(const std::vector<int64_t>& ids, std::span<const Feed> feeds) {
+  const torch::NoGradGuard no_grad;
+  auto embeddings = model_->embed(at::tensor(ids, at::kLong).to(model_->embedder->weight.device()));
+  int64_t row = 0;
+  for (const auto& feed : feeds) {
+    for (const auto& image : feed.images) {
+      embeddings.narrow(0, row + image.first, image.embeddings.size(0)).copy_(image.embeddings);
+    }
+    row += std::ssize(feed.tokens);
+  }
+  return embeddings;
 }
 
 torch::Tensor Engine::step(std::span<const Feed> feeds) {
   check(feeds);
-  std::vector<Feed> left(feeds.begin(), feeds.end());
+  std::vector<Chunks> left;
+  for (const auto& feed : feeds) left.emplace_back(feed, options_.chunk);
   std::vector<at::Tensor> last(feeds.size());
   for (;;) {
     std::vector<Feed> now;
     std::vector<size_t> whose;
     for (size_t i = 0; i < left.size(); ++i) {
-      auto& tokens = left[i].tokens;
-      if (tokens.empty()) continue;
-      const auto count = std::min(tokens.size(), static_cast<size_t>(options_.chunk));
-      now.push_back({left[i].sequence, tokens.first(count)});
+      if (left[i].done()) continue;
+      now.push_back(left[i].next());
       whose.push_back(i);
-      tokens = tokens.subspan(count);
     }
     if (now.empty()) break;
     const auto hidden = forward(now);
     int64_t row = 0;
     for (size_t i = 0; i < now.size(); ++i) {
       row += std::ssize(now[i].tokens);
-      if (left[whose[i]].tokens.empty()) last[whose[i]] = hidden.narrow(0, row - 1, 1);
+      if (left[whose[i]].done()) last[whose[i]] = hidden.narrow(0, row - 1, 1);
     }
   }
   return last.size() == 1 ? last.front() : at::cat(last);
 }
 
-torch::Tensor Engine::extend(Sequence& sequence, std::span<const int64_t> tokens) {
-  const Feed whole{&sequence, tokens};
+torch::Tensor Engine::extend(Sequence& sequence,
+                             std::span<const int64_t> tokens,
+                             std::span<const ImageTokens> images) {
+  const Feed whole{&sequence, tokens, images};
   check({&whole, 1});
   std::vector<at::Tensor> parts;
-  while (!tokens.empty()) {
-    const auto count = std::min(tokens.size(), static_cast<size_t>(options_.chunk));
-    const Feed part{&sequence, tokens.first(count)};
+  for (Chunks left(whole, options_.chunk); !left.done();) {
+    const auto part = left.next();
     parts.push_back(forward({&part, 1}));
-    tokens = tokens.subspan(count);
   }
   return at::cat(parts);
 }

@@ -1,7 +1,6 @@
 #include <ATen/ATen.h>
 
 #include <gemma/generate/loops.h>
-#include <gemma/modules/masks.h>
 
 namespace gemma {
 namespace {
@@ -28,15 +27,15 @@ void take(const at::Tensor& tokens, int64_t index, Continuations& continuations)
 
 }  // namespace
 
-void generate_exact(GemmaForCausalLMImpl& model,
+void generate_exact(LanguageModelImpl& model,
                     torch::Device device,
                     const GenerateRequest& request,
+                    const ModelInputs& inputs,
                     const GenerateOptions& options,
                     Continuations& continuations) {
   const auto min_prompt_len = request.min_prompt_len();
   const auto max_seq_len = request.max_seq_len();
   const auto pad_id = model.tokenizer().pad_id();
-  const auto window = model.config().sliding_window_size;
   // To look at tokens is to wait for the GPU: only if somebody asks in between.
   const bool watched = options.on_token || !options.stop_ids.empty();
 
@@ -54,14 +53,13 @@ void generate_exact(GemmaForCausalLMImpl& model,
   // through these steps, and what was drawn for them is dropped, but the draw is made: the random
   // numbers that later steps see depend on it.
   for (int64_t index = min_prompt_len; index < max_seq_len; ++index) {
-    const auto local_mask =
-        window ? std::optional(sliding_window_mask(positions, max_seq_len, *window)) : std::nullopt;
-    const auto next_token_ids =
-        model
-            .forward(input_ids, positions, std::nullopt, kv_caches,
-                     causal_mask(positions, max_seq_len), output_positions, params.temperatures,
-                     params.top_ps, params.top_ks, local_mask)
-            .first;
+    const auto [mask, local_mask] = inputs.masks(positions);
+    const auto hidden =
+        model.hidden_states(inputs.embed(input_ids), positions, kv_caches, mask, local_mask);
+    const auto next_token_ids = model
+                                    .sampler(model.embedder->operand(), hidden, output_positions,
+                                             params.temperatures, params.top_ps, params.top_ks)
+                                    .first;
 
     const auto slot = token_ids.select(1, index);  // [B]
     slot.copy_(at::where(prompt_mask.select(1, index), slot, next_token_ids));

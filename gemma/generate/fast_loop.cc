@@ -5,15 +5,16 @@
 
 namespace gemma {
 
-void generate_fast(GemmaForCausalLMImpl& model,
+void generate_fast(LanguageModelImpl& model,
                    const GenerateRequest& request,
+                   const std::vector<std::vector<ImageTokens>>& images,
                    const GenerateOptions& options,
                    Continuations& continuations) {
   const auto device = model.embedder->weight.device();
   const auto params = request.sampling_params(device);
   const auto first = at::zeros({1}, at::TensorOptions().dtype(at::kLong).device(device));
   Engine engine(
-      GemmaForCausalLM(std::dynamic_pointer_cast<GemmaForCausalLMImpl>(model.shared_from_this())),
+      LanguageModel(std::dynamic_pointer_cast<LanguageModelImpl>(model.shared_from_this())),
       {.kv_dtype = options.kv_dtype});
 
   std::vector<Sequence> sequences;
@@ -25,6 +26,7 @@ void generate_fast(GemmaForCausalLMImpl& model,
   feeds.reserve(sequences.size());
   for (size_t row = 0; row < sequences.size(); ++row) {
     feeds.push_back({&sequences[row], request.prompts[row]});
+    if (!images.empty()) feeds.back().images = images[row];
   }
   auto hidden = engine.step(feeds);  // [B, E], the last token of each.
 

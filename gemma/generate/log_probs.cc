@@ -25,20 +25,20 @@ void check(const LogProbsOptions& options, int64_t max_position_embeddings) {
 }
 
 // [T] tokens -> [T, E].
-at::Tensor exact_hidden_states(GemmaForCausalLMImpl& model, const std::vector<int64_t>& tokens) {
+at::Tensor exact_hidden_states(LanguageModelImpl& model, const std::vector<int64_t>& tokens) {
   const auto device = model.embedder->weight.device();
   const auto length = std::ssize(tokens);
   const auto positions = at::arange(length, at::TensorOptions().dtype(at::kLong).device(device));
   const auto window = model.config().sliding_window_size;
   return model
       .hidden_states(
-          at::tensor(tokens, at::kLong).unsqueeze(0).to(device), positions,
+          model.embed(at::tensor(tokens, at::kLong).unsqueeze(0).to(device)), positions,
           model.make_kv_caches(1, length, device), causal_mask(positions, length),
           window ? std::optional(sliding_window_mask(positions, length, *window)) : std::nullopt)
       .squeeze(0);
 }
 
-at::Tensor fast_hidden_states(GemmaForCausalLM model,
+at::Tensor fast_hidden_states(LanguageModel model,
                               const std::vector<int64_t>& tokens,
                               torch::Dtype kv_dtype) {
   Engine engine(std::move(model), {.kv_dtype = kv_dtype});
@@ -47,7 +47,7 @@ at::Tensor fast_hidden_states(GemmaForCausalLM model,
 }
 
 // Logits come from the sampler, whose choice is not used: it has the soft cap and the numerics.
-at::Tensor logits_of(GemmaForCausalLMImpl& model, const at::Tensor& hidden) {
+at::Tensor logits_of(LanguageModelImpl& model, const at::Tensor& hidden) {
   const auto longs = hidden.options().dtype(at::kLong);
   const auto rows = hidden.size(0);
   return model
@@ -58,7 +58,7 @@ at::Tensor logits_of(GemmaForCausalLMImpl& model, const at::Tensor& hidden) {
 
 }  // namespace
 
-void log_probs(GemmaForCausalLM model,
+void log_probs(LanguageModel model,
                int64_t bos_id,
                std::span<const int64_t> tokens,
                const LogProbsOptions& options,

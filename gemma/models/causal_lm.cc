@@ -1,48 +1,10 @@
-#include <cmath>
-#include <stdexcept>
-
-#include <ATen/ATen.h>
-#include <fmt/format.h>
-
 #include <gemma/models/causal_lm.h>
-#include <gemma/ops/rotary.h>
 
 namespace gemma {
 
-GemmaForCausalLMImpl::GemmaForCausalLMImpl(const GemmaConfig& config) : config_(config) {
-  validate(config);
-  if (config.hidden_size % config.num_attention_heads != 0) {
-    throw std::invalid_argument(
-        fmt::format("GemmaConfig: hidden_size ({}) must be a multiple of num_attention_heads ({})",
-                    config.hidden_size, config.num_attention_heads));
-  }
-  if (config.tokenizer) tokenizer_.emplace(*config.tokenizer);
-  embedder =
-      register_module("embedder", Embedding(config.vocab_size, config.hidden_size, config.quant));
-  model = register_module("model", GemmaModel(config));
-  sampler = register_module("sampler", Sampler(config.vocab_size, config));
-  register_freqs_cis();
-}
-
-void GemmaForCausalLMImpl::register_freqs_cis() {
-  const auto table = [this](int64_t theta) {
-    return precompute_freqs_cis(config_.head_dim, config_.max_position_embeddings * 2,
-                                static_cast<double>(theta));
-  };
-  constexpr int64_t kDefaultTheta = 10'000;
-  if (config_.architecture != Architecture::kGemma3) {
-    freqs_cis = register_buffer("freqs_cis", table(kDefaultTheta));
-    return;
-  }
-  // rope_scaling_factor is not applied: neither does the reference's text model.
-  const auto theta_of = [this](AttentionType type) {
-    const auto found = config_.rope_wave_length->find(type);
-    return found == config_.rope_wave_length->end() ? kDefaultTheta : found->second;
-  };
-  local_freqs_cis =
-      register_buffer("local_freqs_cis", table(theta_of(AttentionType::kLocalSliding)));
-  global_freqs_cis = register_buffer("global_freqs_cis", table(theta_of(AttentionType::kGlobal)));
-}
+// rope_scaling_factor is not applied: neither does the reference's text model.
+GemmaForCausalLMImpl::GemmaForCausalLMImpl(const GemmaConfig& config)
+    : LanguageModelImpl(config, "embedder", /*rope_scaling_factor=*/1) {}
 
 std::pair<torch::Tensor, torch::Tensor> GemmaForCausalLMImpl::forward(
     const torch::Tensor& input_token_ids,
@@ -55,88 +17,11 @@ std::pair<torch::Tensor, torch::Tensor> GemmaForCausalLMImpl::forward(
     const torch::Tensor& top_ps,
     const torch::Tensor& top_ks,
     const std::optional<torch::Tensor>& local_mask) {
-  return sampler(embedder->operand(),
-                 hidden_states(input_token_ids, input_positions, kv_caches, mask, local_mask),
-                 output_positions, temperatures, top_ps, top_ks, std::nullopt);
-}
-
-torch::Tensor GemmaForCausalLMImpl::hidden_states(const torch::Tensor& input_token_ids,
-                                                  const torch::Tensor& input_positions,
-                                                  const std::vector<KVCache>& kv_caches,
-                                                  const torch::Tensor& mask,
-                                                  const std::optional<torch::Tensor>& local_mask) {
   const torch::NoGradGuard no_grad;
-  auto freqs = rope_tables();
-  for (auto& [type, table] : freqs) table = table.index_select(0, input_positions);
-  return model(embed(input_token_ids), freqs, input_positions, kv_caches, mask, local_mask);
-}
-
-torch::Tensor GemmaForCausalLMImpl::hidden_states(
-    const torch::Tensor& token_ids,
-    std::span<const TokenRun> runs,
-    const std::vector<std::vector<RingCache>>& caches) {
-  const torch::NoGradGuard no_grad;
-  return model->run(embed(token_ids), rope_tables(), runs, caches);
-}
-
-torch::Tensor GemmaForCausalLMImpl::embed(const torch::Tensor& token_ids) {
-  const auto rows = embedder(token_ids);
-  // Rounded to the activations' dtype: in bfloat16, sqrt(3072) is 55.5.
-  const auto normalizer =
-      at::scalar_tensor(std::pow(static_cast<double>(config_.hidden_size), 0.5), rows.options());
-  return rows * normalizer;
-}
-
-FreqsCis GemmaForCausalLMImpl::rope_tables() const {
-  if (config_.architecture == Architecture::kGemma3) {
-    return {{AttentionType::kLocalSliding, local_freqs_cis},
-            {AttentionType::kGlobal, global_freqs_cis}};
-  }
-  return {{AttentionType::kLocalSliding, freqs_cis}, {AttentionType::kGlobal, freqs_cis}};
-}
-
-LoadReport GemmaForCausalLMImpl::load_weights(const std::string& model_path,
-                                              const ProgressCallback& progress) {
-  return gemma::load_weights(*this, Checkpoint::open(model_path), progress);
-}
-
-std::vector<KVCache> GemmaForCausalLMImpl::make_kv_caches(int64_t batch_size,
-                                                          int64_t max_seq_len,
-                                                          torch::Device device) const {
-  const auto dtype = config_.get_dtype();
-  const auto weights =
-      embedder->weight_scaler.defined() ? embedder->weight_scaler : embedder->weight;
-  if (weights.scalar_type() != dtype) {
-    throw std::invalid_argument(fmt::format(
-        "generate: the weights are {} but config.dtype, the KV cache's, is {}; construct the model "
-        "with that default dtype, or set config.dtype",
-        c10::toString(weights.scalar_type()), config_.dtype));
-  }
-  check_device(device);
-  const auto zeros = [&] {
-    return at::zeros({batch_size, max_seq_len, config_.num_key_value_heads, config_.head_dim},
-                     at::TensorOptions().dtype(dtype).device(device));
-  };
-  std::vector<KVCache> caches;
-  caches.reserve(static_cast<size_t>(config_.num_hidden_layers));
-  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) caches.push_back({zeros(), zeros()});
-  return caches;
-}
-
-void GemmaForCausalLMImpl::check_device(torch::Device device) const {
-  const auto weights = embedder->weight.device();
-  if (weights.type() != device.type()) {
-    throw std::invalid_argument(fmt::format("generate: device is {} but the weights are on {}",
-                                            device.str(), weights.str()));
-  }
-}
-
-const Tokenizer& GemmaForCausalLMImpl::tokenizer() const {
-  if (!tokenizer_) {
-    throw std::logic_error(
-        "GemmaForCausalLM: no tokenizer; set config.tokenizer before constructing the model");
-  }
-  return *tokenizer_;
+  return sampler(
+      embedder->operand(),
+      hidden_states(embed(input_token_ids), input_positions, kv_caches, mask, local_mask),
+      output_positions, temperatures, top_ps, top_ks, std::nullopt);
 }
 
 }  // namespace gemma

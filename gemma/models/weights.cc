@@ -53,7 +53,7 @@ std::string some_of(const std::vector<std::string>& names) {
 // What most likely went wrong when a checkpoint lacks weights.
 std::string cure_for_missing(const Checkpoint& checkpoint) {
   if (checkpoint.contains("text_token_embedder.weight")) {
-    return "this is a multimodal checkpoint, which the text model cannot hold";
+    return "this is a multimodal checkpoint, which a Gemma3ForMultimodalLM of its variant holds";
   }
   if (checkpoint.contains("model.embed_tokens.weight")) {
     return "this is a checkpoint for Hugging Face transformers; the files for gemma_pytorch have "

@@ -37,4 +37,22 @@ torch::Tensor sliding_window_mask(const torch::Tensor& positions,
   return mask_where((j > i).logical_or(j <= i - window));
 }
 
+torch::Tensor image_blocks(const torch::Tensor& is_image) {
+  const auto before = at::constant_pad_nd(is_image.narrow(1, 0, is_image.size(1) - 1), {1, 0}, 0);
+  const auto begins = is_image.logical_and(before.logical_not());
+  return at::cumsum(begins, /*dim=*/-1) * is_image;
+}
+
+torch::Tensor visible_keys(const torch::Tensor& positions,
+                           const torch::Tensor& blocks,
+                           std::optional<int64_t> window) {
+  const auto j = keys(positions, blocks.size(1));
+  const auto i = positions.unsqueeze(1);                             // [L, 1]
+  const auto of_i = blocks.index_select(1, positions).unsqueeze(2);  // [B, L, 1]
+  const auto together = (of_i == blocks.unsqueeze(1)).logical_and_(of_i > 0);
+  auto visible = together.logical_or(j <= i);
+  if (window) visible.logical_and_(j > i - *window);
+  return visible.unsqueeze(1);
+}
+
 }  // namespace gemma

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include <torch/types.h>
 
@@ -18,5 +19,17 @@ torch::Tensor causal_mask(const torch::Tensor& positions, int64_t max_seq_len);
 torch::Tensor sliding_window_mask(const torch::Tensor& positions,
                                   int64_t max_seq_len,
                                   int64_t window);
+
+// gemma3_model.py: create_attention_mask.
+
+/// The image that each token belongs to, counted from 1, and 0 for text: an image begins where a
+/// token of one follows text. is_image [B, S] bool -> [B, S] int64.
+torch::Tensor image_blocks(const torch::Tensor& is_image);
+
+/// Key j is seen from position i if j <= i or both belong to one image, and with a window only if
+/// j > i - window. positions [L] int64, blocks [B, S] -> bool [B, 1, L, S].
+torch::Tensor visible_keys(const torch::Tensor& positions,
+                           const torch::Tensor& blocks,
+                           std::optional<int64_t> window = std::nullopt);
 
 }  // namespace gemma

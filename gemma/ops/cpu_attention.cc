@@ -2,6 +2,7 @@
 #include <cmath>
 #include <vector>
 
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/record_function.h>
 
@@ -161,6 +162,7 @@ void attend_chunk(const Attention& attention,
         .heads = std::min(heads, attention.group() - piece * heads),
         .position = run.position + first,
         .window = attention.window,
+        .image_end = run.is_image ? run.position + run.rows : 0,
         .softcap = attention.softcap,
         .out = out + first * ld_out + head * dim,
         .ld_out = ld_out,
@@ -235,6 +237,37 @@ at::Tensor CpuOps::attend_runs(const at::Tensor& qkv,
     }
   }
   return in_dtype(out, qkv.scalar_type());
+}
+
+at::Tensor CpuOps::attend_all(const at::Tensor& q,
+                              const at::Tensor& k,
+                              const at::Tensor& v,
+                              int64_t num_heads) const {
+  RECORD_FUNCTION("gemma::attend_all", std::vector<c10::IValue>());
+  const auto dim = q.size(-1) / num_heads;
+  const auto count = q.size(1);
+  const Attention attention{
+      {num_heads, num_heads, dim}, 1.0, 0.0F, 0, cpu::round_up(dim, cpu::kCachePadding)};
+  // [N, P, H, stride]
+  const auto heads = [&](const at::Tensor& x) {
+    const auto split = as_rows(x).view({x.size(0), count, num_heads, dim});
+    return at::constant_pad_nd(split, {0, attention.stride - dim});
+  };
+  const auto queries = (heads(q) * std::pow(static_cast<double>(dim), -0.5)).contiguous();
+  const auto keys = heads(k).transpose(1, 2).contiguous();
+  const auto values = heads(v).transpose(1, 2).contiguous();
+  auto out = at::empty(q.sizes(), at::kFloat);
+  const TokenRun run{.first_row = 0, .rows = count, .position = 0, .is_image = true};
+  for (int64_t image = 0; image < q.size(0); ++image) {
+    const RingCache cache{keys[image], values[image]};
+    std::vector<cpu::CacheHead> of_heads;
+    for (int64_t head = 0; head < num_heads; ++head) {
+      of_heads.push_back(head_of(cache, head, dim));
+    }
+    attend_chunk(attention, run, of_heads.data(), queries[image].const_data_ptr<float>(),
+                 out[image].mutable_data_ptr<float>());
+  }
+  return in_dtype(out, q.scalar_type());
 }
 
 }  // namespace gemma

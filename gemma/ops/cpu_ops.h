@@ -44,6 +44,18 @@ class CpuOps : public ReferenceOps {
                          const at::Tensor& freqs_cis,
                          std::span<const TokenRun> runs,
                          std::span<const RingCache> caches) const override;
+  at::Tensor biased_linear(const at::Tensor& x, const BiasedWeight& linear) const override;
+  at::Tensor layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const override;
+  at::Tensor gelu_mlp(const at::Tensor& x,
+                      const BiasedWeight& up,
+                      const BiasedWeight& down) const override;
+  at::Tensor attend_all(const at::Tensor& q,
+                        const at::Tensor& k,
+                        const at::Tensor& v,
+                        int64_t num_heads) const override;
+  at::Tensor embed_patches(const at::Tensor& pixels,
+                           const at::Tensor& weight,
+                           const at::Tensor& bias) const override;
   std::pair<at::Tensor, at::Tensor> choose(const at::Tensor& hidden,
                                            const Weight& embedding,
                                            const std::optional<at::Tensor>& bias,

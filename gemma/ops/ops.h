@@ -61,6 +61,9 @@ struct TokenRun {
   int64_t first_row;
   int64_t rows;
   int64_t position;  // Of the first token in its sequence.
+  /// The tokens of an image: each sees the whole run, and of what is before it as much as any token
+  /// does.
+  bool is_image = false;
 };
 
 /// RMSNorm's parameters: x / rms(x) * (1 + weight), or * weight without the unit offset.
@@ -74,6 +77,19 @@ struct NormWeight {
 struct HeadNorms {
   std::optional<NormWeight> query;
   std::optional<NormWeight> key;
+};
+
+/// A linear layer's parameters where it has a bias, as in the vision model.
+struct BiasedWeight {
+  at::Tensor weight;  // [out, in]
+  at::Tensor bias;    // [out]
+};
+
+/// nn.LayerNorm's parameters: (x - mean) / sqrt(variance + eps) * weight + bias.
+struct LayerNormWeight {
+  at::Tensor weight;  // [normalised size]
+  at::Tensor bias;    // Likewise.
+  double eps;
 };
 
 struct HeadShape {
@@ -149,6 +165,34 @@ class Ops {
                                  const at::Tensor& freqs_cis,
                                  std::span<const TokenRun> runs,
                                  std::span<const RingCache> caches) const = 0;
+
+  /// The vision model's operations: [N, P, E] are the patches of N images.
+
+  /// x @ weight^T + bias: [..., in] -> [..., out].
+  virtual at::Tensor biased_linear(const at::Tensor& x, const BiasedWeight& linear) const = 0;
+
+  /// [..., E] -> [..., E].
+  virtual at::Tensor layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const = 0;
+
+  /// down(gelu_tanh(up(x))): [..., E] -> [..., E].
+  virtual at::Tensor gelu_mlp(const at::Tensor& x,
+                              const BiasedWeight& up,
+                              const BiasedWeight& down) const = 0;
+
+  /// Attention of every patch to all patches of its image: [N, P, H * D] each -> [N, P, H * D].
+  virtual at::Tensor attend_all(const at::Tensor& q,
+                                const at::Tensor& k,
+                                const at::Tensor& v,
+                                int64_t num_heads) const = 0;
+
+  /// Convolution by squares that do not overlap, row by row: pixels [N, C, height, width], weight
+  /// [E, C, side, side], bias [E] or undefined -> [N, P, E] in the weight's dtype.
+  virtual at::Tensor embed_patches(const at::Tensor& pixels,
+                                   const at::Tensor& weight,
+                                   const at::Tensor& bias) const = 0;
+
+  /// Means of squares of 4 x 4 patches: [N, P, E] -> [N, P / 16, E]. P has to be a square number.
+  virtual at::Tensor pool_patches(const at::Tensor& x) const = 0;
 
   /// Logits of `hidden` [B, E] against the embedding, then the choice of a token for each row.
   /// -> (tokens [B] int64, logits [B, V], divided by the temperature when sampling).

@@ -147,7 +147,7 @@ at::Tensor ReferenceOps::attend_runs(const at::Tensor& qkv,
                                      std::span<const RingCache> caches) const {
   std::vector<at::Tensor> results;
   for (size_t i = 0; i < runs.size(); ++i) {
-    const auto [first_row, rows, position] = runs[i];
+    const auto [first_row, rows, position, is_image] = runs[i];
     const auto slots = caches[i].k.size(1);
     const auto oldest = window ? std::max<int64_t>(0, position - *window + 1) : 0;
     const auto keys = position + rows - oldest;
@@ -175,7 +175,8 @@ at::Tensor ReferenceOps::attend_runs(const at::Tensor& qkv,
     write(caches[i].v, dense.v);
 
     const auto row_positions = positions.narrow(0, keys - rows, rows).unsqueeze(1);
-    auto hidden = positions > row_positions;
+    auto hidden = is_image ? at::zeros({rows, keys}, positions.options().dtype(at::kBool))
+                           : positions > row_positions;
     if (window) hidden.logical_or_(positions <= row_positions - *window);
     const auto mask = at::zeros({rows, keys}, qkv.options().dtype(at::kFloat))
                           .masked_fill_(hidden, -std::numeric_limits<float>::infinity());

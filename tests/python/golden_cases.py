@@ -74,6 +74,23 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "use_qk_norm": True,
     },
 }
+# Its model is the multimodal one.
+MULTIMODAL_CONFIGS = {
+    "gemma3_multimodal": {
+        **CONFIGS["gemma3"],
+        "num_hidden_layers": 2,
+        "rope_scaling_factor": 8,
+        "vision_config": {
+            **tiny.SIGLIP,
+            "num_hidden_layers": 1,
+            "embedding_dim": 12,
+            "head_dim": 6,
+            "intermediate_size": 17,
+            "image_size": 16,
+            "conv2d_patch_size": 2,
+        },
+    },
+}
 # The same with the vocabulary of the tokenizer, to generate text.
 TEXT_CONFIGS = {
     f"{name}_text": {**fields, "vocab_size": tiny.VOCAB_SIZE} for name, fields in CONFIGS.items()
@@ -100,6 +117,12 @@ def make_config(package: ModuleType, fields: dict[str, Any], dtype: str, quant: 
     return tiny.make_config(package, fields, dtype=dtype, quant=quant, tokenizer=tokenizer)
 
 
+def model_class(package: ModuleType, fields: dict[str, Any]) -> Any:
+    if fields.get("vision_config") is None:
+        return package.model.GemmaForCausalLM
+    return package.gemma3_model.Gemma3ForMultimodalLM
+
+
 def make_weights(package: ModuleType, fields: dict[str, Any], rng: torch.Generator) -> Tensors:
     """Random weights by name: small integers times powers of two, so exact in bfloat16."""
 
@@ -111,7 +134,8 @@ def make_weights(package: ModuleType, fields: dict[str, Any], rng: torch.Generat
             return torch.randint(64, 192, shape, generator=rng) / 2**15
         return torch.randint(-64, 65, shape, generator=rng) / 2**7
 
-    model = package.model.GemmaForCausalLM(make_config(package, fields, "float32", quant=True))
+    config = make_config(package, fields, "float32", quant=True)
+    model = model_class(package, fields)(config)
     return {name: values(parameter, name) for name, parameter in model.named_parameters()}
 
 
@@ -132,7 +156,7 @@ def state_of(weights: Tensors, dtype: str, quant: bool) -> Tensors:
 def make_model(package: ModuleType, fields: dict[str, Any], weights: Tensors, mode: str) -> Any:
     dtype, quant = MODES[mode]
     with tiny.default_dtype(tiny.DTYPES[dtype]):
-        model = package.model.GemmaForCausalLM(make_config(package, fields, dtype, quant))
+        model = model_class(package, fields)(make_config(package, fields, dtype, quant))
     model.load_state_dict(state_of(weights, dtype, quant), strict=False)
     return model
 
@@ -194,6 +218,37 @@ def model_outputs(
 ) -> Tensors:
     model = make_model(package, fields, weights, mode)
     return {**module_outputs(package, model, inputs), **decoding_outputs(model, inputs)}
+
+
+def make_image_inputs(fields: dict[str, Any], rng: torch.Generator) -> Tensors:
+    """A prompt with one image, and one with two that follow each other."""
+    size = fields["vision_config"]["image_size"]
+    patches = torch.randn((BATCH, 2, 3, size, size), generator=rng).clamp(-1, 1)
+    image = [0] * fields["vision_config"]["encoding_sequence_length"]
+    prompts = [[2, 5, *image, 6, 9, 11, 3, 8, 7], [2, *image, 4, *image, 10, 12]]
+    return {
+        "patches": patches.bfloat16().float(),
+        "presence": torch.tensor([[True, False], [True, True]]),
+        "ids": torch.tensor(prompts),
+        "feed": torch.randint(1, fields["vocab_size"], (BATCH, STEPS), generator=rng),
+    }
+
+
+def multimodal_outputs(
+    package: ModuleType, fields: dict[str, Any], weights: Tensors, inputs: Tensors, mode: str
+) -> Tensors:
+    model = make_model(package, fields, weights, mode)
+    patches = inputs["patches"].to(model.config.get_dtype())
+    ids, choice = inputs["ids"], tiny.greedy(BATCH)
+    images = {"image_patches": patches, "image_presence_mask": inputs["presence"]}
+    run = tiny.decode_images(model, ids, STEPS, choice, inputs["feed"], **images)
+    mask, local_mask = model.create_attention_mask(ids, ids.shape[1])
+    return {
+        "mask": mask,
+        "local_mask": local_mask,
+        "vision": model.siglip_vision_model(patches.flatten(0, 1)).clone(),
+        "greedy.logits": torch.stack([run[f"logits.{i}"] for i in range(STEPS + 1)]),
+    }
 
 
 def texts(

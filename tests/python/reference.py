@@ -37,6 +37,7 @@ def load(root: Path) -> ModuleType:
     package = importlib.import_module("gemma")
     if not (root / "gemma" / "model.py").is_file() or Path(package.__path__[0]).parent != root:
         raise RuntimeError(f"{root} is not a checkout of gemma_pytorch")
-    for name in ("config", "model", "tokenizer", "siglip_vision.config"):
+    siglip = "siglip_vision.siglip_vision_model"
+    for name in ("config", "model", "tokenizer", siglip, "gemma3_model"):
         importlib.import_module(f"gemma.{name}")
     return package

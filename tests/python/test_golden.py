@@ -80,7 +80,8 @@ def test_the_files_are_those_of_the_manifest(name: str) -> None:
 
 
 def test_the_manifest_has_the_configs_that_are_run() -> None:
-    assert MANIFEST["configs"] == {**cases.CONFIGS, **cases.TEXT_CONFIGS}
+    configs = {**cases.CONFIGS, **cases.TEXT_CONFIGS, **cases.MULTIMODAL_CONFIGS}
+    assert MANIFEST["configs"] == configs
 
 
 def test_rope_tables_are_the_references(exact: bool) -> None:
@@ -101,6 +102,15 @@ def test_modules_and_decoding_are_the_references(name: str, mode: str, exact: bo
     golden = load(name)
     fields = MANIFEST["configs"][name]
     got = cases.model_outputs(gemma_libtorch, fields, golden["weights"], golden["input"], mode)
+    assert_golden(got, golden[mode], exact)
+
+
+@MODES
+@pytest.mark.parametrize("name", cases.MULTIMODAL_CONFIGS)
+def test_images_are_seen_as_the_reference_sees_them(name: str, mode: str, exact: bool) -> None:
+    golden = load(name)
+    fields = MANIFEST["configs"][name]
+    got = cases.multimodal_outputs(gemma_libtorch, fields, golden["weights"], golden["input"], mode)
     assert_golden(got, golden[mode], exact)
 
 

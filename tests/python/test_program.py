@@ -251,3 +251,18 @@ def test_perplexity_compares_with_a_run_that_was_saved(excerpt: Path, tmp_path: 
         assert result.returncode == 1
         assert message in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+def test_info_counts_the_vision_part_of_a_multimodal_variant() -> None:
+    lines = output_of("info", "4b").splitlines()
+    counts = {line.split()[0]: line.split()[-2] for line in lines if line.startswith("  ")}
+    assert counts["total"] == "4,299,915,632"
+    assert counts["siglip_vision_model.position_embedding"] == "4,718,592"
+    assert "  (siglip_vision_model): SiglipVisionModel(" in lines
+
+
+@pytest.mark.skipif(not CHECKPOINT.exists(), reason="no checkpoints/gemma-3-270m")
+def test_run_refuses_images_for_a_text_model() -> None:
+    result = run("run", "--ckpt", CHECKPOINT / "model.ckpt", "--image", "picture.png")
+    assert result.returncode != 0
+    assert "--image: this model knows text only; 4b, 12b and 27b_v3 know images" in result.stderr

@@ -137,3 +137,98 @@ def test_logits_of_decoding_are_those_of_transformers(name: str) -> None:
     got = torch.stack([run[f"logits.{i}"] for i in range(STEPS + 1)], dim=1)
     # Theirs in one pass: their cache of a window keeps one key too many when the window is 1.
     assert_close(got, theirs(ids).logits[:, PROMPT_LEN - 1 :])
+
+
+# --- text and images ------------------------------------------------------------------------------
+
+PATCH_SIZE, IMAGE_TOKENS = 4, 4
+MULTIMODAL = {
+    **tiny.MULTIMODAL,
+    "vocab_size": tiny.VOCAB_SIZE,
+    "hidden_size": 60,
+    "vision_config": {
+        **tiny.SIGLIP,
+        "embedding_dim": 24,  # Theirs is always heads times head_dim.
+        "num_attention_heads": 3,
+        "head_dim": 8,
+        "image_size": 32,
+        "conv2d_patch_size": PATCH_SIZE,
+    },
+}
+
+
+def hf_multimodal_config() -> Any:
+    text = hf_config(MULTIMODAL)
+    text.rope_parameters["full_attention"] |= {
+        "rope_type": "linear",
+        "factor": float(MULTIMODAL["rope_scaling_factor"]),
+    }
+    fields = MULTIMODAL["vision_config"]
+    vision = transformers.SiglipVisionConfig(
+        hidden_size=fields["embedding_dim"],
+        intermediate_size=fields["intermediate_size"],
+        num_hidden_layers=fields["num_hidden_layers"],
+        num_attention_heads=fields["num_attention_heads"],
+        image_size=fields["image_size"],
+        patch_size=PATCH_SIZE,
+        vision_use_head=False,
+    )
+    return transformers.Gemma3Config(
+        text_config=text,
+        vision_config=vision,
+        mm_tokens_per_image=IMAGE_TOKENS,
+        image_token_index=0,
+        attn_implementation="eager",
+    )
+
+
+def hf_multimodal_state(model: Any) -> dict[str, torch.Tensor]:
+    state = {}
+    for name, value in hf_state(model).items():
+        if name == "text_token_embedder.weight":
+            state["model.language_model.embed_tokens.weight"] = state["lm_head.weight"] = value
+        elif name == "mm_input_projection.weight":
+            state["model.multi_modal_projector.mm_input_projection_weight"] = value.T
+        elif name == "mm_soft_embedding_norm.weight":
+            state["model.multi_modal_projector.mm_soft_emb_norm.weight"] = value
+        elif name.startswith("siglip_vision_model."):
+            for ours, theirs in (
+                ("siglip_vision_model.", "model.vision_tower."),
+                ("encoder_blocks.", "encoder.layers."),
+                ("o_proj", "out_proj"),
+                ("final_norm", "post_layernorm"),
+                ("patch_embedding", "embeddings.patch_embedding"),
+                ("position_embedding", "embeddings.position_embedding"),
+            ):
+                name = name.replace(ours, theirs)
+            state[name] = value
+        else:
+            state["model.language_model." + name.removeprefix("model.")] = value
+    return state
+
+
+def test_logits_after_images_are_those_of_transformers() -> None:
+    ours = tiny.make_multimodal(gemma_libtorch, **MULTIMODAL)
+    theirs = transformers.Gemma3ForConditionalGeneration(hf_multimodal_config()).eval()
+    theirs.load_state_dict(hf_multimodal_state(ours))
+    image = [0] * IMAGE_TOKENS
+    prompt = torch.tensor([[2, 5, *image, 6, *image, 9, 17], [2, *image, 7, 11, 12, *image, 8]])
+    feed = tiny.random_ids((2, STEPS), MULTIMODAL["vocab_size"] - 1) + 1
+    patches = torch.randn(2, 2, 3, 32, 32).clamp(-1, 1)
+    is_text = torch.arange(prompt.shape[1] + STEPS).expand(2, -1) >= prompt.shape[1]
+    run = tiny.decode_images(
+        ours,
+        prompt,
+        STEPS,
+        tiny.greedy(2),
+        feed,
+        is_text,
+        image_patches=patches,
+        image_presence_mask=torch.ones((2, 2), dtype=torch.bool),
+    )
+    got = torch.stack([run[f"logits.{i}"] for i in range(STEPS + 1)], dim=1)
+    ids = torch.cat([prompt, feed], dim=1)
+    want = theirs(
+        input_ids=ids, pixel_values=patches.flatten(0, 1), token_type_ids=(ids == 0).long()
+    )
+    assert_close(got, want.logits[:, prompt.shape[1] - 1 :])

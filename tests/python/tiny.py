@@ -99,6 +99,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 
+# A vision model whose pictures become 4 tokens: 8 x 8 patches.
+SIGLIP: dict[str, Any] = {
+    "num_hidden_layers": 2,
+    "embedding_dim": 20,
+    "input_channels": 3,
+    "image_size": 896,
+    "conv2d_patch_size": 112,
+    "num_attention_heads": 3,
+    "head_dim": 10,
+    "intermediate_size": 28,
+    "encoding_sequence_length": 4,
+}
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -132,7 +145,51 @@ def make_config(package: ModuleType, fields: dict[str, Any], **changes: Any) -> 
     if fields.get("rope_wave_length") is not None:
         bases = fields["rope_wave_length"]
         fields["rope_wave_length"] = {config.AttentionType[name]: bases[name] for name in bases}
+    if fields.get("vision_config") is not None:
+        fields["vision_config"] = make_siglip_config(package, **fields["vision_config"])
     return config.GemmaConfig(**fields)
+
+
+def make_siglip_config(package: ModuleType, **changes: Any) -> Any:
+    fields = {**SIGLIP, **changes}
+    patch_size = fields.pop("conv2d_patch_size")
+    config = package.siglip_vision.config.SiglipVisionModelConfig(**fields)
+    config.conv2d_patch_size = patch_size  # No parameter: in the reference it is the class's.
+    return config
+
+
+# Gemma 3 with that vision model, and room for the reference's ids of an image's ends.
+MULTIMODAL: dict[str, Any] = {
+    **_GEMMA_3,
+    "vocab_size": 256_001,
+    "max_position_embeddings": 256,
+    "num_hidden_layers": 3,
+    "hidden_size": 12,
+    "attn_types": [LOCAL, GLOBAL],
+    "sliding_window_size": 6,
+    "rope_scaling_factor": 8,
+    "vision_config": SIGLIP,
+}
+
+
+def large_tokenizer(path: Path) -> Path:
+    """The tiny one with as many pieces as MULTIMODAL wants; those that are added are unused."""
+    with path.open("wb") as file:
+        file.write(TOKENIZER.read_bytes())
+        for i in range(VOCAB_SIZE, MULTIMODAL["vocab_size"]):
+            text = f"<unused{i}>".encode()
+            piece = bytes([0x0A, len(text)]) + text + bytes([0x18, 5])  # Text; type UNUSED.
+            file.write(bytes([0x0A, len(piece)]) + piece)  # One more of ModelProto.pieces.
+    return path
+
+
+def make_multimodal(
+    package: ModuleType, dtype: str = "float32", quant: bool = False, **changes: Any
+) -> Any:
+    config = make_config(package, {**MULTIMODAL, **changes}, dtype=dtype, quant=quant)
+    with default_dtype(DTYPES[dtype]):
+        model = package.gemma3_model.Gemma3ForMultimodalLM(config)
+    return randomize(model).eval()
 
 
 def random_tensor(tensor: torch.Tensor, name: str, rng: torch.Generator) -> torch.Tensor:
@@ -215,10 +272,25 @@ def decode(
 
     The tokens are those of `feed` [B, steps], or else the ones that the model chooses.
     """
+    masks = make_masks(model.config, prompt.shape[1] + steps)
+    text = {"kv_write_indices": None}
+    return _decode(model, prompt, steps, choice, feed, masks, text, text)
+
+
+def _decode(
+    model: Any,
+    prompt: torch.Tensor,
+    steps: int,
+    choice: dict[str, torch.Tensor | None],
+    feed: torch.Tensor | None,
+    masks: tuple[torch.Tensor, torch.Tensor | None],
+    first: dict[str, Any],
+    later: dict[str, Any],
+) -> dict[str, torch.Tensor]:
+    """`first` and `later` are what else forward takes in the first step and in those after it."""
     batch, prompt_len = prompt.shape
-    length = prompt_len + steps
-    caches = make_caches(model.config, batch, length)
-    mask, local_mask = make_masks(model.config, length)
+    caches = make_caches(model.config, batch, prompt_len + steps)
+    mask, local_mask = masks
     out = {}
     ids, positions = prompt, torch.arange(prompt_len)
     output_positions = torch.tensor([prompt_len - 1])
@@ -226,11 +298,11 @@ def decode(
         tokens, logits = model(
             input_token_ids=ids,
             input_positions=positions,
-            kv_write_indices=None,
             kv_caches=caches,
             mask=mask.index_select(2, positions),
             output_positions=output_positions,
             local_mask=None if local_mask is None else local_mask.index_select(2, positions),
+            **(later if step else first),
             **choice,
         )
         out[f"tokens.{step}"], out[f"logits.{step}"] = tokens, logits
@@ -240,6 +312,33 @@ def decode(
     for layer, (k, v) in enumerate(caches):
         out[f"cache.{layer}.k"], out[f"cache.{layer}.v"] = k, v
     return out
+
+
+def decode_images(
+    model: Any,
+    prompt: torch.Tensor,
+    steps: int,
+    choice: dict[str, torch.Tensor | None],
+    feed: torch.Tensor | None = None,
+    is_text: torch.Tensor | None = None,
+    **images: torch.Tensor | None,
+) -> dict[str, torch.Tensor]:
+    """As decode, of a multimodal model and a prompt with `images`: image_patches and
+    image_presence_mask.
+
+    The masks are the reference's for the prompt and as much padding as there are steps; is_text
+    [B, L + steps] says where a placeholder's id is no placeholder to the masks.
+    """
+    padded = torch.nn.functional.pad(prompt, (0, steps))
+    if is_text is not None:
+        padded = padded.where(~is_text, 5)
+    lowest = torch.tensor(torch.finfo(model.config.get_dtype()).min, dtype=torch.float32)
+    masks = tuple(
+        torch.where(seen, 0, lowest)
+        for seen in model.create_attention_mask(padded, padded.shape[1])
+    )
+    later = {"image_patches": None, "image_presence_mask": None}
+    return _decode(model, prompt, steps, choice, feed, masks, images, later)
 
 
 def logits_of(model: Any) -> torch.Tensor:

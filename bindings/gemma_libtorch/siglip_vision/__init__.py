@@ -1,5 +1,5 @@
 """siglip_vision of gemma_pytorch."""
 
-from . import config, image, pan_and_scan, preprocessor
+from . import config, image, pan_and_scan, preprocessor, siglip_vision_model
 
-__all__ = ["config", "image", "pan_and_scan", "preprocessor"]
+__all__ = ["config", "image", "pan_and_scan", "preprocessor", "siglip_vision_model"]

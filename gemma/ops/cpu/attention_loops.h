@@ -213,7 +213,7 @@ void attend_tile_as(const AttentionTile& tile, const CacheHead& cache, float* sc
     for (int64_t i = 0; i < cache.stride; ++i) to[i * kPackedRows] = row < rows ? q[i] : 0.0F;
   }
 
-  const auto last = tile.position + tile.tokens;
+  const auto last = tile.image_end > 0 ? tile.image_end : tile.position + tile.tokens;
   const auto oldest = tile.position - tile.window + 1;
   const auto first = tile.window > 0 && oldest > 0 ? oldest : 0;
   for (auto begin = first; begin < last; begin += kTileKeys) {
@@ -246,7 +246,7 @@ void attend_tile_as(const AttentionTile& tile, const CacheHead& cache, float* sc
         auto* const line = scores + r * kTileKeys;
         // What the token sees of these keys: [low, high).
         const auto position = tile.position + row / tile.heads;
-        const auto newest = position + 1 - begin;
+        const auto newest = (tile.image_end > 0 ? tile.image_end : position + 1) - begin;
         const auto start = tile.window > 0 ? position + 1 - tile.window - begin : 0;
         const auto low = start > 0 ? start : 0;
         const auto high = row >= rows ? 0 : (newest < count ? newest : count);

@@ -74,6 +74,7 @@ struct AttentionTile {
   int64_t heads;
   int64_t position;  // Of the first token. A token sees what is before it, and itself,
   int64_t window;    // and of that so many last positions; 0: all.
+  int64_t image_end = 0;  // Tokens of an image see what is before this position; 0: no image.
   float softcap;     // Of the scores; 0: none.
   float* out;        // As q, heads `cache.dim` apart.
   int64_t ld_out;

@@ -1,0 +1,72 @@
+#include <vector>
+
+#include "image.h"
+#include "language_model.h"
+
+#include <gemma/models/multimodal_lm.h>
+
+namespace gemma::bindings {
+namespace {
+
+using Self = Gemma3ForMultimodalLMImpl;
+
+std::vector<std::string> generate(Self& self,
+                                  const std::vector<Prompt>& prompts,
+                                  const py::object& device,
+                                  int64_t output_len,
+                                  std::optional<double> temperature,
+                                  double top_p,
+                                  int64_t top_k,
+                                  const py::object& on_token,
+                                  const std::vector<int64_t>& stop_ids,
+                                  const py::object& kv_dtype,
+                                  bool reference_tail_mask) {
+  const auto where = to_device(device);
+  auto options = generate_options(on_token, stop_ids, kv_dtype);
+  options.reference_tail_mask = reference_tail_mask;
+  const py::gil_scoped_release release;
+  return self.generate(prompts, where, output_len, temperature, top_p, top_k, options);
+}
+
+}  // namespace
+
+void bind_multimodal_lm(py::module_& m) {
+  ModuleClass<Self, LanguageModelImpl>(m, "Gemma3ForMultimodalLM",
+                                       "gemma3_model.py: Gemma3ForMultimodalLM.")
+      .def(py::init<const GemmaConfig&>(), py::arg("config"), ReleaseGil())
+      .def(
+          "forward",
+          [](Self& self, const at::Tensor& input_token_ids,
+             const std::optional<at::Tensor>& image_patches,
+             const std::optional<at::Tensor>& image_presence_mask,
+             const at::Tensor& input_positions, const std::vector<KVCache>& kv_caches,
+             const at::Tensor& mask, const at::Tensor& output_positions,
+             const std::optional<at::Tensor>& temperatures, const at::Tensor& top_ps,
+             const at::Tensor& top_ks, const std::optional<at::Tensor>& local_mask,
+             const py::kwargs& /*ignored*/) {
+            const py::gil_scoped_release release;
+            return self.forward(input_token_ids, image_patches, image_presence_mask,
+                                input_positions, kv_caches, mask, output_positions, temperatures,
+                                top_ps, top_ks, local_mask);
+          },
+          py::arg("input_token_ids"), py::arg("image_patches"), py::arg("image_presence_mask"),
+          py::arg("input_positions"), py::arg("kv_caches"), py::arg("mask"),
+          py::arg("output_positions"), py::arg("temperatures"), py::arg("top_ps"),
+          py::arg("top_ks"), py::arg("local_mask") = py::none(),
+          "-> (next_token_ids [B], logits [B, V]); writes kv_caches in place")
+      .def("encode_images", &Self::encode_images, py::arg("images"), ReleaseGil(),
+           "[N, C, height, width] -> [N, U, E], as the layers see them")
+      .def("populate_image_embeddings", &Self::populate_image_embeddings, py::arg("hidden_states"),
+           py::arg("image_embeddings"), py::arg("input_token_ids"), py::arg("image_presence_mask"),
+           ReleaseGil())
+      .def("create_attention_mask", &Self::create_attention_mask, py::arg("input_ids"),
+           py::arg("sequence_length"), ReleaseGil(), "-> (global, local), bool [B, 1, S, S] each")
+      .def("generate", generate, py::arg("prompts"), py::arg("device"), py::arg("output_len") = 100,
+           py::arg("temperature") = 1.0, py::arg("top_p") = 0.95, py::arg("top_k") = 64,
+           py::kw_only(), py::arg("on_token") = py::none(),
+           py::arg("stop_ids") = std::vector<int64_t>(), py::arg("kv_dtype") = py::none(),
+           py::arg("reference_tail_mask") = true,
+           "Continues prompts of text and images -> prompts and continuations.");
+}
+
+}  // namespace gemma::bindings

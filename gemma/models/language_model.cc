@@ -1,0 +1,129 @@
+#include <cmath>
+#include <stdexcept>
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <gemma/models/language_model.h>
+#include <gemma/ops/rotary.h>
+
+namespace gemma {
+
+LanguageModelImpl::LanguageModelImpl(const GemmaConfig& config,
+                                     const std::string& embedder_name,
+                                     int64_t rope_scaling_factor)
+    : config_(config) {
+  validate(config);
+  if (config.hidden_size % config.num_attention_heads != 0) {
+    throw std::invalid_argument(
+        fmt::format("GemmaConfig: hidden_size ({}) must be a multiple of num_attention_heads ({})",
+                    config.hidden_size, config.num_attention_heads));
+  }
+  if (config.tokenizer) tokenizer_.emplace(*config.tokenizer);
+  embedder = register_module(embedder_name,
+                             Embedding(config.vocab_size, config.hidden_size, config.quant));
+  model = register_module("model", GemmaModel(config));
+  sampler = register_module("sampler", Sampler(config.vocab_size, config));
+  register_freqs_cis(rope_scaling_factor);
+}
+
+void LanguageModelImpl::register_freqs_cis(int64_t rope_scaling_factor) {
+  const auto table = [this](int64_t theta, int64_t factor) {
+    return precompute_freqs_cis(config_.head_dim, config_.max_position_embeddings * 2,
+                                static_cast<double>(theta), factor);
+  };
+  constexpr int64_t kDefaultTheta = 10'000;
+  if (config_.architecture != Architecture::kGemma3) {
+    freqs_cis = register_buffer("freqs_cis", table(kDefaultTheta, 1));
+    return;
+  }
+  const auto theta_of = [this](AttentionType type) {
+    const auto found = config_.rope_wave_length->find(type);
+    return found == config_.rope_wave_length->end() ? kDefaultTheta : found->second;
+  };
+  local_freqs_cis =
+      register_buffer("local_freqs_cis", table(theta_of(AttentionType::kLocalSliding), 1));
+  global_freqs_cis = register_buffer("global_freqs_cis",
+                                     table(theta_of(AttentionType::kGlobal), rope_scaling_factor));
+}
+
+torch::Tensor LanguageModelImpl::embed(const torch::Tensor& token_ids) {
+  const auto rows = embedder(token_ids);
+  // Rounded to the activations' dtype: in bfloat16, sqrt(3072) is 55.5.
+  const auto normalizer =
+      at::scalar_tensor(std::pow(static_cast<double>(config_.hidden_size), 0.5), rows.options());
+  return rows * normalizer;
+}
+
+torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
+                                               const torch::Tensor& input_positions,
+                                               const std::vector<KVCache>& kv_caches,
+                                               const torch::Tensor& mask,
+                                               const std::optional<torch::Tensor>& local_mask) {
+  const torch::NoGradGuard no_grad;
+  auto freqs = rope_tables();
+  for (auto& [type, table] : freqs) table = table.index_select(0, input_positions);
+  return model(embeddings, freqs, input_positions, kv_caches, mask, local_mask);
+}
+
+torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
+                                               std::span<const TokenRun> runs,
+                                               const std::vector<std::vector<RingCache>>& caches) {
+  const torch::NoGradGuard no_grad;
+  return model->run(embeddings, rope_tables(), runs, caches);
+}
+
+FreqsCis LanguageModelImpl::rope_tables() const {
+  if (config_.architecture == Architecture::kGemma3) {
+    return {{AttentionType::kLocalSliding, local_freqs_cis},
+            {AttentionType::kGlobal, global_freqs_cis}};
+  }
+  return {{AttentionType::kLocalSliding, freqs_cis}, {AttentionType::kGlobal, freqs_cis}};
+}
+
+LoadReport LanguageModelImpl::load_weights(const std::string& model_path,
+                                           const ProgressCallback& progress) {
+  return gemma::load_weights(*this, Checkpoint::open(model_path), progress);
+}
+
+std::vector<KVCache> LanguageModelImpl::make_kv_caches(int64_t batch_size,
+                                                       int64_t max_seq_len,
+                                                       torch::Device device) const {
+  const auto dtype = config_.get_dtype();
+  const auto weights =
+      embedder->weight_scaler.defined() ? embedder->weight_scaler : embedder->weight;
+  if (weights.scalar_type() != dtype) {
+    throw std::invalid_argument(fmt::format(
+        "generate: the weights are {} but config.dtype, the KV cache's, is {}; construct the model "
+        "with that default dtype, or set config.dtype",
+        c10::toString(weights.scalar_type()), config_.dtype));
+  }
+  check_device(device);
+  const auto zeros = [&] {
+    return at::zeros({batch_size, max_seq_len, config_.num_key_value_heads, config_.head_dim},
+                     at::TensorOptions().dtype(dtype).device(device));
+  };
+  std::vector<KVCache> caches;
+  caches.reserve(static_cast<size_t>(config_.num_hidden_layers));
+  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) caches.push_back({zeros(), zeros()});
+  return caches;
+}
+
+void LanguageModelImpl::check_device(torch::Device device) const {
+  const auto weights = embedder->weight.device();
+  if (weights.type() != device.type()) {
+    throw std::invalid_argument(fmt::format("generate: device is {} but the weights are on {}",
+                                            device.str(), weights.str()));
+  }
+}
+
+const Tokenizer& LanguageModelImpl::tokenizer() const {
+  if (!tokenizer_) {
+    throw std::logic_error(
+        fmt::format("{}: no tokenizer; set config.tokenizer before constructing the model",
+                    signature().substr(0, signature().find('('))));
+  }
+  return *tokenizer_;
+}
+
+}  // namespace gemma

@@ -1,0 +1,116 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <torch/nn/pimpl.h>
+
+#include <gemma/config.h>
+#include <gemma/models/gemma_model.h>
+#include <gemma/models/weights.h>
+#include <gemma/modules/embedding.h>
+#include <gemma/modules/module.h>
+#include <gemma/modules/sampler.h>
+#include <gemma/text/tokenizer.h>
+
+namespace gemma {
+
+/// What generate() takes besides the reference's parameters. What a callback throws ends the
+/// generation.
+struct GenerateOptions {
+  /// After each step, with its number from 0; step 0 holds the prompt.
+  std::function<void(int64_t step)> on_step = {};
+  /// Each token of a text as it is chosen, with the number of its prompt.
+  std::function<void(int64_t row, int64_t token)> on_token = {};
+  /// Tokens that end a text as eos does.
+  std::vector<int64_t> stop_ids = {};
+  /// Of keys and values in fast numerics, float32 or bfloat16; exact ones follow config.dtype.
+  torch::Dtype kv_dtype = torch::kFloat32;
+  /// Of the multimodal model with exact numerics: whether a generated token sees the empty places
+  /// after it too, as in the reference, where they count as an image. Else, and with fast numerics,
+  /// what a token sees does not depend on output_len.
+  bool reference_tail_mask = true;
+};
+
+/// What GemmaForCausalLM and Gemma3ForMultimodalLM share: token embedding, stack of layers,
+/// sampler, rotary tables, tokenizer. Weights take the default dtype at construction
+/// (DefaultDtypeGuard); config.dtype is that of the KV cache, and the two have to agree.
+class LanguageModelImpl : public Module {
+ public:
+  /// Token ids [...] int64 -> [..., E], multiplied by the root of E.
+  torch::Tensor embed(const torch::Tensor& token_ids);
+
+  /// What the sampler is given: embeddings [B, L, E] through the layers and the final norm
+  /// -> [B, L, E]. input_positions [L] int64, kv_caches one a layer (written in place), mask and
+  /// local_mask float32 [1 or B, 1, L, S].
+  torch::Tensor hidden_states(const torch::Tensor& embeddings,
+                              const torch::Tensor& input_positions,
+                              const std::vector<KVCache>& kv_caches,
+                              const torch::Tensor& mask,
+                              const std::optional<torch::Tensor>& local_mask = std::nullopt);
+
+  /// The same for a step of an engine: embeddings [T, E] of tokens of any sequences, as the runs
+  /// say, and for each layer the caches of the runs -> [T, E].
+  torch::Tensor hidden_states(const torch::Tensor& embeddings,
+                              std::span<const TokenRun> runs,
+                              const std::vector<std::vector<RingCache>>& caches);
+
+  /// Loads a .ckpt file or a directory of shards; see gemma/models/weights.h.
+  LoadReport load_weights(const std::string& model_path, const ProgressCallback& progress = {});
+
+  /// Caches of zeros for `max_seq_len` tokens of `batch_size` rows, in config.dtype.
+  std::vector<KVCache> make_kv_caches(int64_t batch_size,
+                                      int64_t max_seq_len,
+                                      torch::Device device) const;
+
+  /// Throws std::invalid_argument when the weights are elsewhere.
+  void check_device(torch::Device device) const;
+
+  const GemmaConfig& config() const { return config_; }
+  /// Throws std::logic_error when the config names none.
+  const Tokenizer& tokenizer() const;
+
+  Embedding embedder{nullptr};  // Under the name that the checkpoint has for it.
+  GemmaModel model{nullptr};
+  Sampler sampler{nullptr};
+  torch::Tensor freqs_cis;         // complex64 [2 * max_position_embeddings, D / 2], Gemma 1 and 2
+  torch::Tensor local_freqs_cis;   // Likewise, Gemma 3.
+  torch::Tensor global_freqs_cis;  // Likewise, Gemma 3.
+
+ protected:
+  /// rope_scaling_factor divides the frequencies of global layers.
+  /// Throws std::invalid_argument for a config that validate() refuses, FileNotFound when
+  /// config.tokenizer names no file.
+  // Differs from model.py: config.tokenizer may be none, for a model without generate().
+  LanguageModelImpl(const GemmaConfig& config,
+                    const std::string& embedder_name,
+                    int64_t rope_scaling_factor);
+
+ private:
+  void register_freqs_cis(int64_t rope_scaling_factor);
+  // The whole tables.
+  FreqsCis rope_tables() const;
+
+  GemmaConfig config_;
+  std::optional<Tokenizer> tokenizer_;
+};
+
+/// Any of the two models.
+class LanguageModel : public torch::nn::ModuleHolder<LanguageModelImpl> {
+ public:
+  explicit LanguageModel(std::shared_ptr<LanguageModelImpl> model)
+      : ModuleHolder(std::move(model)) {}
+
+  /// Implicit: one of the two is any of the two.
+  template <typename Impl>
+  LanguageModel(const torch::nn::ModuleHolder<Impl>& model)
+      : LanguageModel(std::shared_ptr<LanguageModelImpl>(model.ptr())) {}
+};
+
+}  // namespace gemma

@@ -1,0 +1,66 @@
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+#include <fmt/format.h>
+
+#include <gemma/vision/siglip_layers.h>
+
+namespace gemma {
+
+BiasedLinearImpl::BiasedLinearImpl(int64_t in_features, int64_t out_features) {
+  check_size("Linear", "in_features", in_features);
+  check_size("Linear", "out_features", out_features);
+  weight = register_parameter("weight", uninitialized({out_features, in_features}, default_dtype()),
+                              /*requires_grad=*/false);
+  bias = register_parameter("bias", uninitialized({out_features}, default_dtype()),
+                            /*requires_grad=*/false);
+}
+
+torch::Tensor BiasedLinearImpl::forward(const torch::Tensor& x) {
+  return ops().biased_linear(x, operand());
+}
+
+std::string BiasedLinearImpl::signature() const {
+  return fmt::format("Linear(in_features={}, out_features={}, bias=True)", weight.size(1),
+                     weight.size(0));
+}
+
+LayerNormImpl::LayerNormImpl(int64_t dim, double eps) : eps_(eps) {
+  check_size("LayerNorm", "dim", dim);
+  weight = register_parameter("weight", at::ones({dim}, default_dtype()), /*requires_grad=*/false);
+  bias = register_parameter("bias", at::zeros({dim}, default_dtype()), /*requires_grad=*/false);
+}
+
+torch::Tensor LayerNormImpl::forward(const torch::Tensor& x) {
+  return ops().layer_norm(x, {weight, bias, eps_});
+}
+
+std::string LayerNormImpl::signature() const {
+  return fmt::format("LayerNorm(({},), eps={})", weight.size(0), eps_);
+}
+
+PatchEmbeddingImpl::PatchEmbeddingImpl(int64_t in_channels,
+                                       int64_t out_channels,
+                                       int64_t patch_size,
+                                       bool use_bias) {
+  check_size("PatchEmbedding", "in_channels", in_channels);
+  check_size("PatchEmbedding", "out_channels", out_channels);
+  check_size("PatchEmbedding", "patch_size", patch_size);
+  weight = register_parameter(
+      "weight", uninitialized({out_channels, in_channels, patch_size, patch_size}, default_dtype()),
+      /*requires_grad=*/false);
+  if (!use_bias) return;
+  bias = register_parameter("bias", uninitialized({out_channels}, default_dtype()),
+                            /*requires_grad=*/false);
+}
+
+torch::Tensor PatchEmbeddingImpl::forward(const torch::Tensor& pixels) {
+  return ops().embed_patches(pixels, weight, bias);
+}
+
+std::string PatchEmbeddingImpl::signature() const {
+  const auto side = weight.size(2);
+  return fmt::format("Conv2d({}, {}, kernel_size=({}, {}), stride=({}, {}){})", weight.size(1),
+                     weight.size(0), side, side, side, side, bias.defined() ? "" : ", bias=False");
+}
+
+}  // namespace gemma

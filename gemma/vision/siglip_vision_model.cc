@@ -1,0 +1,99 @@
+#include <stdexcept>
+#include <string_view>
+
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <gemma/vision/siglip_vision_model.h>
+
+namespace gemma {
+namespace {
+
+void require_positive(std::string_view field, int64_t value) {
+  if (value > 0) return;
+  throw std::invalid_argument(
+      fmt::format("SiglipVisionModelConfig: {} is {}, but must be at least 1", field, value));
+}
+
+void validate(const SiglipVisionModelConfig& config) {
+  require_positive("num_hidden_layers", config.num_hidden_layers);
+  require_positive("embedding_dim", config.embedding_dim);
+  require_positive("input_channels", config.input_channels);
+  require_positive("image_size", config.image_size);
+  require_positive("conv2d_patch_size", config.conv2d_patch_size);
+  require_positive("num_attention_heads", config.num_attention_heads);
+  require_positive("head_dim", config.head_dim);
+  require_positive("intermediate_size", config.intermediate_size);
+}
+
+}  // namespace
+
+SiglipAttentionImpl::SiglipAttentionImpl(int64_t dim, int64_t num_heads, int64_t head_dim)
+    : num_heads_(num_heads) {
+  k_proj = register_module("k_proj", BiasedLinear(dim, num_heads * head_dim));
+  q_proj = register_module("q_proj", BiasedLinear(dim, num_heads * head_dim));
+  v_proj = register_module("v_proj", BiasedLinear(dim, num_heads * head_dim));
+  o_proj = register_module("o_proj", BiasedLinear(num_heads * head_dim, dim));
+}
+
+torch::Tensor SiglipAttentionImpl::forward(const torch::Tensor& x) {
+  return o_proj(ops().attend_all(q_proj(x), k_proj(x), v_proj(x), num_heads_));
+}
+
+SiglipMLPImpl::SiglipMLPImpl(int64_t hidden_size, int64_t intermediate_size) {
+  fc1 = register_module("fc1", BiasedLinear(hidden_size, intermediate_size));
+  fc2 = register_module("fc2", BiasedLinear(intermediate_size, hidden_size));
+}
+
+torch::Tensor SiglipMLPImpl::forward(const torch::Tensor& x) {
+  return ops().gelu_mlp(x, fc1->operand(), fc2->operand());
+}
+
+SiglipEncoderBlockImpl::SiglipEncoderBlockImpl(const SiglipVisionModelConfig& config) {
+  const auto dim = config.embedding_dim;
+  self_attn = register_module("self_attn",
+                              SiglipAttention(dim, config.num_attention_heads, config.head_dim));
+  layer_norm1 = register_module("layer_norm1", LayerNorm(dim, config.layer_norm_eps));
+  mlp = register_module("mlp", SiglipMLP(dim, config.intermediate_size));
+  layer_norm2 = register_module("layer_norm2", LayerNorm(dim, config.layer_norm_eps));
+}
+
+torch::Tensor SiglipEncoderBlockImpl::forward(const torch::Tensor& x) {
+  const auto attended = self_attn(layer_norm1(x)) + x;
+  return mlp(layer_norm2(attended)) + attended;
+}
+
+torch::Tensor AveragePool2DImpl::forward(const torch::Tensor& x) { return ops().pool_patches(x); }
+
+SiglipVisionModelImpl::SiglipVisionModelImpl(const SiglipVisionModelConfig& config)
+    : config_(config) {
+  validate(config);
+  const auto width = config.image_size / config.conv2d_patch_size;
+  patch_embedding = register_module(
+      "patch_embedding", PatchEmbedding(config.input_channels, config.embedding_dim,
+                                        config.conv2d_patch_size, config.embedding_use_bias));
+  position_embedding = register_module(
+      "position_embedding", Embedding(width * width, config.embedding_dim, /*quant=*/false));
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    encoder_blocks->push_back(SiglipEncoderBlock(config));
+  }
+  register_module("encoder_blocks", encoder_blocks);
+  final_norm =
+      register_module("final_norm", LayerNorm(config.embedding_dim, config.layer_norm_eps));
+  avg_pool = register_module("avg_pool", AveragePool2D());
+}
+
+torch::Tensor SiglipVisionModelImpl::forward(const torch::Tensor& pixel_values) {
+  const torch::NoGradGuard no_grad;
+  const auto size = config_.image_size;
+  TORCH_CHECK_VALUE(pixel_values.dim() == 4 && pixel_values.size(1) == config_.input_channels &&
+                        pixel_values.size(2) == size && pixel_values.size(3) == size,
+                    "SiglipVisionModel: pixel_values must be [N, ", config_.input_channels, ", ",
+                    size, ", ", size, "], got ", pixel_values.sizes());
+  // The reference looks up position 0, 1, 2, …: the whole table.
+  auto x = patch_embedding(pixel_values) + position_embedding->weight;
+  for (const auto& block : *encoder_blocks) x = block->as<SiglipEncoderBlockImpl>()->forward(x);
+  return avg_pool(final_norm(x));
+}
+
+}  // namespace gemma
