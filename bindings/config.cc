@@ -7,6 +7,7 @@
 #include "bindings.h"
 
 #include <gemma/config.h>
+#include <gemma/models/hf_config.h>
 
 namespace gemma::bindings {
 namespace {
@@ -161,7 +162,15 @@ void bind_gemma_config(py::module_& m) {
       .field("rope_scaling_factor", &GemmaConfig::rope_scaling_factor)
       .finish()
       .def("get_dtype", &GemmaConfig::get_dtype,
-           "The torch.dtype that `dtype` names. Raises ValueError for an unknown name.");
+           "The torch.dtype that `dtype` names. Raises ValueError for an unknown name.")
+      .def_static(
+          "from_pretrained",
+          [](const py::object& directory) {
+            return config_from_pretrained(
+                py::module_::import("os").attr("fspath")(directory).cast<std::string>());
+          },
+          py::arg("directory"), "That of a Hugging Face directory: config.json, tokenizer.model.")
+      .def("to_hf", config_to_hf, "The text of config.json for Hugging Face transformers.");
 }
 
 }  // namespace

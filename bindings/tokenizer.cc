@@ -2,14 +2,16 @@
 
 #include "bindings.h"
 
+#include <gemma/models/gguf_tokenizer.h>
 #include <gemma/text/tokenizer.h>
 
 namespace gemma::bindings {
 
 void bind_tokenizer(py::module_& m) {
   py::class_<Tokenizer>(m, "Tokenizer", "tokenizer.py: Tokenizer.")
-      .def(py::init<const std::string&>(), py::arg("model_path"),
-           "Raises FileNotFoundError, or RuntimeError when the file is no SentencePiece model.")
+      .def(py::init(&load_tokenizer), py::arg("model_path"),
+           "A SentencePiece model, or the one in a GGUF file. Raises FileNotFoundError, or "
+           "RuntimeError when the file is neither.")
       .def("encode", &Tokenizer::encode, py::arg("s"), py::arg("bos") = true,
            py::arg("eos") = false, ReleaseGil(), "Text (str, or bytes in UTF-8) to token ids.")
       .def("decode", &Tokenizer::decode, py::arg("t"), ReleaseGil(),

@@ -11,7 +11,7 @@ usage: scripts/test.sh [--quick]
 
 environment:
   GEMMA_PYTORCH   a checkout of google/gemma_pytorch: compare with it live, bit for bit
-  FUZZ_SECONDS    how long to fuzz, both readers together (default: 30)
+  FUZZ_SECONDS    how long to fuzz all readers together (default: 30)
 EOF
 }
 
@@ -83,12 +83,12 @@ build_fuzzers() {
   cmake --preset fuzz && cmake --build --preset fuzz
 }
 
-# fuzzed NAME SEEDS: runs NAME_fuzz for half the time, from what tests/fuzz/SEEDS.py makes.
+# fuzzed NAME SEEDS: runs NAME_fuzz for its part of the seconds, from what tests/fuzz/SEEDS.py makes.
 fuzzed() {
-  local corpus=$ROOT/build/fuzz/$1_corpus seconds=${FUZZ_SECONDS:-30}
+  local corpus=$ROOT/build/fuzz/$2_corpus seconds=${FUZZ_SECONDS:-30}
   "$ROOT/.venv/bin/python" "tests/fuzz/$2.py" "$corpus" &&
     "build/fuzz/bin/$1_fuzz" -dict="tests/fuzz/$1.dict" -max_len=65536 -rss_limit_mb=2048 \
-      -max_total_time="$(((seconds + 1) / 2))" -print_final_stats=1 "$corpus" 2>&1 | tail -n 20
+      -max_total_time="$(((seconds + 3) / 4))" -print_final_stats=1 "$corpus" 2>&1 | tail -n 20
   return "${PIPESTATUS[0]}"
 }
 
@@ -119,6 +119,8 @@ if [[ -z $quick ]]; then
   if command -v clang++-19 >/dev/null; then
     check "build the fuzz targets" build_fuzzers
     check "fuzz the checkpoint reader" fuzzed checkpoint make_corpus
+    check "fuzz the GGUF reader" fuzzed gguf make_corpus
+    check "fuzz the safetensors reader" fuzzed safetensors make_corpus
     check "fuzz the image decoders" fuzzed image make_image_corpus
   else
     skip "fuzz the readers" "clang++-19 is not installed (apt-get install clang-19 libclang-rt-19-dev)"

@@ -329,8 +329,9 @@ TEST(Checkpoint, SaysWhatADirectoryWithoutAnIndexHolds) {
   directory.write("bell\x07", "x");
   testing::expect_message(
       message_of(directory.path()), start,
-      "is a directory without pytorch_model.bin.index.json; it holds bell\\x07, "
-      "model.ckpt: pass the .ckpt file");
+      "is a directory without any of model.safetensors.index.json, model.safetensors, "
+      "pytorch_model.bin.index.json, pytorch_model.bin; it holds bell\\x07, model.ckpt: pass the "
+      ".ckpt file");
 }
 
 TEST(Checkpoint, ListsOnlyTheFirstFilesOfADirectory) {

@@ -178,7 +178,7 @@ TEST_F(ConvertWeights, RefusesWhatIsQuantisedAlready) {
 }
 
 TEST_F(ConvertWeights, RefusesAnotherLayout) {
-  EXPECT_TRUE(contains(refusal({{"model.embed_tokens.weight", at::ones({2, 2})}}, {}),
+  EXPECT_TRUE(contains(refusal({{"transformer.wte.weight", at::ones({2, 2})}}, {}),
                        "has no tensor 'embedder.weight'"));
 }
 

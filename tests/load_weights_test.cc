@@ -305,12 +305,15 @@ INSTANTIATE_TEST_SUITE_P(
                      rename(state, "embedder.weight", "text_token_embedder.weight");
                    },
                    {"no tensor 'embedder.weight'; this is a multimodal checkpoint"}},
-        BadWeights{
-            "HuggingFace",
-            false,
-            [](StateDict& state) { rename(state, "embedder.weight", "model.embed_tokens.weight"); },
-            {"no tensor 'embedder.weight'; this is a checkpoint for Hugging Face "
-             "transformers"}}),
+        BadWeights{"HuggingFaceWithoutKeys",
+                   false,
+                   [](StateDict& state) {
+                     rename(state, "embedder.weight", "model.embed_tokens.weight");
+                     rename(state, "model.layers.0.self_attn.qkv_proj.weight",
+                            "model.layers.0.self_attn.q_proj.weight");
+                   },
+                   {"has no tensor 'model.layers.0.self_attn.k_proj.weight', which belongs to "
+                    "'model.layers.0.self_attn.qkv_proj.weight'"}}),
     [](const auto& row) { return row.param.name; });
 
 TEST_F(LoadWeights, ThrowsFileNotFoundWhenThereIsNoFile) {

@@ -5,6 +5,7 @@ E hidden, V vocabulary.
 """
 
 import enum
+import os
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -136,6 +137,18 @@ class GemmaConfig:
         """
     def get_dtype(self) -> torch.dtype:
         """The type that `dtype` names. Raises ValueError for an unknown name."""
+    @staticmethod
+    def from_pretrained(directory: str | os.PathLike[str]) -> GemmaConfig:
+        """The config of a Hugging Face directory: its config.json, and tokenizer.model if it has one.
+
+        Raises FileNotFoundError when there is no config.json, and RuntimeError, naming the file and
+        the field, for a model that is no Gemma 1, 2 or 3.
+        """
+    def to_hf(self) -> str:
+        """The text of config.json for Hugging Face transformers.
+
+        Raises ValueError, naming the field, when transformers has no such model.
+        """
     def __copy__(self) -> GemmaConfig: ...
     def __deepcopy__(self, memo: dict[int, object], /) -> GemmaConfig: ...
     def __eq__(self, other: object, /) -> bool: ...

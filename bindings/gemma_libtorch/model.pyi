@@ -500,6 +500,20 @@ class GemmaForCausalLM(LanguageModel):
         stop_ids: Sequence[int] = ...,
         kv_dtype: torch.dtype | None = None,
     ) -> list[str]: ...
+    @staticmethod
+    def from_transformers(model: Any, tokenizer: str | None = None) -> GemmaForCausalLM:
+        """A model with the weights and config of a GemmaForCausalLM, Gemma2ForCausalLM or
+        Gemma3ForCausalLM of Hugging Face transformers.
+
+        Nothing goes through a file. The tensors are shared with `model`, but for queries, keys and
+        values, which are one matrix here. Raises RuntimeError for a config that is no Gemma's, and
+        ValueError, naming the tensor, for a multimodal model and for tensors that do not fit.
+        """
+    def to_transformers_state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights under the names of transformers, lm_head.weight included: views.
+
+        Raises ValueError for a quantised model.
+        """
     @property
     def embedder(self) -> Embedding: ...
     @property

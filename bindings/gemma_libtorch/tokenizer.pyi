@@ -6,7 +6,10 @@ __all__ = ["Tokenizer"]
 
 class Tokenizer:
     def __init__(self, model_path: str) -> None:
-        """Raises FileNotFoundError, or RuntimeError when the file is no SentencePiece model."""
+        """A SentencePiece model, or the one in a GGUF file.
+
+        Raises FileNotFoundError, or RuntimeError when the file is neither.
+        """
     def encode(self, s: str | bytes, bos: bool = True, eos: bool = False) -> list[int]:
         """Token ids of a text. Bytes that are not UTF-8 are read as U+FFFD, one each."""
     def decode(self, t: Sequence[int]) -> str:

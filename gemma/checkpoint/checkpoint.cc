@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <iterator>
 #include <map>
@@ -13,12 +14,20 @@
 
 #include <gemma/checkpoint/bytes.h>
 #include <gemma/checkpoint/checkpoint.h>
+#include <gemma/checkpoint/gguf_blocks.h>
 #include <gemma/checkpoint/mapped_file.h>
+#include <gemma/checkpoint/safetensors.h>
 #include <gemma/checkpoint/shard_index.h>
+#include <gemma/checkpoint/torch_archive.h>
 
 namespace gemma {
 
 namespace {
+
+// What makes a directory a checkpoint, in the order in which it is looked for.
+constexpr std::array<std::string_view, 4> kFilesInDirectory = {
+    "model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json",
+    "pytorch_model.bin"};
 
 [[noreturn]] void refuse(std::string_view path, std::string_view what) {
   throw std::runtime_error(about_file(path, what));
@@ -38,6 +47,15 @@ std::string list_of_files(const std::filesystem::path& directory) {
                      names.size() > kShown ? ", ..." : "");
 }
 
+// By what is in it; the name counts where that leaves a doubt, for a message that helps.
+std::vector<TensorEntry> read_entries(const MappedFile& file) {
+  const bool is_zip = as_text(file.bytes()).starts_with("PK");
+  if (!is_zip && (is_safetensors(file.bytes()) || file.path().ends_with(".safetensors"))) {
+    return read_safetensors(file.bytes(), file.path());
+  }
+  return read_torch_archive(file.bytes(), file.path());
+}
+
 at::Tensor make_view(const std::shared_ptr<const MappedFile>& file, const TensorEntry& entry) {
   const auto options = at::TensorOptions().dtype(entry.dtype);
   return at::from_blob(
@@ -53,11 +71,29 @@ at::Tensor make_copy(const MappedFile& file, const TensorEntry& entry, size_t it
   return flat.as_strided(entry.sizes, entry.strides);
 }
 
+// The numbers of `count` rows from `first`, in memory of their own. Whole blocks, because a row is.
+at::Tensor dequantized_rows(const MappedFile& file,
+                            const TensorEntry& entry,
+                            int64_t first,
+                            int64_t count) {
+  auto sizes = entry.sizes;
+  sizes[0] = count;
+  const at::Tensor rows = at::empty(sizes, at::TensorOptions().dtype(entry.dtype));
+  if (rows.numel() == 0) return rows;
+  const auto row_bytes = entry.nbytes / static_cast<uint64_t>(entry.sizes[0]);
+  dequantize(entry.encoding,
+             file.bytes().subspan(entry.offset + static_cast<uint64_t>(first) * row_bytes,
+                                  static_cast<uint64_t>(count) * row_bytes),
+             {rows.mutable_data_ptr<float>(), static_cast<size_t>(rows.numel())});
+  return rows;
+}
+
 }  // namespace
 
 struct Checkpoint::Contents {
   std::string path;
   std::vector<std::shared_ptr<const MappedFile>> files;
+  std::optional<GgufMetadata> metadata;  // Views of the files.
   std::vector<TensorEntry> entries;
   std::vector<size_t> file_of_entry;         // As long as `entries`: index of its file.
   std::map<std::string_view, size_t> index;  // Once `entries` is complete: views of it.
@@ -66,9 +102,16 @@ struct Checkpoint::Contents {
     return files[file_of_entry[entry]];
   }
 
+  std::vector<TensorEntry> read_any_file(const MappedFile& mapped) {
+    if (!is_gguf(mapped.bytes())) return read_entries(mapped);
+    GgufFile gguf = read_gguf(mapped.bytes(), mapped.path());
+    metadata = std::move(gguf.metadata);
+    return std::move(gguf.tensors);
+  }
+
   void add_file(const std::filesystem::path& file_path) {
     auto mapped = std::make_shared<const MappedFile>(file_path);
-    std::vector<TensorEntry> found = read_torch_archive(mapped->bytes(), mapped->path());
+    std::vector<TensorEntry> found = read_any_file(*mapped);
     file_of_entry.insert(file_of_entry.end(), found.size(), files.size());
     std::ranges::move(found, std::back_inserter(entries));
     files.push_back(std::move(mapped));
@@ -85,8 +128,8 @@ struct Checkpoint::Contents {
     }
   }
 
-  void add_shards(const std::filesystem::path& directory) {
-    const MappedFile index_file(directory / kShardIndexName);
+  void add_shards(const std::filesystem::path& directory, std::string_view index_name) {
+    const MappedFile index_file(directory / index_name);
     const auto weight_map = read_shard_index(as_text(index_file.bytes()), index_file.path());
     std::set<std::string> shards;
     for (const auto& [tensor, shard] : weight_map) shards.insert(shard);
@@ -96,7 +139,7 @@ struct Checkpoint::Contents {
       if (!std::filesystem::exists(shard_path, unknown)) {
         throw FileNotFound(about_file(
             shard_path.string(),
-            fmt::format("there is no such file, but {} names it: download it", kShardIndexName)));
+            fmt::format("there is no such file, but {} names it: download it", index_name)));
       }
       add_file(shard_path);
     }
@@ -106,9 +149,29 @@ struct Checkpoint::Contents {
       const std::string shard_path = (directory / shard).string();
       if (found == index.end() || file(found->second)->path() != shard_path) {
         refuse(shard_path, fmt::format("has no tensor '{}', but {} says so: download both again",
-                                       printable(tensor), kShardIndexName));
+                                       printable(tensor), index_name));
       }
     }
+  }
+
+  void add_directory(const std::filesystem::path& directory) {
+    for (const auto name : kFilesInDirectory) {
+      std::error_code unknown;
+      if (!std::filesystem::exists(directory / name, unknown)) continue;
+      if (name.ends_with(".json")) return add_shards(directory, name);
+      add_file(directory / name);
+      return make_index();
+    }
+    refuse(directory.string(),
+           fmt::format("is a directory without any of {}; it holds {}: pass the .ckpt file",
+                       fmt::join(kFilesInDirectory, ", "), list_of_files(directory)));
+  }
+
+  void add(const std::filesystem::path& given) {
+    std::error_code unknown;  // MappedFile explains what cannot be looked at.
+    if (std::filesystem::is_directory(given, unknown)) return add_directory(given);
+    add_file(given);
+    make_index();
   }
 };
 
@@ -117,17 +180,7 @@ Checkpoint::Checkpoint(std::shared_ptr<const Contents> contents) : contents_(std
 Checkpoint Checkpoint::open(const std::filesystem::path& path) {
   auto contents = std::make_shared<Contents>();
   contents->path = path.string();
-  std::error_code unknown;  // MappedFile explains what cannot be looked at.
-  if (!std::filesystem::is_directory(path, unknown)) {
-    contents->add_file(path);
-    contents->make_index();
-  } else if (std::filesystem::exists(path / kShardIndexName, unknown)) {
-    contents->add_shards(path);
-  } else {
-    refuse(contents->path,
-           fmt::format("is a directory without {}; it holds {}: pass the .ckpt file",
-                       kShardIndexName, list_of_files(path)));
-  }
+  contents->add(path);
   return Checkpoint(std::move(contents));
 }
 
@@ -149,10 +202,28 @@ size_t Checkpoint::index_of(std::string_view name) const {
 at::Tensor Checkpoint::tensor(std::string_view name) const {
   const size_t i = index_of(name);
   const TensorEntry& entry = contents_->entries[i];
+  if (entry.encoding != Encoding::kPlain) {
+    return dequantized_rows(*contents_->file(i), entry, /*first=*/0, entry.sizes[0]);
+  }
   const size_t itemsize = c10::elementSize(entry.dtype);
   const bool is_aligned = entry.offset % itemsize == 0;  // A mapping begins at a page.
   return is_aligned || entry.nbytes == 0 ? make_view(contents_->file(i), entry)
                                          : make_copy(*contents_->file(i), entry, itemsize);
+}
+
+at::Tensor Checkpoint::rows(std::string_view name, int64_t first, int64_t count) const {
+  const size_t i = index_of(name);
+  const TensorEntry& entry = contents_->entries[i];
+  if (entry.sizes.empty() || first < 0 || count < 0 || count > entry.sizes[0] - first) {
+    throw std::out_of_range(
+        fmt::format("Checkpoint: '{}' has no rows {} to {}", name, first, first + count));
+  }
+  if (entry.encoding == Encoding::kPlain) return tensor(name).narrow(0, first, count);
+  return dequantized_rows(*contents_->file(i), entry, first, count);
+}
+
+const GgufMetadata* Checkpoint::metadata() const {
+  return contents_->metadata ? &*contents_->metadata : nullptr;
 }
 
 void Checkpoint::release(std::string_view name) const {

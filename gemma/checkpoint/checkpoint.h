@@ -9,7 +9,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <gemma/checkpoint/errors.h>
-#include <gemma/checkpoint/torch_archive.h>
+#include <gemma/checkpoint/gguf.h>
+#include <gemma/checkpoint/tensor_entry.h>
 
 namespace gemma {
 
@@ -17,10 +18,11 @@ namespace gemma {
 /// touches a tensor's elements. Copies are cheap and share the mapping.
 class Checkpoint {
  public:
-  /// A file written by torch.save, or a directory with pytorch_model.bin.index.json and its shards.
-  /// Nothing in the files is executed. Throws FileNotFound when there is nothing at `path` (or at a
-  /// shard's), and std::runtime_error when the files are not what they should be: one line with the
-  /// file, what was found and what to do.
+  /// A file written by torch.save, a safetensors or GGUF file, or a directory with
+  /// model.safetensors or pytorch_model.bin, whole or as <that>.index.json and its shards;
+  /// safetensors go first. Nothing in the files is executed. Throws FileNotFound when there is
+  /// nothing at `path` (or at a shard's), and std::runtime_error when the files are not what they
+  /// should be: one line with the file, what was found and what to do.
   static Checkpoint open(const std::filesystem::path& path);
 
   /// In file order; over all shards, in the order of their names.
@@ -30,9 +32,17 @@ class Checkpoint {
 
   /// A view of the mapped file, which lives as long as the tensor; a copy only where the bytes are
   /// not aligned to the element size. Writing to it changes memory, never the file. Neither
-  /// requires_grad nor the device it was saved from is restored. Throws std::runtime_error when
-  /// there is none.
+  /// requires_grad nor the device it was saved from is restored. What stands in blocks is computed
+  /// anew by each call. Throws std::runtime_error when there is none.
   at::Tensor tensor(std::string_view name) const;
+
+  /// `count` rows of it from `first`: tensor(name).narrow(0, first, count), without computing the
+  /// other ones. Throws as `tensor` does, and std::out_of_range for rows that it does not have.
+  at::Tensor rows(std::string_view name, int64_t first, int64_t count) const;
+
+  /// What a GGUF file says besides its tensors, valid as long as the Checkpoint; nullptr for other
+  /// files.
+  const GgufMetadata* metadata() const;
 
   /// Gives the memory of the tensor's pages back: the next reader finds what the file holds, so
   /// nobody may have written to them. Throws as `tensor` does.

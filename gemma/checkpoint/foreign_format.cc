@@ -22,19 +22,11 @@ constexpr Signature kSignatures[] = {
     {0, "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"sv, kResave},
     {257, "ustar"sv, kResave},
     {0, "\x80"sv, "is a bare pickle, not a file of torch.save: pass what torch.save wrote"},
-    {0, "GGUF"sv, "is a GGUF file, which llama.cpp reads: pass the .ckpt or the PyTorch shards"},
     {0, "\x89HDF"sv, "is an HDF5 file (Keras?): pass the .ckpt or the PyTorch shards"},
     {0, "\x1f\x8b"sv, "is compressed with gzip: unpack it first"},
     {0, "version https://git-lfs"sv,
      "is a git-lfs pointer, not the weights: run `git lfs pull` where it was cloned"},
 };
-
-bool is_safetensors(Bytes file) {
-  constexpr uint64_t kMaxHeader = 100'000'000;  // The format's own limit.
-  if (file.size() < 9) return false;
-  const auto header = load<uint64_t>(file, 0, "header length");
-  return header <= std::min<uint64_t>(kMaxHeader, file.size() - 8) && as_text(file)[8] == '{';
-}
 
 // A server's error page, saved under the name of the file that was asked for.
 bool is_web_page(Bytes file) {
@@ -57,9 +49,6 @@ std::string_view foreign_format(Bytes file) {
         as_text(file).substr(signature.offset, signature.bytes.size()) == signature.bytes) {
       return signature.meaning;
     }
-  }
-  if (is_safetensors(file)) {
-    return "is a safetensors file: pass the .ckpt or the PyTorch shards of the same model";
   }
   if (is_web_page(file)) return "is a web page, not the weights: the download failed";
   return {};

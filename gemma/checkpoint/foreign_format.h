@@ -6,8 +6,8 @@
 
 namespace gemma {
 
-/// When `file` is recognisably something other than a zip archive: what it is and what to do about
-/// it. Empty when it is not recognised.
+/// When `file` is recognisably something that holds no weights this reads: what it is and what to
+/// do about it. Empty when it is not recognised.
 std::string_view foreign_format(Bytes file);
 
 }  // namespace gemma

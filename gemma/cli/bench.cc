@@ -194,7 +194,7 @@ std::vector<BenchTest> tests_of(const BenchOptions& options) {
 // Of a model that was loaded: without --variant, one was found then.
 std::string model_name(const ModelOptions& options) {
   if (!options.variant.empty()) return options.variant;
-  const auto detected = detect_variant(Checkpoint::open(options.ckpt));
+  const auto detected = detect_variant(WeightSource::open(options.ckpt));
   return detected ? detected->variant : "unknown";
 }
 

@@ -1,3 +1,4 @@
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -7,17 +8,24 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <vector>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
-#include <gemma/checkpoint/checkpoint.h>
 #include <gemma/checkpoint/mapped_file.h>
+#include <gemma/checkpoint/output_directory.h>
 #include <gemma/checkpoint/output_file.h>
 #include <gemma/checkpoint/torch_writer.h>
 #include <gemma/cli/convert.h>
+#include <gemma/cli/model_options.h>
 #include <gemma/cli/progress.h>
 #include <gemma/config.h>
 #include <gemma/models/convert.h>
+#include <gemma/models/gguf_export.h>
+#include <gemma/models/gguf_tokenizer.h>
+#include <gemma/models/hf_writer.h>
+#include <gemma/models/transformer_lens.h>
 
 namespace gemma::cli {
 namespace {
@@ -28,22 +36,30 @@ using Clock = std::chrono::steady_clock;
 struct ConvertArguments {
   std::string in;
   std::string out;
-  std::string quant;  // Empty: leave weights as they are.
-  std::string dtype;  // Empty: the file's.
+  std::string to = "ckpt";
+  std::string variant;  // Empty: found out from the checkpoint.
+  std::string quant;    // Empty: leave weights as they are.
+  std::string dtype;    // Empty: the file's.
   bool force = false;
 };
 
 struct Written {
   int64_t tensors = 0, quantized = 0;
+  uint64_t bytes = 0;
 };
 
 [[noreturn]] void refuse(const fs::path& path, std::string_view what) {
   throw std::invalid_argument(fmt::format("convert: {}: {}", path.string(), what));
 }
 
+constexpr auto kGguf = "gguf";
+
 ConvertOptions parse(const ConvertArguments& arguments) {
   ConvertOptions options;
-  if (!arguments.quant.empty()) options.quant = quant_from_string(arguments.quant);
+  // GGUF has block formats of its own, of which write_gguf knows.
+  if (!arguments.quant.empty() && arguments.to != kGguf) {
+    options.quant = quant_from_string(arguments.quant);
+  }
   if (!arguments.dtype.empty()) options.dtype = dtype_from_string(arguments.dtype);
   return options;
 }
@@ -53,14 +69,14 @@ fs::path folder_of(const fs::path& file) {
 }
 
 // The file could be replaced while it is read, but a typing error must not cost the original.
-void check_out(const Checkpoint& checkpoint, const fs::path& out) {
-  if (out.extension() != ".ckpt") refuse(out, "end the output's name in .ckpt");
-  for (const auto& entry : checkpoint.entries()) {
+void check_out(const ConvertArguments& arguments, const WeightSource& source) {
+  const auto is_input = [&](const fs::path& path) {
     std::error_code absent;
-    if (fs::equivalent(checkpoint.file_of(entry.name), out, absent)) {
-      refuse(out, "is the input; give the output another name");
-    }
-  }
+    return fs::equivalent(path, arguments.out, absent);
+  };
+  bool is_same = is_input(arguments.in);
+  for (const auto& entry : source.entries()) is_same |= is_input(source.file_of(entry.name));
+  if (is_same) refuse(arguments.out, "is the input; give the output another name");
 }
 
 void check_space(const fs::path& out, int64_t bytes) {
@@ -73,42 +89,50 @@ void check_space(const fs::path& out, int64_t bytes) {
                      static_cast<double>(bytes) / 1e6, static_cast<double>(space.available) / 1e6));
 }
 
-// Official downloads have the tokenizer beside the weights, where gemma run looks for it.
-void copy_tokenizer(const fs::path& in, const fs::path& out) {
-  constexpr auto kName = "tokenizer.model";
-  const auto from = (fs::is_directory(in) ? in : folder_of(in)) / kName;
-  const auto to = folder_of(out) / kName;
+// The file `name` beside the input, or in it, to `folder`, unless there is one.
+void copy_along(const fs::path& in, const fs::path& folder, std::string_view name) {
+  const auto from = (fs::is_directory(in) ? in : folder_of(in)) / name;
+  const auto to = folder / name;
   if (!fs::exists(from) || fs::exists(to)) return;
   const MappedFile source(from);
   OutputFile target(to);
   target.write(source.bytes());
   target.commit();
-  fmt::print(stderr, "copied {}\n", to.string());
 }
 
-void print_read(const Checkpoint& checkpoint) {
+// Official downloads have the tokenizer beside the weights, where gemma run looks for it.
+void copy_tokenizer(const fs::path& in, const fs::path& out) {
+  constexpr auto kName = "tokenizer.model";
+  const bool was_there = fs::exists(folder_of(out) / kName);
+  copy_along(in, folder_of(out), kName);
+  if (!was_there && fs::exists(folder_of(out) / kName)) {
+    fmt::print(stderr, "copied {}\n", (folder_of(out) / kName).string());
+  }
+}
+
+void print_read(const WeightSource& source) {
   int64_t bytes = 0;
-  for (const auto& entry : checkpoint.entries()) bytes += static_cast<int64_t>(entry.nbytes);
-  const auto detected = detect_variant(checkpoint);
-  fmt::print(stderr, "read {}: {}, {} tensors, {:.1f} MB\n", checkpoint.path(),
+  for (const auto& entry : source.entries()) bytes += static_cast<int64_t>(entry.nbytes);
+  const auto detected = detect_variant(source);
+  fmt::print(stderr, "read {}: {}, {} tensors, {:.1f} MB\n", source.path(),
              detected ? "variant " + detected->variant : "no known variant",
-             checkpoint.entries().size(), static_cast<double>(bytes) / 1e6);
+             source.entries().size(), static_cast<double>(bytes) / 1e6);
 }
 
-void convert(const ConvertArguments& arguments) {
-  const auto start = Clock::now();
-  const auto options = parse(arguments);
-  const auto checkpoint = Checkpoint::open(arguments.in);
+// gemma_pytorch's file.
+Written write_ckpt(const ConvertArguments& arguments,
+                   const WeightSource& source,
+                   const ConvertOptions& options) {
   const fs::path out = arguments.out;
-  check_out(checkpoint, out);
-  check_space(out, converted_bytes(checkpoint, options));
-
+  if (out.extension() != ".ckpt") {
+    refuse(out, "end the output's name in .ckpt, or say what it is to be with --to");
+  }
   TorchWriter writer(out, arguments.force);
-  print_read(checkpoint);
+  print_read(source);
   ProgressBar bar("Converting");
   Written written;
   convert_weights(
-      checkpoint, options,
+      source, options,
       [&](const std::string& name, const torch::Tensor& tensor) {
         writer.add(name, tensor);
         ++written.tensors;
@@ -117,11 +141,120 @@ void convert(const ConvertArguments& arguments) {
       },
       std::ref(bar));
   writer.finish();
-  fmt::print(stderr, "wrote {}: {} tensors, {} of them quantised, {:.1f} MB, in {:.1f} s\n",
-             out.string(), written.tensors, written.quantized,
-             static_cast<double>(writer.size()) / 1e6,
-             std::chrono::duration<double>(Clock::now() - start).count());
+  written.bytes = writer.size();
   copy_tokenizer(arguments.in, out);
+  return written;
+}
+
+// A directory of Hugging Face transformers.
+Written write_hf_directory(const ConvertArguments& arguments,
+                           const WeightSource& source,
+                           const ConvertOptions& options) {
+  const auto config = find_config(arguments.in, arguments.variant, source);
+  OutputDirectory directory(arguments.out, arguments.force, "config.json");
+  print_read(source);
+  ProgressBar bar("Converting");
+  const auto saved = write_hf(source, config, options, directory.part(), std::ref(bar));
+  for (const auto* name : {"tokenizer.model", "tokenizer.json", "tokenizer_config.json",
+                           "special_tokens_map.json", "generation_config.json"}) {
+    copy_along(arguments.in, directory.part(), name);
+  }
+  directory.commit();
+  return {.tensors = saved.tensors, .quantized = 0, .bytes = saved.bytes};
+}
+
+// A file of torch.save that TransformerLens' HookedTransformer.load_state_dict takes.
+Written write_transformer_lens(const ConvertArguments& arguments,
+                               const WeightSource& source,
+                               const ConvertOptions& options) {
+  if (options.quant) {
+    throw std::invalid_argument(
+        "convert: TransformerLens reads no quantised weights; leave --quant "
+        "away");
+  }
+  const auto config = find_config(arguments.in, arguments.variant, source);
+  TorchWriter writer(arguments.out, arguments.force);
+  print_read(source);
+  ProgressBar bar("Converting");
+  Written written;
+  convert_weights(
+      source, options,
+      [&](const std::string& name, const torch::Tensor& tensor) {
+        for (const auto& [theirs, value] : to_transformer_lens(name, tensor, config)) {
+          writer.add(theirs, value);
+          ++written.tensors;
+        }
+      },
+      std::ref(bar));
+  writer.finish();
+  written.bytes = writer.size();
+  return written;
+}
+
+// The model's, for a file that is going to hold it: in a GGUF file, or beside the weights.
+Tokenizer find_tokenizer(const ConvertArguments& arguments, const WeightSource& source) {
+  if (source.checkpoint().metadata() != nullptr) return load_tokenizer(arguments.in);
+  const fs::path in = arguments.in;
+  return load_tokenizer(((fs::is_directory(in) ? in : folder_of(in)) / "tokenizer.model").string());
+}
+
+// A file that llama.cpp reads.
+Written write_gguf(const ConvertArguments& arguments,
+                   const WeightSource& source,
+                   const ConvertOptions& options) {
+  if (!arguments.quant.empty() && arguments.quant != "q8_0") {
+    throw std::invalid_argument(
+        fmt::format("convert: --quant '{}' is not written to GGUF; valid: q8_0", arguments.quant));
+  }
+  const auto config = find_config(arguments.in, arguments.variant, source);
+  const auto tokenizer = find_tokenizer(arguments, source);
+  print_read(source);
+  ProgressBar bar("Converting");
+  Written written;
+  const bool q8_0 = !arguments.quant.empty();
+  written.bytes = export_gguf(source, config, tokenizer, arguments.out,
+                              {.dtype = options.dtype, .q8_0 = q8_0, .overwrite = arguments.force},
+                              [&](const LoadProgress& progress) {
+                                written.tensors = progress.tensors_total;
+                                bar(progress);
+                              });
+  for (const auto& entry : Checkpoint::open(arguments.out).entries()) {
+    if (entry.encoding != Encoding::kPlain) ++written.quantized;
+  }
+  return written;
+}
+
+struct Format {
+  std::string_view name;
+  Written (*write)(const ConvertArguments&, const WeightSource&, const ConvertOptions&);
+};
+
+constexpr std::array kFormats = {Format{"ckpt", write_ckpt}, Format{"hf", write_hf_directory},
+                                 Format{"transformer_lens", write_transformer_lens},
+                                 Format{kGguf, write_gguf}};
+
+Format format_of(const std::string& name) {
+  std::vector<std::string_view> names;
+  for (const auto& format : kFormats) {
+    if (format.name == name) return format;
+    names.push_back(format.name);
+  }
+  throw std::invalid_argument(
+      fmt::format("convert: --to '{}' is unknown; valid: {}", name, fmt::join(names, ", ")));
+}
+
+void convert(const ConvertArguments& arguments) {
+  const auto start = Clock::now();
+  const auto options = parse(arguments);
+  const auto format = format_of(arguments.to);
+  const auto source = WeightSource::open(arguments.in);
+  check_out(arguments, source);
+  check_space(arguments.out, converted_bytes(source, options));
+  const auto written = format.write(arguments, source, options);
+  fmt::print(stderr, "wrote {}: {} tensors, {} of them quantised, {:.1f} MB, in {:.1f} s\n",
+             arguments.out, written.tensors, written.quantized,
+             static_cast<double>(written.bytes) / 1e6,
+             std::chrono::duration<double>(Clock::now() - start).count());
 }
 
 }  // namespace
@@ -129,13 +262,25 @@ void convert(const ConvertArguments& arguments) {
 void add_convert(CLI::App& app) {
   const auto arguments = std::make_shared<ConvertArguments>();
   auto* command = app.add_subcommand(
-      "convert", "Write a checkpoint anew: as one file, with int8 weights, in another dtype.");
-  command->add_option("in", arguments->in, "A .ckpt file or a directory of shards")->required();
-  command->add_option("out", arguments->out, "The .ckpt file to write")->required();
+      "convert", "Write a checkpoint anew: for Hugging Face, with int8 weights, in another dtype.");
+  command
+      ->add_option(
+          "in", arguments->in,
+          "A .ckpt, .safetensors or .gguf file, or a directory of shards or of Hugging Face")
+      ->required();
+  command->add_option("out", arguments->out, "The file or directory to write")->required();
+  command
+      ->add_option(
+          "--to", arguments->to,
+          "ckpt (gemma_pytorch's file), hf (a directory of Hugging Face transformers), "
+          "transformer_lens (a state dict of HookedTransformer) or gguf (llama.cpp's file)")
+      ->capture_default_str();
+  command->add_option("--variant", arguments->variant,
+                      "What the model is; found out from the checkpoint when left away");
   command->add_option(
       "--quant", arguments->quant,
       "int8 (the reference's) or int4 (smaller and coarser; the reference cannot read it); "
-      "weights are left as they are when left away");
+      "to GGUF: q8_0; weights are left as they are when left away");
   command->add_option(
       "--dtype", arguments->dtype,
       "bfloat16, float16 or float32, of what is not quantised; the file's when left "

@@ -11,7 +11,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <gemma/checkpoint/gguf_blocks.h>
 #include <gemma/cli/info.h>
+#include <gemma/models/gguf_config.h>
+#include <gemma/models/hf_config.h>
 #include <gemma/models/make_model.h>
 
 namespace gemma::cli {
@@ -152,29 +155,44 @@ void print_model(GemmaConfig config) {
   print_parameters(*model);
 }
 
-void print_file(const Checkpoint& checkpoint) {
+// "BFloat16", or "Q8_0" of a GGUF file.
+std::string kind_of(const TensorEntry& entry) {
+  return entry.encoding == Encoding::kPlain ? std::string(c10::toString(entry.dtype))
+                                            : std::string(block_format(entry.encoding).name);
+}
+
+void print_file(const WeightSource& source) {
   std::map<std::string, Size> by_dtype;
-  for (const auto& entry : checkpoint.entries()) {
-    auto& size = by_dtype[c10::toString(entry.dtype)];
+  for (const auto& entry : source.entries()) {
+    auto& size = by_dtype[kind_of(entry)];
     size.count += 1;
     size.bytes += static_cast<int64_t>(entry.nbytes);
   }
-  fmt::print("File {}\n", checkpoint.path());
+  fmt::print("File {} ({}'s names)\n", source.path(), source.layout());
   for (const auto& [dtype, size] : by_dtype) {
     fmt::print("  {} tensors of {}, {} bytes\n", size.count, dtype, grouped(size.bytes));
   }
 }
 
 // The dtype of the norms, which quantisation leaves as they are.
-std::string dtype_of(const Checkpoint& checkpoint) {
-  return std::string(dtype_to_string(checkpoint.find("model.norm.weight")->dtype));
+std::string dtype_of(const WeightSource& source) {
+  return std::string(dtype_to_string(source.find("model.norm.weight")->dtype));
 }
 
-void print_tensors(const Checkpoint& checkpoint) {
-  for (const auto& entry : checkpoint.entries()) {
-    fmt::print("  {:<60} {:<10} [{}]\n", entry.name, c10::toString(entry.dtype),
-               fmt::join(entry.sizes, ", "));
+void print_tensors(const WeightSource& source) {
+  for (const auto& entry : source.entries()) {
+    fmt::print("  {:<60} {:<10} [{}]\n", entry.name, kind_of(entry), fmt::join(entry.sizes, ", "));
   }
+}
+
+// A GGUF file says what it is, so that it need not be one of the variants.
+void print_gguf(const WeightSource& source, const std::string& dtype) {
+  const auto& metadata = *source.checkpoint().metadata();
+  const auto detected = detect_variant(source);
+  fmt::print("  GGUF, {} keys, {} a tokenizer, {}\n\n", metadata.values().size(),
+             metadata.contains("tokenizer.ggml.tokens") ? "with" : "without",
+             detected ? "variant " + detected->variant : "of no known variant");
+  print_model(gguf_config(source.checkpoint(), dtype.empty() ? "bfloat16" : dtype));
 }
 
 void info(const InfoOptions& options) {
@@ -190,18 +208,27 @@ void info(const InfoOptions& options) {
     throw std::invalid_argument(fmt::format("'{}' is neither a file nor a variant; variants: {}",
                                             options.target, fmt::join(variants, ", ")));
   }
-  const auto checkpoint = Checkpoint::open(options.target);
-  print_file(checkpoint);
-  const auto detected = detect_variant(checkpoint);
-  if (!detected) {
-    fmt::print("  The shapes fit no variant.\n\nTensors\n");
-    print_tensors(checkpoint);
+  const auto source = WeightSource::open(options.target);
+  print_file(source);
+  if (source.checkpoint().metadata() != nullptr) {
+    print_gguf(source, options.dtype);
     return;
   }
-  fmt::print("  variant {}{}\n\n", detected->variant, detected->quant ? ", int8" : "");
-  auto config = get_model_config(detected->variant,
-                                 options.dtype.empty() ? dtype_of(checkpoint) : options.dtype);
-  config.quant = detected->quant;
+  const auto detected = detect_variant(source);
+  if (detected) {
+    fmt::print("  variant {}{}\n\n", detected->variant, detected->quant ? ", int8" : "");
+  } else {
+    fmt::print("  The shapes fit no variant.\n");
+  }
+  if (!detected && !has_hf_config(options.target)) {
+    fmt::print("\nTensors\n");
+    print_tensors(source);
+    return;
+  }
+  auto config = has_hf_config(options.target) ? config_from_pretrained(options.target)
+                                              : get_model_config(detected->variant);
+  config.dtype = options.dtype.empty() ? dtype_of(source) : options.dtype;
+  config.quant = detected && detected->quant;
   print_model(config);
 }
 
@@ -210,7 +237,9 @@ void info(const InfoOptions& options) {
 void add_info(CLI::App& app) {
   const auto options = std::make_shared<InfoOptions>();
   auto* command = app.add_subcommand("info", "Show what a variant or a checkpoint is.");
-  command->add_option("target", options->target, "A variant, a .ckpt file or a directory of shards")
+  command
+      ->add_option("target", options->target,
+                   "A variant, a .ckpt or .safetensors file, or a directory of shards")
       ->required();
   command->add_option("--dtype", options->dtype,
                       "What sizes are counted in: the file's, or bfloat16, when left away");

@@ -8,14 +8,17 @@
 
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/progress.h>
+#include <gemma/models/gguf_config.h>
+#include <gemma/models/hf_config.h>
 #include <gemma/models/make_model.h>
 
 namespace gemma::cli {
 namespace {
 
-// The tokenizer.model that official downloads put beside the weights.
-std::string find_tokenizer(const ModelOptions& options) {
+// The tokenizer.model that official downloads put beside the weights; a GGUF file holds its own.
+std::string find_tokenizer(const ModelOptions& options, const WeightSource& source) {
   if (!options.tokenizer.empty()) return options.tokenizer;
+  if (source.checkpoint().metadata() != nullptr) return options.ckpt;
   const std::filesystem::path ckpt = options.ckpt;
   const auto folder = std::filesystem::is_directory(ckpt) ? ckpt : ckpt.parent_path();
   const auto path = folder / "tokenizer.model";
@@ -26,42 +29,55 @@ std::string find_tokenizer(const ModelOptions& options) {
   return path.string();
 }
 
-// The dtype of a checkpoint's float weights, or of its scales.
-std::string dtype_in(const Checkpoint& checkpoint) {
+// The dtype of a checkpoint's float weights, or of its scales; bfloat16 where blocks of few bits
+// stand for them, which hold no more than that.
+std::string dtype_in(const WeightSource& source) {
   for (const auto* name : {"embedder.weight_scaler", "text_token_embedder.weight_scaler",
                            "embedder.weight", "text_token_embedder.weight"}) {
-    const auto* entry = checkpoint.find(name);
-    if (entry != nullptr && c10::isFloatingType(entry->dtype)) {
-      return std::string(dtype_to_string(entry->dtype));
-    }
+    const auto* entry = source.find(name);
+    if (entry == nullptr || !c10::isFloatingType(entry->dtype)) continue;
+    return entry->encoding == Encoding::kPlain ? std::string(dtype_to_string(entry->dtype))
+                                               : "bfloat16";
   }
   return "float32";
 }
 
 GemmaConfig make_config(const ModelOptions& options) {
-  const auto checkpoint = Checkpoint::open(options.ckpt);
+  const auto source = WeightSource::open(options.ckpt);
   const auto exact = numerics_of(options) == Numerics::kExact;
-  const auto dtype =
-      !options.dtype.empty() ? options.dtype : (exact ? "float32" : dtype_in(checkpoint));
-  auto variant = options.variant;
-  auto quant = options.quant.value_or(false);
-  if (variant.empty()) {
-    const auto detected = detect_variant(checkpoint);
-    if (!detected) {
-      throw std::runtime_error(
-          fmt::format("{}: its shapes fit no variant; name one with --variant: {}", options.ckpt,
-                      fmt::join(model_variants(), ", ")));
-    }
-    variant = detected->variant;
-    quant = options.quant.value_or(detected->quant);
+  auto config = find_config(options.ckpt, options.variant, source);
+  if (!config.vision_config && config.rope_scaling_factor) {
+    throw std::invalid_argument(fmt::format(
+        "{}: is the text part of a multimodal size (4b, 12b, 27b_v3), whose scaled rotary "
+        "frequencies the text model does not compute",
+        options.ckpt));
   }
-  auto config = get_model_config(variant, dtype);
-  config.quant = quant;
-  config.tokenizer = options.with_tokenizer ? std::optional(find_tokenizer(options)) : std::nullopt;
+  config.dtype = !options.dtype.empty() ? options.dtype : (exact ? "float32" : dtype_in(source));
+  config.get_dtype();  // Throws for one that is unknown.
+  config.quant = options.quant.value_or(config.quant);
+  config.tokenizer =
+      options.with_tokenizer ? std::optional(find_tokenizer(options, source)) : std::nullopt;
   return config;
 }
 
 }  // namespace
+
+GemmaConfig find_config(const std::string& ckpt,
+                        const std::string& variant,
+                        const WeightSource& source) {
+  if (!variant.empty()) return get_model_config(variant);
+  if (source.checkpoint().metadata() != nullptr) return gguf_config(source.checkpoint());
+  if (has_hf_config(ckpt)) return config_from_pretrained(ckpt);
+  const auto detected = detect_variant(source);
+  if (!detected) {
+    throw std::runtime_error(
+        fmt::format("{}: its shapes fit no variant; name one with --variant: {}", ckpt,
+                    fmt::join(model_variants(), ", ")));
+  }
+  auto config = get_model_config(detected->variant);
+  config.quant = detected->quant;
+  return config;
+}
 
 torch::Device device_of(const ModelOptions& options) {
   const auto& name = options.device;
@@ -121,12 +137,17 @@ std::string both(const std::string& name) {
 }
 
 void add_model_options(CLI::App& command, ModelOptions& options) {
-  command.add_option("--ckpt", options.ckpt, "Checkpoint: a .ckpt file or a directory of shards")
+  command
+      .add_option("--ckpt", options.ckpt,
+                  "Checkpoint: a .ckpt, .safetensors or .gguf file, or a directory of shards or of "
+                  "Hugging Face")
       ->required();
   command.add_option("--variant", options.variant,
                      "Model variant; found out from the checkpoint when left away");
-  command.add_option("--tokenizer", options.tokenizer,
-                     "SentencePiece model; tokenizer.model beside the checkpoint when left away");
+  command.add_option(
+      "--tokenizer", options.tokenizer,
+      "SentencePiece model; that in a GGUF file, or tokenizer.model beside the checkpoint, when "
+      "left away");
   command.add_option("--device", options.device, "cpu, cuda or cuda:N")->capture_default_str();
   command.add_option("--numerics", options.numerics,
                      "fast (own kernels, float32 arithmetic; default on the CPU) or exact (the "

@@ -25,6 +25,12 @@ struct ModelOptions {
 
 void add_model_options(CLI::App& command, ModelOptions& options);
 
+/// What the weights in `ckpt` are of: as `variant` says if it is not empty, else a GGUF file
+/// itself, else config.json, else their shapes. Throws std::runtime_error when they fit no variant.
+GemmaConfig find_config(const std::string& ckpt,
+                        const std::string& variant,
+                        const WeightSource& source);
+
 /// Throws std::invalid_argument for a device that is unknown or not there.
 torch::Device device_of(const ModelOptions& options);
 

@@ -1,4 +1,5 @@
 #include <stdexcept>
+#include <tuple>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -38,18 +39,18 @@ std::optional<Quant> quant_of(const TensorEntry& entry, std::optional<Quant> qua
   throw std::runtime_error(fmt::format("convert_weights: {}: {}", path, what));
 }
 
-void check_layout(const Checkpoint& checkpoint) {
-  if (checkpoint.contains("embedder.weight") || checkpoint.contains(kMultimodalEmbedder)) return;
-  refuse(checkpoint.path(),
-         "has no tensor 'embedder.weight', so it is not laid out as gemma_pytorch's; files for "
-         "Hugging Face transformers are not converted");
+void check_layout(const WeightSource& source) {
+  if (source.contains("embedder.weight") || source.contains(kMultimodalEmbedder)) return;
+  refuse(source.path(),
+         "has no tensor 'embedder.weight' and no other name for it: these are not the weights of a "
+         "Gemma");
 }
 
-void check_not_quantized(const Checkpoint& checkpoint) {
-  for (const auto& entry : checkpoint.entries()) {
+void check_not_quantized(const WeightSource& source) {
+  for (const auto& entry : source.entries()) {
     if (is_quantized_weight(entry.name) && (entry.dtype == at::kChar || entry.dtype == at::kByte ||
-                                            checkpoint.contains(scaler_of(entry.name)))) {
-      refuse(checkpoint.file_of(entry.name),
+                                            source.contains(scaler_of(entry.name)))) {
+      refuse(source.file_of(entry.name),
              fmt::format("tensor '{}' is quantised already; leave --quant away, or start from the "
                          "file that it was made from",
                          entry.name));
@@ -58,9 +59,9 @@ void check_not_quantized(const Checkpoint& checkpoint) {
 }
 
 // converted_bytes relies on it, and the first megabytes are too late to find out.
-void check_can_be_quantized(const Checkpoint& checkpoint, const TensorEntry& entry) {
+void check_can_be_quantized(const WeightSource& source, const TensorEntry& entry) {
   if (entry.sizes.size() == 2 && c10::isFloatingType(entry.dtype)) return;
-  refuse(checkpoint.file_of(entry.name),
+  refuse(source.file_of(entry.name),
          fmt::format("tensor '{}' is {} [{}], but only a matrix of floats can be quantised; leave "
                      "--quant away",
                      entry.name, c10::toString(entry.dtype), fmt::join(entry.sizes, ", ")));
@@ -68,18 +69,18 @@ void check_can_be_quantized(const Checkpoint& checkpoint, const TensorEntry& ent
 
 // The reference's script for multimodal models loads strictly, and wants the tables; everything
 // else computes them.
-bool is_left_out(const Checkpoint& checkpoint, const TensorEntry& entry) {
-  return is_rope_table(entry.name) && !checkpoint.contains(kMultimodalEmbedder);
+bool is_left_out(const WeightSource& source, const TensorEntry& entry) {
+  return is_rope_table(entry.name) && !source.contains(kMultimodalEmbedder);
 }
 
-std::vector<Step> plan(const Checkpoint& checkpoint, const ConvertOptions& options) {
-  check_layout(checkpoint);
-  if (options.quant) check_not_quantized(checkpoint);
+std::vector<Step> plan(const WeightSource& source, const ConvertOptions& options) {
+  check_layout(source);
+  if (options.quant) check_not_quantized(source);
   std::vector<Step> steps;
-  for (const auto& entry : checkpoint.entries()) {
-    if (is_left_out(checkpoint, entry)) continue;
+  for (const auto& entry : source.entries()) {
+    if (is_left_out(source, entry)) continue;
     const auto quant = quant_of(entry, options.quant);
-    if (quant) check_can_be_quantized(checkpoint, entry);
+    if (quant) check_can_be_quantized(source, entry);
     const auto float_dtype = options.dtype.value_or(entry.dtype);
     steps.push_back({.entry = &entry,
                      .dtype = c10::isFloatingType(entry.dtype) ? float_dtype : entry.dtype,
@@ -88,41 +89,41 @@ std::vector<Step> plan(const Checkpoint& checkpoint, const ConvertOptions& optio
   return steps;
 }
 
-torch::Tensor converted(const Checkpoint& checkpoint, const Step& step) {
-  const auto source = checkpoint.tensor(step.entry->name);
-  if (source.scalar_type() == step.dtype) return source;
-  if (source.dim() == 0) return source.to(step.dtype);
-  auto target = at::empty(source.sizes(), source.options().dtype(step.dtype));
-  for_row_blocks(source, [&](int64_t first, int64_t count) {
-    target.narrow(0, first, count).copy_(source.narrow(0, first, count));
-    checkpoint.release(step.entry->name);
+torch::Tensor converted(const WeightSource& source, const Step& step) {
+  const auto tensor = source.tensor(step.entry->name);
+  if (tensor.scalar_type() == step.dtype) return tensor;
+  if (tensor.dim() == 0) return tensor.to(step.dtype);
+  auto target = at::empty(tensor.sizes(), tensor.options().dtype(step.dtype));
+  for_row_blocks(tensor, [&](int64_t first, int64_t count) {
+    target.narrow(0, first, count).copy_(tensor.narrow(0, first, count));
+    source.release(step.entry->name);
   });
   return target;
 }
 
-QuantizedWeight quantized(const Checkpoint& checkpoint, const Step& step) {
-  const auto source = checkpoint.tensor(step.entry->name);
+QuantizedWeight quantized(const WeightSource& source, const Step& step) {
+  const auto tensor = source.tensor(step.entry->name);
   std::vector<torch::Tensor> weights, scalers;
-  for_row_blocks(source, [&](int64_t first, int64_t count) {
-    auto block = quantize(source.narrow(0, first, count).to(step.dtype), *step.quant);
+  for_row_blocks(tensor, [&](int64_t first, int64_t count) {
+    auto block = quantize(tensor.narrow(0, first, count).to(step.dtype), *step.quant);
     weights.push_back(std::move(block.weight));
     scalers.push_back(std::move(block.weight_scaler));
-    checkpoint.release(step.entry->name);
+    source.release(step.entry->name);
   });
   return {at::cat(weights), at::cat(scalers)};
 }
 
-void convert(const Checkpoint& checkpoint, const Step& step, const TensorSink& sink) {
+void convert(const WeightSource& source, const Step& step, const TensorSink& sink) {
   const auto& name = step.entry->name;
   if (!step.quant) {
-    sink(name, converted(checkpoint, step));
+    sink(name, converted(source, step));
     return;
   }
   const auto result = [&] {
     try {
-      return quantized(checkpoint, step);
+      return quantized(source, step);
     } catch (const std::invalid_argument& error) {
-      refuse(checkpoint.file_of(name), fmt::format("tensor '{}': {}", name, error.what()));
+      refuse(source.file_of(name), fmt::format("tensor '{}': {}", name, error.what()));
     }
   }();
   sink(name, result.weight);
@@ -131,12 +132,12 @@ void convert(const Checkpoint& checkpoint, const Step& step, const TensorSink& s
 
 }  // namespace
 
-void convert_weights(const Checkpoint& checkpoint,
+void convert_weights(const WeightSource& source,
                      const ConvertOptions& options,
                      const TensorSink& sink,
                      const ProgressCallback& progress) {
   const torch::NoGradGuard no_grad;
-  const auto steps = plan(checkpoint, options);
+  const auto steps = plan(source, options);
   LoadProgress state{.tensor = {},
                      .tensors_done = 0,
                      .tensors_total = static_cast<int64_t>(steps.size()),
@@ -144,8 +145,8 @@ void convert_weights(const Checkpoint& checkpoint,
                      .bytes_total = 0};
   for (const auto& step : steps) state.bytes_total += static_cast<int64_t>(step.entry->nbytes);
   for (const auto& step : steps) {
-    convert(checkpoint, step, sink);
-    checkpoint.release(step.entry->name);
+    convert(source, step, sink);
+    source.release(step.entry->name);
     state.tensor = step.entry->name;
     ++state.tensors_done;
     state.bytes_done += static_cast<int64_t>(step.entry->nbytes);
@@ -153,20 +154,28 @@ void convert_weights(const Checkpoint& checkpoint,
   }
 }
 
-int64_t converted_bytes(const Checkpoint& checkpoint, const ConvertOptions& options) {
-  int64_t bytes = 0;
-  for (const auto& step : plan(checkpoint, options)) {
-    const auto elements = c10::multiply_integers(step.entry->sizes);
-    const auto size = static_cast<int64_t>(c10::elementSize(step.dtype));
+std::vector<TensorSpec> converted_tensors(const WeightSource& source,
+                                          const ConvertOptions& options) {
+  std::vector<TensorSpec> tensors;
+  for (const auto& step : plan(source, options)) {
+    const auto& [name, sizes] = std::tie(step.entry->name, step.entry->sizes);
     if (!step.quant) {
-      bytes += elements * size;
+      tensors.push_back({name, step.dtype, sizes});
     } else if (*step.quant == Quant::kInt8) {
-      bytes += elements + step.entry->sizes.front() * size;
+      tensors.push_back({name, at::kChar, sizes});
+      tensors.push_back({scaler_of(name), step.dtype, {sizes[0]}});
     } else {
-      bytes += elements / 2 + elements / Weight::kGroup * 2;
+      tensors.push_back({name, at::kByte, {sizes[0], sizes[1] / 2}});
+      tensors.push_back({scaler_of(name), at::kHalf, {sizes[0], sizes[1] / Weight::kGroup}});
     }
   }
-  return bytes;
+  return tensors;
+}
+
+int64_t converted_bytes(const WeightSource& source, const ConvertOptions& options) {
+  uint64_t bytes = 0;
+  for (const auto& tensor : converted_tensors(source, options)) bytes += tensor.nbytes();
+  return static_cast<int64_t>(bytes);
 }
 
 }  // namespace gemma

@@ -4,11 +4,13 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <torch/types.h>
 
-#include <gemma/checkpoint/checkpoint.h>
+#include <gemma/checkpoint/safetensors_writer.h>
 #include <gemma/models/quantize.h>
+#include <gemma/models/weight_source.h>
 #include <gemma/models/weights.h>
 
 namespace gemma {
@@ -20,7 +22,7 @@ struct ConvertOptions {
 
 using TensorSink = std::function<void(const std::string& name, const torch::Tensor& tensor)>;
 
-/// Hands `sink` the tensors of `checkpoint` in the order of the file, one at a time; no more than
+/// Hands `sink` the tensors of `source` in the order of the file, one at a time; no more than
 /// one is in memory. Floats are given the dtype first and are quantised then, as by a model of that
 /// dtype; a `X.weight_scaler` follows its `X.weight`. Text models lose their rotary tables, which
 /// every reader computes.
@@ -28,12 +30,16 @@ using TensorSink = std::function<void(const std::string& name, const torch::Tens
 /// `progress` is called after each tensor, with the sizes of the input. Throws std::runtime_error,
 /// naming the file and the cure, when it is not in gemma_pytorch's layout, is quantised already, or
 /// has weights that cannot be quantised; and what `sink` and `progress` throw.
-void convert_weights(const Checkpoint& checkpoint,
+void convert_weights(const WeightSource& source,
                      const ConvertOptions& options,
                      const TensorSink& sink,
                      const ProgressCallback& progress = {});
 
-/// How many bytes all tensors together are that convert_weights would hand out.
-int64_t converted_bytes(const Checkpoint& checkpoint, const ConvertOptions& options);
+/// What convert_weights will hand out, in its order.
+std::vector<TensorSpec> converted_tensors(const WeightSource& source,
+                                          const ConvertOptions& options);
+
+/// How many bytes all of them together are.
+int64_t converted_bytes(const WeightSource& source, const ConvertOptions& options);
 
 }  // namespace gemma

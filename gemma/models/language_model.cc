@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <gemma/models/gguf_tokenizer.h>
 #include <gemma/models/language_model.h>
 #include <gemma/ops/rotary.h>
 
@@ -19,7 +20,7 @@ LanguageModelImpl::LanguageModelImpl(const GemmaConfig& config,
         fmt::format("GemmaConfig: hidden_size ({}) must be a multiple of num_attention_heads ({})",
                     config.hidden_size, config.num_attention_heads));
   }
-  if (config.tokenizer) tokenizer_.emplace(*config.tokenizer);
+  if (config.tokenizer) tokenizer_ = load_tokenizer(*config.tokenizer);
   embedder = register_module(embedder_name,
                              Embedding(config.vocab_size, config.hidden_size, config.quant));
   model = register_module("model", GemmaModel(config));
@@ -83,7 +84,7 @@ FreqsCis LanguageModelImpl::rope_tables() const {
 
 LoadReport LanguageModelImpl::load_weights(const std::string& model_path,
                                            const ProgressCallback& progress) {
-  return gemma::load_weights(*this, Checkpoint::open(model_path), progress);
+  return gemma::load_weights(*this, WeightSource::open(model_path), progress);
 }
 
 std::vector<KVCache> LanguageModelImpl::make_kv_caches(int64_t batch_size,

@@ -51,15 +51,11 @@ std::string some_of(const std::vector<std::string>& names) {
 }
 
 // What most likely went wrong when a checkpoint lacks weights.
-std::string cure_for_missing(const Checkpoint& checkpoint) {
-  if (checkpoint.contains("text_token_embedder.weight")) {
+std::string cure_for_missing(const WeightSource& source) {
+  if (source.contains("text_token_embedder.weight")) {
     return "this is a multimodal checkpoint, which a Gemma3ForMultimodalLM of its variant holds";
   }
-  if (checkpoint.contains("model.embed_tokens.weight")) {
-    return "this is a checkpoint for Hugging Face transformers; the files for gemma_pytorch have "
-           "'embedder.weight'";
-  }
-  const auto detected = detect_variant(checkpoint);
+  const auto detected = detect_variant(source);
   if (detected) {
     return fmt::format("the file is of variant '{}'{}", detected->variant,
                        detected->quant ? ", quantised" : "");
@@ -68,7 +64,7 @@ std::string cure_for_missing(const Checkpoint& checkpoint) {
                      fmt::join(model_variants(), ", "));
 }
 
-void check_kind(const Checkpoint& checkpoint,
+void check_kind(const WeightSource& source,
                 const std::string& name,
                 torch::Dtype got,
                 torch::Dtype want) {
@@ -79,7 +75,7 @@ void check_kind(const Checkpoint& checkpoint,
                                                   : "weights are float16, bfloat16 or float32");
   throw std::runtime_error(
       fmt::format("load_weights: {}: tensor '{}' is {}, but the model's is {}; {}",
-                  checkpoint.file_of(name), name, c10::toString(got), c10::toString(want), cure));
+                  source.file_of(name), name, c10::toString(got), c10::toString(want), cure));
 }
 
 bool is_quantized(torch::Dtype dtype) { return dtype == at::kChar || dtype == at::kByte; }
@@ -92,20 +88,20 @@ std::vector<int64_t> matrix_sizes(at::IntArrayRef sizes, torch::Dtype dtype) {
 }
 
 // The weight that `name` holds the scales of; nullptr if none.
-const TensorEntry* scaled_by(const Checkpoint& checkpoint, const std::string& name) {
+const TensorEntry* scaled_by(const WeightSource& source, const std::string& name) {
   constexpr std::string_view kSuffix = "_scaler";
   if (!name.ends_with(kSuffix)) return nullptr;
-  return checkpoint.find(name.substr(0, name.size() - kSuffix.size()));
+  return source.find(name.substr(0, name.size() - kSuffix.size()));
 }
 
 // Whether model and file both hold an integer weight, or its scales, one of them in 4 bits: then
 // the parameter takes the file's form. `want` is the parameter.
-bool fits_in_bits(const Checkpoint& checkpoint, const TensorEntry& entry, const at::Tensor& want) {
+bool fits_in_bits(const WeightSource& source, const TensorEntry& entry, const at::Tensor& want) {
   if (is_quantized(entry.dtype)) {
     return is_quantized(want.scalar_type()) &&
            matrix_sizes(entry.sizes, entry.dtype) == matrix_sizes(want.sizes(), want.scalar_type());
   }
-  const auto* weight = scaled_by(checkpoint, entry.name);
+  const auto* weight = scaled_by(source, entry.name);
   if (weight == nullptr || weight->sizes.size() != 2 || !is_quantized(weight->dtype)) return false;
   auto sizes = matrix_sizes(weight->sizes, weight->dtype);
   if (weight->dtype == at::kChar) return want.dim() == 2 && entry.sizes == std::vector{sizes[0]};
@@ -113,28 +109,28 @@ bool fits_in_bits(const Checkpoint& checkpoint, const TensorEntry& entry, const 
   return entry.dtype == at::kHalf && entry.sizes == sizes && want.size(0) == sizes[0];
 }
 
-void check_fits(const Checkpoint& checkpoint, const TensorEntry& entry, const at::Tensor& want) {
-  if (fits_in_bits(checkpoint, entry, want)) return;
-  check_kind(checkpoint, entry.name, entry.dtype, want.scalar_type());
+void check_fits(const WeightSource& source, const TensorEntry& entry, const at::Tensor& want) {
+  if (fits_in_bits(source, entry, want)) return;
+  check_kind(source, entry.name, entry.dtype, want.scalar_type());
   if (want.sizes() == at::IntArrayRef(entry.sizes)) return;
   throw std::runtime_error(
       fmt::format("load_weights: {}: tensor '{}' is [{}], but the model's is [{}]; {}",
-                  checkpoint.file_of(entry.name), entry.name, fmt::join(entry.sizes, ", "),
-                  fmt::join(want.sizes().vec(), ", "), cure_for_missing(checkpoint)));
+                  source.file_of(entry.name), entry.name, fmt::join(entry.sizes, ", "),
+                  fmt::join(want.sizes().vec(), ", "), cure_for_missing(source)));
 }
 
-LoadReport compare(const Checkpoint& checkpoint, const StateDict& weights) {
+LoadReport compare(const WeightSource& source, const StateDict& weights) {
   LoadReport report;
   std::unordered_set<std::string_view> known;
   for (const auto& [name, parameter] : weights) {
     known.insert(name);
-    if (const auto* entry = checkpoint.find(name)) {
-      check_fits(checkpoint, *entry, parameter);
+    if (const auto* entry = source.find(name)) {
+      check_fits(source, *entry, parameter);
     } else {
       report.missing.push_back(name);
     }
   }
-  for (const auto& entry : checkpoint.entries()) {
+  for (const auto& entry : source.entries()) {
     if (!known.contains(entry.name) && !is_rope_table(entry.name)) {
       report.unexpected.push_back(entry.name);
     }
@@ -142,22 +138,34 @@ LoadReport compare(const Checkpoint& checkpoint, const StateDict& weights) {
   return report;
 }
 
-// `source` in the parameter's dtype and on its device: itself if it already is.
-at::Tensor converted(const Checkpoint& checkpoint,
+// `tensor` in the parameter's dtype and on its device: itself if it already is.
+at::Tensor converted(const WeightSource& source,
                      const TensorEntry& entry,
                      const at::Tensor& parameter) {
-  auto source = checkpoint.tensor(entry.name);
-  if (fits_in_bits(checkpoint, entry, parameter)) return source.to(parameter.device());
-  if (source.scalar_type() == parameter.scalar_type() && source.device() == parameter.device()) {
-    return source;
+  const auto make_target = [&] {
+    return parameter.is_cpu() ? uninitialized(entry.sizes, parameter.scalar_type())
+                              : at::empty(entry.sizes, parameter.options());
+  };
+  if (entry.encoding != Encoding::kPlain) {
+    auto target = make_target();
+    // Some rows at a time: as float32, the whole is many times what the file has.
+    for_row_blocks(target, [&](int64_t first, int64_t count) {
+      target.narrow(0, first, count).copy_(source.rows(entry.name, first, count));
+      source.release(entry.name);
+    });
+    return target;
   }
-  auto target = parameter.is_cpu() ? uninitialized(entry.sizes, parameter.scalar_type())
-                                   : at::empty(entry.sizes, parameter.options());
-  if (source.numel() == 0 || source.dim() == 0) return target.copy_(source);
+  auto tensor = source.tensor(entry.name);
+  if (fits_in_bits(source, entry, parameter)) return tensor.to(parameter.device());
+  if (tensor.scalar_type() == parameter.scalar_type() && tensor.device() == parameter.device()) {
+    return tensor;
+  }
+  auto target = make_target();
+  if (tensor.numel() == 0 || tensor.dim() == 0) return target.copy_(tensor);
   // Giving the file's pages back after each block, so that memory never holds a tensor twice.
-  for_row_blocks(source, [&](int64_t first, int64_t count) {
-    target.narrow(0, first, count).copy_(source.narrow(0, first, count));
-    checkpoint.release(entry.name);
+  for_row_blocks(tensor, [&](int64_t first, int64_t count) {
+    target.narrow(0, first, count).copy_(tensor.narrow(0, first, count));
+    source.release(entry.name);
   });
   return target;
 }
@@ -182,14 +190,14 @@ StateDict state_dict(const torch::nn::Module& module) {
 bool is_rope_table(std::string_view name) { return name.ends_with("freqs_cis"); }
 
 LoadReport load_weights(torch::nn::Module& module,
-                        const Checkpoint& checkpoint,
+                        const WeightSource& source,
                         const ProgressCallback& progress) {
   const torch::NoGradGuard no_grad;
   const auto weights = weights_of(module);
-  auto report = compare(checkpoint, weights);
+  auto report = compare(source, weights);
   if (!report.missing.empty()) {
-    throw std::runtime_error(fmt::format("load_weights: {}: no tensor {}; {}", checkpoint.path(),
-                                         some_of(report.missing), cure_for_missing(checkpoint)));
+    throw std::runtime_error(fmt::format("load_weights: {}: no tensor {}; {}", source.path(),
+                                         some_of(report.missing), cure_for_missing(source)));
   }
   LoadProgress state{.tensor = {},
                      .tensors_done = 0,
@@ -197,12 +205,12 @@ LoadReport load_weights(torch::nn::Module& module,
                      .bytes_done = 0,
                      .bytes_total = 0};
   for (const auto& [name, _] : weights) {
-    state.bytes_total += static_cast<int64_t>(checkpoint.find(name)->nbytes);
+    state.bytes_total += static_cast<int64_t>(source.find(name)->nbytes);
   }
   std::vector<Assignment> assignments;
   for (const auto& [name, parameter] : weights) {
-    const auto& entry = *checkpoint.find(name);
-    assignments.push_back({parameter, converted(checkpoint, entry, parameter)});
+    const auto& entry = *source.find(name);
+    assignments.push_back({parameter, converted(source, entry, parameter)});
     report.loaded.push_back(name);
     state.tensor = name;
     ++state.tensors_done;
@@ -255,9 +263,9 @@ LoadReport load_state_dict(torch::nn::Module& module,
   return report;
 }
 
-std::optional<DetectedVariant> detect_variant(const Checkpoint& checkpoint) {
+std::optional<DetectedVariant> detect_variant(const WeightSource& source) {
   const auto has = [&](const std::string& name, const std::vector<int64_t>& sizes) {
-    const auto* entry = checkpoint.find(name);
+    const auto* entry = source.find(name);
     return entry != nullptr && matrix_sizes(entry->sizes, entry->dtype) == sizes;
   };
   const std::string layer = "model.layers.{}.input_layernorm.weight";
@@ -270,10 +278,10 @@ std::optional<DetectedVariant> detect_variant(const Checkpoint& checkpoint) {
         has("model.layers.0.self_attn.qkv_proj.weight", {qkv_rows, config.hidden_size}) &&
         has("model.layers.0.mlp.gate_proj.weight",
             {config.intermediate_size, config.hidden_size}) &&
-        checkpoint.contains("model.norm.weight") &&
-        checkpoint.contains(fmt::format(fmt::runtime(layer), config.num_hidden_layers - 1)) &&
-        !checkpoint.contains(fmt::format(fmt::runtime(layer), config.num_hidden_layers))) {
-      return DetectedVariant{variant, checkpoint.find(embedder)->dtype == at::kChar};
+        source.contains("model.norm.weight") &&
+        source.contains(fmt::format(fmt::runtime(layer), config.num_hidden_layers - 1)) &&
+        !source.contains(fmt::format(fmt::runtime(layer), config.num_hidden_layers))) {
+      return DetectedVariant{variant, source.find(embedder)->dtype == at::kChar};
     }
   }
   return std::nullopt;

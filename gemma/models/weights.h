@@ -11,7 +11,7 @@
 #include <torch/nn/module.h>
 #include <torch/types.h>
 
-#include <gemma/checkpoint/checkpoint.h>
+#include <gemma/models/weight_source.h>
 
 namespace gemma {
 
@@ -49,7 +49,7 @@ bool is_rope_table(std::string_view name);
 /// `progress` throws, every parameter is as it was.
 // Differs from model.py: there strict=False leaves a missing weight unset without a word.
 LoadReport load_weights(torch::nn::Module& module,
-                        const Checkpoint& checkpoint,
+                        const WeightSource& source,
                         const ProgressCallback& progress = {});
 
 /// torch.nn.Module.load_state_dict: copies the tensors into the parameters, or with `assign` takes
@@ -60,13 +60,13 @@ LoadReport load_state_dict(torch::nn::Module& module,
                            bool strict = true,
                            bool assign = false);
 
-/// The variant (get_model_config) whose shapes a checkpoint has, and whether it is quantised.
+/// The variant (get_model_config) whose shapes the weights have, and whether it is quantised.
 struct DetectedVariant {
   std::string variant;
   bool quant;
 };
 
 /// None when the names and shapes fit no variant.
-std::optional<DetectedVariant> detect_variant(const Checkpoint& checkpoint);
+std::optional<DetectedVariant> detect_variant(const WeightSource& source);
 
 }  // namespace gemma

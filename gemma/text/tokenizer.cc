@@ -1,6 +1,7 @@
 #include <filesystem>
 #include <sentencepiece_processor.h>
 #include <stdexcept>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -41,6 +42,19 @@ Tokenizer::Tokenizer(const std::string& model_path)
   }
 }
 
+Tokenizer::Tokenizer(std::unique_ptr<sentencepiece::SentencePieceProcessor> processor)
+    : processor_(std::move(processor)) {}
+
+Tokenizer Tokenizer::from_pieces(const std::vector<Piece>& pieces) {
+  auto processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
+  const auto loaded = processor->LoadFromSerializedProto(sentencepiece_model(pieces));
+  if (!loaded.ok()) {
+    throw std::invalid_argument(
+        fmt::format("Tokenizer: the pieces make no SentencePiece model: {}", loaded.message()));
+  }
+  return Tokenizer(std::move(processor));
+}
+
 Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
@@ -73,6 +87,10 @@ std::string Tokenizer::id_to_piece(int64_t id) const {
 
 int64_t Tokenizer::piece_to_id(std::string_view piece) const {
   return processor_->PieceToId({piece.data(), piece.size()});
+}
+
+std::vector<Piece> Tokenizer::pieces() const {
+  return pieces_of(processor_->serialized_model_proto());
 }
 
 int64_t Tokenizer::n_words() const { return processor_->GetPieceSize(); }

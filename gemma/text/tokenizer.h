@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include <gemma/text/vocabulary.h>
+
 namespace sentencepiece {
 class SentencePieceProcessor;
 }
@@ -18,6 +20,9 @@ class Tokenizer {
   /// Throws FileNotFound when there is no such file, std::runtime_error when it is not a
   /// SentencePiece model.
   explicit Tokenizer(const std::string& model_path);
+  /// From pieces alone: see sentencepiece_model, which says what they must be. Throws
+  /// std::invalid_argument as it does, and when SentencePiece takes them for no model.
+  static Tokenizer from_pieces(const std::vector<Piece>& pieces);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
@@ -35,6 +40,9 @@ class Tokenizer {
   /// The id of a piece; that of "<unk>" when there is none.
   int64_t piece_to_id(std::string_view piece) const;
 
+  /// All of them, by id.
+  std::vector<Piece> pieces() const;
+
   int64_t n_words() const;
   int64_t bos_id() const;
   int64_t eos_id() const;
@@ -46,6 +54,8 @@ class Tokenizer {
   int64_t image_token_placeholder_id() const { return pad_id(); }
 
  private:
+  explicit Tokenizer(std::unique_ptr<sentencepiece::SentencePieceProcessor> processor);
+
   std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
 };
 

@@ -1,4 +1,5 @@
-"""Writes the seeds of checkpoint_fuzz: small files of torch.save, their pickles, and an index.
+"""Writes the seeds of the fuzzers: small files of torch.save, their pickles, an index, safetensors
+and GGUF.
 
     python tests/fuzz/make_corpus.py corpus
 """
@@ -39,8 +40,50 @@ def as_zip64(archive):
     return archive[:end] + record + locator + b"PK\5\6" + bytes(4) + b"\xff" * 12 + bytes(2)
 
 
+def gguf_file(version, keys, tensors, alignment=32):
+    """keys: name -> (type, bytes); tensors: name -> (innermost size first, type, bytes)."""
+    def text(value):
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    header = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(keys))
+    for key, (kind, value) in keys.items():
+        header += text(key) + struct.pack("<I", kind) + value
+    data = b""
+    for name, (sizes, kind, content) in tensors.items():
+        header += text(name) + struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, kind, len(data))
+        data += content + bytes(-len(content) % alignment)
+    return header + bytes(-len(header) % alignment) + data
+
+
+def gguf_files():
+    scalars = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<B", 10: "<Q", 11: "<q", 12: "<d"}
+    string = struct.pack("<Q", 3) + b"abc"
+    keys = {f"k{kind}": (kind, struct.pack(form, 1)) for kind, form in scalars.items()}
+    keys["text"] = (8, string)
+    keys["texts"] = (9, struct.pack("<IQ", 8, 2) + string * 2)
+    keys["numbers"] = (9, struct.pack("<IQ2f", 6, 2, 0.5, 1.5))
+    keys["nested"] = (9, struct.pack("<IQ", 9, 2) + struct.pack("<IQB", 0, 1, 7) * 2)
+    blocks = {2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 12: (256, 144), 13: (256, 176), 14: (256, 210)}
+    tensors = {f"t{kind}": ((size, 2), kind, bytes(range(nbytes)) * 2) for kind, (size, nbytes) in blocks.items()}
+    yield "keys", gguf_file(3, keys, {})
+    yield "blocks", gguf_file(3, {}, tensors)
+    yield "plain", gguf_file(2, {}, {"f": ((3,), 0, bytes(12)), "h": ((2, 2), 1, bytes(8)), "b": ((), 30, bytes(2))})
+    yield "aligned", gguf_file(3, {"general.alignment": (4, struct.pack("<I", 64))}, {"f": ((3,), 0, bytes(12))}, 64)
+def safetensors():
+    """Headers over the 24 bytes of data that safetensors_fuzz puts behind them."""
+    whole = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+    yield "one", {"w": whole, "__metadata__": {"format": "pt"}}
+    halves = ({"dtype": "BF16", "shape": [6], "data_offsets": [at, at + 12]} for at in (0, 12))
+    yield "two", dict(zip("ab", halves))
+    yield "none", {"none": {"dtype": "I8", "shape": [0, 7], "data_offsets": [0, 0]}, "w": whole}
+    yield "scalars", {"i": {"dtype": "I64", "shape": [], "data_offsets": [16, 24]},
+                      "c": {"dtype": "C64", "shape": [2], "data_offsets": [0, 16]}}
+
+
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
+    for name, content in gguf_files():
+        (folder / f"{name}.gguf").write_bytes(content)
     for name, values in dicts():
         path = folder / f"{name}.ckpt"
         torch.save(values, path)
@@ -49,6 +92,10 @@ def main(folder):
     torch.save({"w": torch.ones(3)}, folder / "protocol4.ckpt", pickle_protocol=4)
     torch.save({"w": torch.ones(3)}, folder / "legacy.ckpt", _use_new_zipfile_serialization=False)
     (folder / "zip64.ckpt").write_bytes(as_zip64((folder / "one.ckpt").read_bytes()))
+    for name, header in safetensors():
+        text = json.dumps(header).encode()
+        (folder / f"{name}.json").write_bytes(text)
+        (folder / f"{name}.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(24))
     index = {"metadata": {"total_size": 12}, "weight_map": {"w": "pytorch_model-00001-of-00001.bin"}}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
 

@@ -81,7 +81,7 @@ def test_a_missing_checkpoint_is_a_file_not_found_error(
 def test_a_folder_without_an_index_is_a_runtime_error_that_says_what_is_missing(
     model: GemmaForCausalLM, tmp_path: Path
 ) -> None:
-    with pytest.raises(RuntimeError, match="a directory without pytorch_model.bin.index.json"):
+    with pytest.raises(RuntimeError, match="a directory without any of model.safetensors"):
         model.load_weights(tmp_path)
 
 

@@ -307,7 +307,7 @@ def test_a_file_is_replaced_only_by_force(in_path: Path, out_path: Path) -> None
         ("{in} {tmp}/nowhere/x.ckpt", "there is no folder {tmp}/nowhere; create it first"),
         ("{tmp}/nothing.ckpt {out}", "{tmp}/nothing.ckpt: there is no such file"),
         ("{quantised} {out} --quant int8", "tensor 'embedder.weight' is quantised already"),
-        ("{hf} {out}", "has no tensor 'embedder.weight'"),
+        ("{other} {out}", "has no tensor 'embedder.weight'"),
         ("{huge} {out}", "{out}: takes 281474977 MB, but its disk has room for "),
         ("{nan} {out} --quant int8", "holds NaN or infinity"),
     ],
@@ -323,7 +323,7 @@ def test_an_error_is_one_line_and_leaves_nothing(
         "tmp": tmp_path,
         "link": tmp_path / "link.ckpt",
         "quantised": save(quantized(state), tmp_path / "quantised.ckpt"),
-        "hf": save({"model.embed_tokens.weight": torch.ones(2, 2)}, tmp_path / "hf.ckpt"),
+        "other": save({"transformer.wte.weight": torch.ones(2, 2)}, tmp_path / "other.ckpt"),
         "huge": save(
             {"embedder.weight": torch.ones(1, 1).expand(1 << 23, 1 << 23)}, tmp_path / "huge.ckpt"
         ),

@@ -255,7 +255,7 @@ def test_perplexity_compares_with_a_run_that_was_saved(excerpt: Path, tmp_path: 
 
 def test_info_counts_the_vision_part_of_a_multimodal_variant() -> None:
     lines = output_of("info", "4b").splitlines()
-    counts = {line.split()[0]: line.split()[-2] for line in lines if line.startswith("  ")}
+    counts = {words[0]: words[-2] for words in map(str.split, lines) if len(words) > 2}
     assert counts["total"] == "4,299,915,632"
     assert counts["siglip_vision_model.position_embedding"] == "4,718,592"
     assert "  (siglip_vision_model): SiglipVisionModel(" in lines

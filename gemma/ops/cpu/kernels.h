@@ -72,11 +72,11 @@ struct AttentionTile {
   int64_t ld_q;
   int64_t tokens;  // tokens * heads is at most kTileRows.
   int64_t heads;
-  int64_t position;  // Of the first token. A token sees what is before it, and itself,
-  int64_t window;    // and of that so many last positions; 0: all.
+  int64_t position;       // Of the first token. A token sees what is before it, and itself,
+  int64_t window;         // and of that so many last positions; 0: all.
   int64_t image_end = 0;  // Tokens of an image see what is before this position; 0: no image.
-  float softcap;     // Of the scores; 0: none.
-  float* out;        // As q, heads `cache.dim` apart.
+  float softcap;          // Of the scores; 0: none.
+  float* out;             // As q, heads `cache.dim` apart.
   int64_t ld_out;
 };
 

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <gemma/checkpoint/checkpoint.h>
+#include <gemma/config.h>
+#include <gemma/models/layout.h>
+
+namespace gemma {
+
+/// The layout of Hugging Face transformers: Gemma 1, 2 and 3, text and multimodal, with the
+/// prefixes of all its releases. None when the names are others.
+///
+/// Queries, keys and values become one matrix; the rows that pad the embedding of Gemma 3 are left
+/// out. lm_head.weight is the embedding once more: throws std::runtime_error, naming the file,
+/// where its numbers are others, because Gemma has no place for them.
+std::optional<Layout> hf_layout(const Checkpoint& checkpoint);
+
+/// One of the tensors that transformers has for one of gemma_pytorch: some of its rows.
+struct HfPart {
+  std::string name;
+  int64_t first, rows;  // Of the tensor's first dimension.
+  bool transposed = false;
+};
+
+/// hf_layout the other way: what becomes of the tensor `name` of gemma_pytorch, whose first
+/// dimension is `size`, in a model of `config`. Names that it does not know are kept.
+std::vector<HfPart> hf_parts(const std::string& name, int64_t size, const GemmaConfig& config);
+
+}  // namespace gemma

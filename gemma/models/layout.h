@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace gemma {
+
+/// How a tensor of gemma_pytorch is made from those of a file. The steps are taken in the order of
+/// the fields.
+struct Recipe {
+  std::string name;                            // gemma_pytorch's.
+  std::vector<std::string> parts = {};         // The file's tensors, their rows one after another.
+  std::optional<int64_t> rows = std::nullopt;  // Only the first so many of them.
+  bool transposed = false;                     // A matrix that the file holds the other way round.
+  double plus = 0;                             // Added to each element.
+
+  /// Whether the tensor is the file's, but for its name.
+  bool is_alias() const { return parts.size() == 1 && !rows && !transposed && plus == 0; }
+};
+
+/// A way to name the tensors of a model, as found in one file. Tensors of the file that are in no
+/// recipe are passed over.
+struct Layout {
+  std::string_view name;  // For messages: "Hugging Face".
+  std::vector<Recipe> recipes;
+};
+
+}  // namespace gemma

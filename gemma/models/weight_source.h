@@ -1,0 +1,66 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <torch/types.h>
+
+#include <gemma/checkpoint/checkpoint.h>
+
+namespace gemma {
+
+/// The weights of a model under gemma_pytorch's names, whatever names the files have: a Checkpoint,
+/// seen through the Layout that its names fit. With gemma_pytorch's own names that is the
+/// Checkpoint as it is. Copies are cheap and share the mapping.
+class WeightSource {
+ public:
+  /// What Checkpoint::open takes; throws as it does and as the constructor does.
+  static WeightSource open(const std::filesystem::path& path);
+
+  /// Finds the layout out. Names that no layout knows are kept as they are. Throws
+  /// std::runtime_error, naming the file and the tensor, when the layout is known and a tensor that
+  /// another one is made with is missing or does not fit it.
+  WeightSource(Checkpoint checkpoint);  // NOLINT(google-explicit-constructor): it stands in for it.
+
+  /// The files as they are.
+  const Checkpoint& checkpoint() const;
+
+  /// In the order of the files. Where a tensor is made from others, `offset` is 0.
+  const std::vector<TensorEntry>& entries() const;
+  bool contains(std::string_view name) const { return find(name) != nullptr; }
+  const TensorEntry* find(std::string_view name) const;  // nullptr when there is none.
+
+  /// As Checkpoint::tensor. A tensor that is made from others is in memory of its own, and the
+  /// pages of those are given back on the way: nothing is in memory twice. Throws
+  /// std::runtime_error when there is none.
+  torch::Tensor tensor(std::string_view name) const;
+
+  /// As Checkpoint::rows. Only for a tensor that is the file's but for its name it is less work
+  /// than `tensor`.
+  torch::Tensor rows(std::string_view name, int64_t first, int64_t count) const;
+
+  /// As Checkpoint::release, of all files' tensors that it is made from.
+  void release(std::string_view name) const;
+
+  /// The path of the file that holds it, or the first of what it is made from, for messages.
+  const std::string& file_of(std::string_view name) const;
+
+  /// As given to `open`, for messages.
+  const std::string& path() const;
+
+  /// "gemma_pytorch", "Hugging Face", "GGUF": whose names the files have. gemma_pytorch too when
+  /// nobody's.
+  std::string_view layout() const;
+
+ private:
+  struct Contents;
+  size_t index_of(std::string_view name) const;
+
+  std::shared_ptr<const Contents> contents_;
+};
+
+}  // namespace gemma
