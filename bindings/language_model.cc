@@ -53,7 +53,7 @@ void bind_language_model(py::module_& m) {
   using Self = LanguageModelImpl;
   ModuleClass<Self>(m, "LanguageModel", "What the text and the multimodal model share.")
       .def("load_weights", load_weights, py::arg("model_path"), py::arg("progress") = py::none(),
-           "Loads a .ckpt file or a directory of shards; progress(LoadProgress) after each tensor.")
+           "Loads a checkpoint; progress(LoadProgress) after each tensor.")
       .def_property_readonly("config", &Self::config)
       .def_property_readonly("tokenizer", &Self::tokenizer);
 }

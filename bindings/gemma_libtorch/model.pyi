@@ -411,7 +411,7 @@ class LanguageModel(Module):
         model_path: str | os.PathLike[str],
         progress: Callable[[LoadProgress], object] | None = None,
     ) -> LoadReport:
-        """Loads a .ckpt file or a directory of shards; progress is called after each tensor.
+        """Loads a checkpoint of any format that README lists; progress is called after each tensor.
 
         Raises FileNotFoundError, and RuntimeError, naming the file, the tensor and the cure, for a
         file that is not a checkpoint and for a weight that is missing, misshapen, or int8 where
@@ -482,9 +482,10 @@ class GemmaForCausalLM(LanguageModel):
         temperature None or 0 takes the likeliest token; else the draws come from torch's default
         generator. on_token(row, token) is called for each token of a text as it is chosen; a token
         of stop_ids ends a text as eos does; kv_dtype, float32 or bfloat16, is that of keys and
-        values in fast numerics (exact ones follow config.dtype). Ctrl-C ends it after a token. Raises ValueError when prompt and output exceed
-        max_position_embeddings, for a parameter out of range, and for a device that is not the
-        weights'; RuntimeError when the config named no tokenizer.
+        values in fast numerics (exact ones follow config.dtype). Ctrl-C ends it after a token.
+        Raises ValueError when prompt and output exceed max_position_embeddings, for a parameter out
+        of range, and for a device that is not the weights'; RuntimeError when the config named no
+        tokenizer.
         """
     @overload
     def generate(

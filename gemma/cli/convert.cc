@@ -169,8 +169,7 @@ Written write_transformer_lens(const ConvertArguments& arguments,
                                const ConvertOptions& options) {
   if (options.quant) {
     throw std::invalid_argument(
-        "convert: TransformerLens reads no quantised weights; leave --quant "
-        "away");
+        "convert: TransformerLens reads no quantised weights; leave --quant away");
   }
   const auto config = find_config(arguments.in, arguments.variant, source);
   TorchWriter writer(arguments.out, arguments.force);

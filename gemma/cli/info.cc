@@ -239,7 +239,8 @@ void add_info(CLI::App& app) {
   auto* command = app.add_subcommand("info", "Show what a variant or a checkpoint is.");
   command
       ->add_option("target", options->target,
-                   "A variant, a .ckpt or .safetensors file, or a directory of shards")
+                   "A variant, a .ckpt, .safetensors or .gguf file, or a directory of shards or of "
+                   "Hugging Face")
       ->required();
   command->add_option("--dtype", options->dtype,
                       "What sizes are counted in: the file's, or bfloat16, when left away");

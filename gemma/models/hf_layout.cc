@@ -30,8 +30,8 @@ constexpr std::array kPrefixes = {
     Renaming{"model.multi_modal_projector.", "multi_modal_projector."},
 };
 
-// Of a language model's tensors, the ends of the names that differ. Two of the names are one
-// matrix's.
+// Of a language model's tensors, the ends of the names that differ, but for queries, keys and
+// values.
 constexpr std::array kTextEndings = {
     Renaming{".self_attn.q_norm.weight", ".self_attn.query_norm.weight"},
     Renaming{".self_attn.k_norm.weight", ".self_attn.key_norm.weight"},
@@ -45,14 +45,14 @@ constexpr std::array kVision = {
     Renaming{"vision_tower.embeddings.", "siglip_vision_model."},
 };
 
-constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
-constexpr std::string_view kHead = "lm_head.weight";
 // And the ends.
 constexpr std::array kVisionEndings = {
     Renaming{".self_attn.out_proj.weight", ".self_attn.o_proj.weight"},
     Renaming{".self_attn.out_proj.bias", ".self_attn.o_proj.bias"},
 };
 
+constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
+constexpr std::string_view kHead = "lm_head.weight";
 constexpr std::string_view kProjection = "multi_modal_projector.mm_input_projection_weight";
 
 // Gemma 3's embedding has 64 rows behind the vocabulary that stand for no token.

@@ -61,7 +61,7 @@ class LanguageModelImpl : public Module {
                               std::span<const TokenRun> runs,
                               const std::vector<std::vector<RingCache>>& caches);
 
-  /// Loads a .ckpt file or a directory of shards; see gemma/models/weights.h.
+  /// Loads what WeightSource::open takes; see gemma/models/weights.h.
   LoadReport load_weights(const std::string& model_path, const ProgressCallback& progress = {});
 
   /// Caches of zeros for `max_seq_len` tokens of `batch_size` rows, in config.dtype.
