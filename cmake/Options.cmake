@@ -6,8 +6,7 @@ function(gemma_compile_options target)
     target_compile_options(${target} PRIVATE -Werror)
   endif()
   if(GEMMA_SANITIZE)
-    # GCC's flow analysis takes the instrumented code of LibTorch's headers for use of unset values.
-    target_compile_options(${target} PRIVATE -Wno-maybe-uninitialized
+    target_compile_options(${target} PRIVATE
       -fsanitize=${GEMMA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
     target_link_options(${target} PRIVATE -fsanitize=${GEMMA_SANITIZE})
   endif()

@@ -175,12 +175,16 @@ missing_packages() {
   fi
 }
 
-# Prints the Debian packages without which a build still works: slower, or without the C++ tests.
+# Prints the Debian packages without which a build still works: slower, without the C++ tests, or without the checks
+# that Clang makes.
 missing_optional_packages() {
   command -v ccache >/dev/null || echo ccache
-  if ((!with_tests)) && ! have_googletest; then
-    echo googletest
+  if ((!with_tests)); then
+    have_googletest || echo googletest
+    return
   fi
+  command -v clang-format-19 >/dev/null || echo clang-format-19
+  command -v clang++-19 >/dev/null || printf '%s\n' clang-19 libclang-rt-19-dev
 }
 
 # have_library HEADER NAME: asks the compiler, as Debian keeps libraries in a folder of the processor's name.
@@ -217,7 +221,7 @@ apt_install() {
 }
 
 set_up_system() {
-  local missing=() optional=() all=()
+  local missing=() optional=() all=() refused=() package
   mapfile -t missing < <(missing_packages | tr ' ' '\n')
   if [[ ! -e $DEPS/.optional-tried ]]; then
     mapfile -t optional < <(missing_optional_packages)
@@ -230,7 +234,8 @@ set_up_system() {
   step 1 "System packages: installing ${all[*]} …"
   if ((${#optional[@]} != 0)) && ! apt_install "${all[@]}"; then
     touch -- "$DEPS/.optional-tried"  # Once is enough: each try asks the package servers.
-    step 1 "System packages: going on without ${optional[*]} (ccache makes rebuilds fast, googletest is for tests)"
+    for package in "${optional[@]}"; do apt_install "$package" || refused+=("$package"); done
+    step 1 "System packages: going on without ${refused[*]} (ccache makes rebuilds fast, the others are for tests)"
   fi
   if ((${#missing[@]} == 0)); then
     return

@@ -115,15 +115,15 @@ fi
 check "layers: includes point down" scripts/check_includes.sh
 check "build and test (dev)" workflow dev
 if [[ -z $quick ]]; then
-  check "build and test under AddressSanitizer and UndefinedBehaviorSanitizer" workflow asan
   if command -v clang++-19 >/dev/null; then
+    check "build and test under AddressSanitizer and UndefinedBehaviorSanitizer" workflow asan
     check "build the fuzz targets" build_fuzzers
     check "fuzz the checkpoint reader" fuzzed checkpoint make_corpus
     check "fuzz the GGUF reader" fuzzed gguf make_corpus
     check "fuzz the safetensors reader" fuzzed safetensors make_corpus
     check "fuzz the image decoders" fuzzed image make_image_corpus
   else
-    skip "fuzz the readers" "clang++-19 is not installed (apt-get install clang-19 libclang-rt-19-dev)"
+    skip "sanitizers and fuzzing" "clang++-19 is not installed (apt-get install clang-19 libclang-rt-19-dev)"
   fi
 fi
 count_results || failed=$((failed + 1))

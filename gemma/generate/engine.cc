@@ -142,8 +142,8 @@ void Engine::check(std::span<const Feed> feeds) const {
   const auto most = model_->config().max_position_embeddings;
   for (size_t i = 0; i < feeds.size(); ++i) {
     const auto& [sequence, tokens, images] = feeds[i];
-    const auto is_same = [sequence = sequence](const Feed& other) {
-      return other.sequence == sequence;
+    const auto is_same = [&feed = feeds[i]](const Feed& other) {
+      return other.sequence == feed.sequence;
     };
     if (std::ranges::any_of(feeds.first(i), is_same)) {
       throw std::invalid_argument("Engine: a sequence comes twice in a step; join its tokens");
