@@ -17,7 +17,7 @@ LoadReport load_weights(LanguageModelImpl& self,
 }
 
 // Ctrl-C, or any other signal whose Python handler raises, ends the generation.
-void check_signals(int64_t /*step*/) {
+void check_signals() {
   const py::gil_scoped_acquire gil;
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
@@ -27,7 +27,10 @@ void check_signals(int64_t /*step*/) {
 GenerateOptions generate_options(const py::object& on_token,
                                  const std::vector<int64_t>& stop_ids,
                                  const py::object& kv_dtype) {
-  GenerateOptions options{.on_step = check_signals, .on_token = {}, .stop_ids = stop_ids};
+  GenerateOptions options{.on_step = [](int64_t /*step*/) { check_signals(); },
+                          .on_token = {},
+                          .on_encode = [](int64_t /*done*/, int64_t /*total*/) { check_signals(); },
+                          .stop_ids = stop_ids};
   if (!kv_dtype.is_none()) options.kv_dtype = kv_dtype.cast<torch::ScalarType>();
   if (!on_token.is_none()) {
     options.on_token = [&on_token](int64_t row, int64_t token) {

@@ -54,8 +54,11 @@ void bind_multimodal_lm(py::module_& m) {
           py::arg("output_positions"), py::arg("temperatures"), py::arg("top_ps"),
           py::arg("top_ks"), py::arg("local_mask") = py::none(),
           "-> (next_token_ids [B], logits [B, V]); writes kv_caches in place")
-      .def("encode_images", &Self::encode_images, py::arg("images"), ReleaseGil(),
-           "[N, C, height, width] -> [N, U, E], as the layers see them")
+      .def(
+          "encode_images",
+          [](Self& self, const at::Tensor& images) { return self.encode_images(images); },
+          py::arg("images"), ReleaseGil(),
+          "[N, C, height, width] -> [N, U, E], as the layers see them")
       .def("populate_image_embeddings", &Self::populate_image_embeddings, py::arg("hidden_states"),
            py::arg("image_embeddings"), py::arg("input_token_ids"), py::arg("image_presence_mask"),
            ReleaseGil())

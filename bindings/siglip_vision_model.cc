@@ -39,8 +39,12 @@ void bind_siglip_vision_model(py::module_& m) {
   ModuleClass<SiglipVisionModelImpl>(m, "SiglipVisionModel",
                                      "siglip_vision_model.py: SiglipVisionModel.")
       .def(py::init<const SiglipVisionModelConfig&>(), py::arg("config"), ReleaseGil())
-      .def("forward", &SiglipVisionModelImpl::forward, py::arg("pixel_values"), ReleaseGil(),
-           "[N, C, image_size, image_size] -> [N, U, E]")
+      .def(
+          "forward",
+          [](SiglipVisionModelImpl& self, const at::Tensor& pixel_values) {
+            return self.forward(pixel_values);
+          },
+          py::arg("pixel_values"), ReleaseGil(), "[N, C, image_size, image_size] -> [N, U, E]")
       .def_property_readonly("config", &SiglipVisionModelImpl::config);
 }
 

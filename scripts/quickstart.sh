@@ -71,4 +71,7 @@ prompt=${1-The capital of France is}
 "$ROOT/scripts/bootstrap.sh" >&2
 build
 "$ROOT/.venv/bin/python" "$ROOT/scripts/fetch_gemma_3_270m.py" --out "$CHECKPOINT" >&2
+if [[ ! -e $CHECKPOINT/model.ckpt ]]; then
+  "$PROGRAM" convert "$CHECKPOINT/model.gguf" "$CHECKPOINT/model.ckpt" --dtype bfloat16 >&2
+fi
 exec "$PROGRAM" run --ckpt "$CHECKPOINT/model.ckpt" --variant 270m --output_len 60 --greedy --prompt="$prompt"

@@ -70,17 +70,33 @@ EOF
   passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 }
 
+build() {
+  cmake --preset "$1" && cmake --build --preset "$1"
+}
+
+# A real model as a checkpoint, for the tests that use one; they say so where it is missing.
+make_checkpoint() {
+  local folder=checkpoints/gemma-3-270m
+  if [[ -e $folder/model.gguf && ! -e $folder/model.ckpt ]]; then
+    build/dev/bin/gemma convert "$folder/model.gguf" "$folder/model.ckpt" --dtype bfloat16
+  fi
+}
+
 # Results go where count_results looks; ctest's own verdict covers crashes and time-outs.
-workflow() {
-  GTEST_OUTPUT="xml:$RESULTS/$1/" PYTEST_ADDOPTS="--junitxml=$RESULTS/$1/python.xml" cmake --workflow --preset "$1"
+run_tests() {
+  GTEST_OUTPUT="xml:$RESULTS/$1/" PYTEST_ADDOPTS="--junitxml=$RESULTS/$1/python.xml" ctest --preset "$1"
+}
+
+dev() {
+  build dev && make_checkpoint && run_tests dev
+}
+
+sanitized() {
+  build asan && run_tests asan
 }
 
 formatted() {
   git ls-files '*.cc' '*.h' | xargs clang-format-19 --dry-run --Werror
-}
-
-build_fuzzers() {
-  cmake --preset fuzz && cmake --build --preset fuzz
 }
 
 # fuzzed NAME SEEDS: runs NAME_fuzz for its part of the seconds, from what tests/fuzz/SEEDS.py makes.
@@ -101,7 +117,6 @@ esac
 
 cd -- "$ROOT" || exit 1
 scripts/bootstrap.sh --tests || exit 1
-# A real model, for the tests that use one; they say so where it is missing.
 .venv/bin/python scripts/fetch_gemma_3_270m.py --out checkpoints/gemma-3-270m ||
   note "No Gemma 3 270M here: its tests will be skipped."
 export PATH=$ROOT/.venv/bin:$PATH
@@ -113,11 +128,11 @@ else
   skip "clang-format" "clang-format-19 is not installed (apt-get install clang-format-19)"
 fi
 check "layers: includes point down" scripts/check_includes.sh
-check "build and test (dev)" workflow dev
+check "build and test (dev)" dev
 if [[ -z $quick ]]; then
   if command -v clang++-19 >/dev/null; then
-    check "build and test under AddressSanitizer and UndefinedBehaviorSanitizer" workflow asan
-    check "build the fuzz targets" build_fuzzers
+    check "build and test under AddressSanitizer and UndefinedBehaviorSanitizer" sanitized
+    check "build the fuzz targets" build fuzz
     check "fuzz the checkpoint reader" fuzzed checkpoint make_corpus
     check "fuzz the GGUF reader" fuzzed gguf make_corpus
     check "fuzz the safetensors reader" fuzzed safetensors make_corpus

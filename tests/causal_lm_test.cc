@@ -209,12 +209,13 @@ TEST(GemmaForCausalLM, HasTheDefaultWaveLengthForATypeThatNamesNone) {
                             precompute_freqs_cis(24, 2 * 64, 10'000)));
 }
 
-// Only the multimodal model reads it.
-TEST(GemmaForCausalLM, DoesNotScaleTheRotaryFrequencies) {
+TEST(GemmaForCausalLM, ScalesTheRotaryFrequenciesOfGlobalLayers) {
   auto config = tiny_config(Architecture::kGemma3);
   config.rope_scaling_factor = 8;
-  EXPECT_TRUE(tensors_equal(GemmaForCausalLM(config)->global_freqs_cis,
-                            precompute_freqs_cis(24, 2 * 64, 1'000'000)));
+  const GemmaForCausalLM model(config);
+  EXPECT_TRUE(
+      tensors_equal(model->global_freqs_cis, precompute_freqs_cis(24, 2 * 64, 1'000'000, 8)));
+  EXPECT_TRUE(tensors_equal(model->local_freqs_cis, precompute_freqs_cis(24, 2 * 64, 10'000)));
 }
 
 TEST(GemmaForCausalLM, HasTheReferencesParameters) {

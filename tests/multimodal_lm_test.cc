@@ -1,6 +1,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -31,7 +32,7 @@ GemmaConfig multimodal_config() {
   auto config = tiny_config(Architecture::kGemma3);
   config.sliding_window_size = 3;
   config.rope_scaling_factor = 8;
-  config.vision_config = SiglipVisionModelConfig{.num_hidden_layers = 1,
+  config.vision_config = SiglipVisionModelConfig{.num_hidden_layers = 2,
                                                  .embedding_dim = 12,
                                                  .image_size = 16,
                                                  .conv2d_patch_size = 2,
@@ -137,6 +138,13 @@ TEST_F(MultimodalTest, FastNumericsEncodeImagesAsExactOnesDo) {
   EXPECT_EQ(want.sizes(), at::IntArrayRef({3, kTokens, 33}));
   model_->set_numerics(Numerics::kFast);
   EXPECT_TRUE(near_to(model_->encode_images(pixels), want));
+}
+
+TEST_F(MultimodalTest, TellsHowFarTheEncodingOfImagesIs) {
+  std::vector<std::pair<int64_t, int64_t>> calls;
+  model_->encode_images(random_tensor({3, 3, 16, 16}, 5),
+                        [&](int64_t done, int64_t total) { calls.emplace_back(done, total); });
+  EXPECT_EQ(calls, (std::vector<std::pair<int64_t, int64_t>>{{1, 2}, {2, 2}}));
 }
 
 TEST(Gemma3ForMultimodalLM, ScalesTheRotaryFrequenciesOfGlobalLayers) {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -16,6 +17,7 @@
 #include <gemma/checkpoint/mapped_file.h>
 #include <gemma/checkpoint/output_directory.h>
 #include <gemma/checkpoint/output_file.h>
+#include <gemma/checkpoint/safetensors_writer.h>
 #include <gemma/checkpoint/torch_writer.h>
 #include <gemma/cli/convert.h>
 #include <gemma/cli/model_options.h>
@@ -100,14 +102,21 @@ void copy_along(const fs::path& in, const fs::path& folder, std::string_view nam
   target.commit();
 }
 
-// Official downloads have the tokenizer beside the weights, where gemma run looks for it.
-void copy_tokenizer(const fs::path& in, const fs::path& out) {
+// tokenizer.model to `folder`, where gemma run looks for it, unless there is one: the file beside
+// the weights, as official downloads have it, else what a GGUF file holds.
+void bring_tokenizer(const fs::path& in, const WeightSource& source, const fs::path& folder) {
   constexpr auto kName = "tokenizer.model";
-  const bool was_there = fs::exists(folder_of(out) / kName);
-  copy_along(in, folder_of(out), kName);
-  if (!was_there && fs::exists(folder_of(out) / kName)) {
-    fmt::print(stderr, "copied {}\n", (folder_of(out) / kName).string());
+  const auto to = folder / kName;
+  if (fs::exists(to)) return;
+  copy_along(in, folder, kName);
+  const auto* const metadata = source.checkpoint().metadata();
+  if (!fs::exists(to) && metadata != nullptr && metadata->contains("tokenizer.ggml.tokens")) {
+    const auto model = load_tokenizer(in.string()).serialized();
+    OutputFile target(to);
+    target.write(std::as_bytes(std::span(model)));
+    target.commit();
   }
+  if (fs::exists(to)) fmt::print(stderr, "brought {} along\n", kName);
 }
 
 void print_read(const WeightSource& source) {
@@ -142,7 +151,7 @@ Written write_ckpt(const ConvertArguments& arguments,
       std::ref(bar));
   writer.finish();
   written.bytes = writer.size();
-  copy_tokenizer(arguments.in, out);
+  bring_tokenizer(arguments.in, source, folder_of(out));
   return written;
 }
 
@@ -155,15 +164,29 @@ Written write_hf_directory(const ConvertArguments& arguments,
   print_read(source);
   ProgressBar bar("Converting");
   const auto saved = write_hf(source, config, options, directory.part(), std::ref(bar));
-  for (const auto* name : {"tokenizer.model", "tokenizer.json", "tokenizer_config.json",
-                           "special_tokens_map.json", "generation_config.json"}) {
+  bring_tokenizer(arguments.in, source, directory.part());
+  for (const auto* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                           "generation_config.json"}) {
     copy_along(arguments.in, directory.part(), name);
   }
   directory.commit();
   return {.tensors = saved.tensors, .quantized = 0, .bytes = saved.bytes};
 }
 
-// A file of torch.save that TransformerLens' HookedTransformer.load_state_dict takes.
+// What to_transformer_lens makes of all tensors, by its own word: on the meta device, without data.
+std::vector<TensorSpec> transformer_lens_tensors(const std::vector<TensorSpec>& ours,
+                                                 const GemmaConfig& config) {
+  std::vector<TensorSpec> all;
+  for (const auto& [name, dtype, sizes] : ours) {
+    const auto shape = torch::empty(sizes, torch::dtype(dtype).device(torch::kMeta));
+    for (const auto& [theirs, value] : to_transformer_lens(name, shape, config)) {
+      all.push_back({theirs, value.scalar_type(), value.sizes().vec()});
+    }
+  }
+  return all;
+}
+
+// A safetensors file with what TransformerLens' HookedTransformer.load_state_dict takes.
 Written write_transformer_lens(const ConvertArguments& arguments,
                                const WeightSource& source,
                                const ConvertOptions& options) {
@@ -172,16 +195,16 @@ Written write_transformer_lens(const ConvertArguments& arguments,
         "convert: TransformerLens reads no quantised weights; leave --quant away");
   }
   const auto config = find_config(arguments.in, arguments.variant, source);
-  TorchWriter writer(arguments.out, arguments.force);
+  auto tensors = transformer_lens_tensors(converted_tensors(source, options), config);
+  Written written{.tensors = std::ssize(tensors)};
+  SafetensorsWriter writer(arguments.out, std::move(tensors), arguments.force);
   print_read(source);
   ProgressBar bar("Converting");
-  Written written;
   convert_weights(
       source, options,
       [&](const std::string& name, const torch::Tensor& tensor) {
         for (const auto& [theirs, value] : to_transformer_lens(name, tensor, config)) {
           writer.add(theirs, value);
-          ++written.tensors;
         }
       },
       std::ref(bar));
@@ -272,7 +295,7 @@ void add_convert(CLI::App& app) {
       ->add_option(
           "--to", arguments->to,
           "ckpt (gemma_pytorch's file), hf (a directory of Hugging Face transformers), "
-          "transformer_lens (a state dict of HookedTransformer) or gguf (llama.cpp's file)")
+          "transformer_lens (safetensors for HookedTransformer) or gguf (llama.cpp's file)")
       ->capture_default_str();
   command->add_option("--variant", arguments->variant,
                       "What the model is; found out from the checkpoint when left away");

@@ -46,12 +46,6 @@ GemmaConfig make_config(const ModelOptions& options) {
   const auto source = WeightSource::open(options.ckpt);
   const auto exact = numerics_of(options) == Numerics::kExact;
   auto config = find_config(options.ckpt, options.variant, source);
-  if (!config.vision_config && config.rope_scaling_factor) {
-    throw std::invalid_argument(fmt::format(
-        "{}: is the text part of a multimodal size (4b, 12b, 27b_v3), whose scaled rotary "
-        "frequencies the text model does not compute",
-        options.ckpt));
-  }
   config.dtype = !options.dtype.empty() ? options.dtype : (exact ? "float32" : dtype_in(source));
   config.get_dtype();  // Throws for one that is unknown.
   config.quant = options.quant.value_or(config.quant);

@@ -15,16 +15,24 @@ ProgressBar::ProgressBar(std::string action)
 ProgressBar::~ProgressBar() { erase(); }
 
 void ProgressBar::operator()(const LoadProgress& state) {
+  // Bytes, as the embedding is a large part of the whole; a file may hold none.
+  draw(static_cast<double>(state.bytes_done) /
+       static_cast<double>(std::max<int64_t>(1, state.bytes_total)));
+  if (state.tensors_done == state.tensors_total) erase();
+}
+
+void ProgressBar::operator()(int64_t done, int64_t total) {
+  draw(static_cast<double>(done) / static_cast<double>(total));
+  if (done == total) erase();
+}
+
+void ProgressBar::draw(double part) {
   if (!on_terminal_) return;
   constexpr int kWidth = 30;
-  // Bytes, as the embedding is a large part of the whole; a file may hold none.
-  const auto done = static_cast<double>(state.bytes_done) /
-                    static_cast<double>(std::max<int64_t>(1, state.bytes_total));
-  const auto filled = static_cast<int>(done * kWidth);
+  const auto filled = static_cast<int>(part * kWidth);
   fmt::print(stderr, "\r{} [{:#<{}}{:.<{}}] {:3.0f} %", action_, "", filled, "", kWidth - filled,
-             done * 100);
+             part * 100);
   drawn_ = true;
-  if (state.tensors_done == state.tensors_total) erase();
 }
 
 void ProgressBar::erase() {

@@ -17,6 +17,7 @@
 #include <sys/resource.h>
 
 #include <gemma/cli/model_options.h>
+#include <gemma/cli/progress.h>
 #include <gemma/cli/run.h>
 #include <gemma/models/causal_lm.h>
 #include <gemma/models/multimodal_lm.h>
@@ -71,19 +72,24 @@ std::vector<int64_t> stop_ids(LanguageModelImpl& model) {
   return {end_of_turn};
 }
 
-// When the steps of a generation ended; the first holds the prompt.
+// When the images of a prompt were encoded, and when the steps of its generation ended; the first
+// holds the prompt.
 class StepTimer {
  public:
+  void images_encoded() { encoded_ = Clock::now(); }
+
   void operator()(int64_t step) {
     last_ = Clock::now();
     if (step == 0) first_ = last_;
     steps_ = step + 1;
   }
 
-  void print(double load_seconds, int64_t prompt_tokens) const {
-    const auto prefill = std::chrono::duration<double>(first_ - start_).count();
+  void print(double load_seconds, size_t images, int64_t prompt_tokens) const {
+    const auto encode = std::chrono::duration<double>(encoded_ - start_).count();
+    const auto prefill = std::chrono::duration<double>(first_ - encoded_).count();
     const auto decode = std::chrono::duration<double>(last_ - first_).count();
     fmt::print(stderr, "load     {:8.2f} s\n", load_seconds);
+    if (images > 0) fmt::print(stderr, "images   {:8.2f} s, {} encoded\n", encode, images);
     if (steps_ > 0) print_rate("prefill", prompt_tokens, prefill);
     if (steps_ > 1) print_rate("decode", steps_ - 1, decode);
     rusage usage{};
@@ -99,6 +105,7 @@ class StepTimer {
   }
 
   Clock::time_point start_ = Clock::now();
+  Clock::time_point encoded_ = start_;
   Clock::time_point first_ = start_;
   Clock::time_point last_ = start_;
   int64_t steps_ = 0;
@@ -189,15 +196,21 @@ void run(const RunOptions& options) {
 
   TextPrinter printer(model->tokenizer());
   StepTimer timer;
+  ProgressBar encoding("Encoding images");
   const GenerateOptions hooks{
       .on_step = std::ref(timer),
       .on_token = [&](int64_t /*row*/, int64_t token) { printer.add(token); },
+      .on_encode =
+          [&](int64_t done, int64_t total) {
+            encoding(done, total);
+            if (done == total) timer.images_encoded();
+          },
       .stop_ids = stop_ids(*model),
       .kv_dtype = kv_dtype,
   };
   const auto tokens = generate(model, prompt, options, hooks);
   printer.finish();
-  timer.print(load_seconds, tokens);
+  timer.print(load_seconds, options.images.size(), tokens);
 }
 
 }  // namespace

@@ -53,11 +53,12 @@ bool images_reach_past(const GenerateRequest& request, int64_t placeholder_id) {
 // Where the images of each prompt stand, with their embeddings.
 std::vector<std::vector<ImageTokens>> place_images(Gemma3ForMultimodalLMImpl& model,
                                                    const TokenRows& prompts,
-                                                   const ProcessedPrompts& processed) {
+                                                   const ProcessedPrompts& processed,
+                                                   const BlockCallback& on_encode) {
   if (!processed.image_batch) return {};
   const auto present = processed.image_presence_mask->flatten().nonzero().squeeze(1);
   const auto embeddings =
-      model.encode_images(processed.image_batch->flatten(0, 1).index_select(0, present));
+      model.encode_images(processed.image_batch->flatten(0, 1).index_select(0, present), on_encode);
   const auto placeholder = model.tokenizer().image_token_placeholder_id();
   std::vector<std::vector<ImageTokens>> images(prompts.size());
   int64_t next = 0;
@@ -151,15 +152,16 @@ std::vector<std::string> Gemma3ForMultimodalLMImpl::generate(std::span<const Pro
   }
   const ModelInputs inputs{
       .embed =
-          [this, &processed, first = true](const at::Tensor& token_ids) mutable {
+          [this, &processed, &options, first = true](const at::Tensor& token_ids) mutable {
             if (!first) return embed(token_ids);
             first = false;
-            return embed_prompts(token_ids, processed.image_batch, processed.image_presence_mask);
+            return embed_prompts(token_ids, processed.image_batch, processed.image_presence_mask,
+                                 options.on_encode);
           },
       .masks = MultimodalMasks(
           config(), image_tokens(*this, processed, request.prompts, options.reference_tail_mask)),
       .images = exact ? std::vector<std::vector<ImageTokens>>{}
-                      : place_images(*this, request.prompts, processed)};
+                      : place_images(*this, request.prompts, processed, options.on_encode)};
   const auto texts = run_request(*this, device, request, inputs, options);
   for (size_t i = 0; i < texts.size(); ++i) {
     auto tokens = request.prompts[i];

@@ -2,9 +2,8 @@
 
 namespace gemma {
 
-// rope_scaling_factor is not applied: neither does the reference's text model.
 GemmaForCausalLMImpl::GemmaForCausalLMImpl(const GemmaConfig& config)
-    : LanguageModelImpl(config, "embedder", /*rope_scaling_factor=*/1) {}
+    : LanguageModelImpl(config, "embedder") {}
 
 std::pair<torch::Tensor, torch::Tensor> GemmaForCausalLMImpl::forward(
     const torch::Tensor& input_token_ids,

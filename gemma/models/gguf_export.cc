@@ -216,6 +216,7 @@ uint64_t export_gguf(const WeightSource& source,
                      const ProgressCallback& progress) {
   const torch::NoGradGuard no_grad;
   check(source, config, tokenizer);
+  source.check_head();
   const auto steps = plan(source, config, options);
   LoadProgress state{.tensor = {},
                      .tensors_done = 0,

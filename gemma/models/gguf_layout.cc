@@ -1,13 +1,10 @@
 #include <algorithm>
 #include <array>
 #include <span>
-#include <stdexcept>
 
-#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <gemma/models/gguf_layout.h>
-#include <gemma/models/row_blocks.h>
 
 namespace gemma {
 namespace {
@@ -16,8 +13,10 @@ struct Names {
   std::string_view ours, theirs;
 };
 
+constexpr std::string_view kEmbedding = "token_embd.weight";
+
 constexpr std::array kTop = {
-    Names{"embedder.weight", "token_embd.weight"},
+    Names{"embedder.weight", kEmbedding},
     Names{"model.norm.weight", "output_norm.weight"},
 };
 
@@ -77,33 +76,6 @@ std::optional<std::string_view> layer_counterpart(bool is_gemma1,
   return counterpart(kLayer, name, from, to);
 }
 
-bool has_same_numbers(const Checkpoint& checkpoint, const TensorEntry& a, const TensorEntry& b) {
-  if (a.sizes != b.sizes || a.sizes.empty()) return false;
-  constexpr int64_t kRows = 1024;
-  for (int64_t first = 0; first < a.sizes[0]; first += kRows) {
-    const auto count = std::min(kRows, a.sizes[0] - first);
-    const auto rows = [&](const TensorEntry& entry) {
-      const auto block = checkpoint.rows(entry.name, first, count).to(at::kFloat);
-      checkpoint.release(entry.name);
-      return block;
-    };
-    if (!at::equal(rows(a), rows(b))) return false;
-  }
-  return true;
-}
-
-void check_head(const Checkpoint& checkpoint) {
-  const auto* const head = checkpoint.find(kHead);
-  const auto* const embedding = checkpoint.find("token_embd.weight");
-  if (head == nullptr || embedding == nullptr || has_same_numbers(checkpoint, *head, *embedding)) {
-    return;
-  }
-  throw std::runtime_error(
-      fmt::format("load_weights: {}: its '{}' has other numbers than 'token_embd.weight', but "
-                  "Gemma has one matrix for both: take the file of another conversion",
-                  checkpoint.path(), kHead));
-}
-
 Recipe recipe_of(const TensorEntry& entry, bool is_gemma1) {
   const double plus = is_norm(entry.name) ? -1 : 0;
   Recipe recipe{.name = entry.name, .parts = {entry.name}};
@@ -145,8 +117,10 @@ std::optional<Layout> gguf_layout(const Checkpoint& checkpoint) {
   if (architecture != "gemma" && architecture != "gemma2" && architecture != "gemma3") {
     return std::nullopt;
   }
-  check_head(checkpoint);
   Layout layout{.name = "GGUF", .recipes = {}};
+  if (checkpoint.contains(kHead) && checkpoint.contains(kEmbedding)) {
+    layout.head = {std::string(kHead), std::string(kEmbedding)};
+  }
   for (const auto& entry : checkpoint.entries()) {
     if (is_passed_over(entry.name)) continue;
     layout.recipes.push_back(recipe_of(entry, architecture == "gemma"));

@@ -16,8 +16,7 @@ namespace gemma {
 /// that is not a GGUF file, or is of another architecture.
 ///
 /// Queries, keys and values become one matrix, and 1 is taken from the weights of norms, where GGUF
-/// has added it. output.weight is the embedding once more: throws std::runtime_error, naming the
-/// file, where its numbers are others, because Gemma has no place for them.
+/// has added it. output.weight is the Layout's head.
 std::optional<Layout> gguf_layout(const Checkpoint& checkpoint);
 
 /// A part of one of gemma_pytorch's tensors as a tensor of a GGUF file.

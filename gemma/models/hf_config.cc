@@ -436,10 +436,6 @@ GemmaConfig config_from_hf(std::string_view text, const std::string& path) {
   auto config = read_text(inner ? *inner : top, architecture);
   if (const auto vision = top.object("vision_config"); vision && *type == "gemma3") {
     config.vision_config = read_vision(top, *vision);
-  } else if (config.rope_scaling_factor) {
-    top.refuse("model_type",
-               "is that of a text model, but its rotary embedding is scaled, which "
-               "gemma_pytorch's text model does not do");
   }
   config.dtype = dtype_of(top);
   if (config.vision_config) config.vision_config->dtype = config.dtype;

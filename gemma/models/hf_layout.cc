@@ -1,15 +1,11 @@
 #include <algorithm>
 #include <array>
-#include <cstring>
-#include <stdexcept>
 #include <tuple>
 #include <utility>
 
-#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <gemma/models/hf_layout.h>
-#include <gemma/models/row_blocks.h>
 
 namespace gemma {
 namespace {
@@ -86,19 +82,6 @@ bool is_passed_over(std::string_view name) {
          name.starts_with("vision_tower.head.");
 }
 
-bool is_same(const Checkpoint& checkpoint, const TensorEntry& a, const TensorEntry& b) {
-  if (a.sizes != b.sizes || a.dtype != b.dtype) return false;
-  if (a.offset == b.offset && checkpoint.file_of(a.name) == checkpoint.file_of(b.name)) return true;
-  const auto x = checkpoint.tensor(a.name), y = checkpoint.tensor(b.name);
-  auto equal = true;
-  for_row_blocks(x, [&](int64_t first, int64_t count) {
-    equal = equal && at::equal(x.narrow(0, first, count), y.narrow(0, first, count));
-    checkpoint.release(a.name);
-    checkpoint.release(b.name);
-  });
-  return equal;
-}
-
 Renaming reversed(const Renaming& renaming) { return {renaming.ours, renaming.theirs}; }
 
 // The prefixes that transformers writes: those of its first release with Gemma 3, which all read.
@@ -143,7 +126,10 @@ class Reader {
     if (embedding_ == nullptr) return std::nullopt;
     Layout layout{.name = "Hugging Face", .recipes = {}};
     for (size_t i = 0; i < names_.size(); ++i) {
-      if (auto recipe = recipe_of(names_[i], checkpoint_.entries()[i])) {
+      const auto& entry = checkpoint_.entries()[i];
+      if (names_[i] == kHead) {
+        layout.head = {entry.name, embedding_->name};
+      } else if (auto recipe = recipe_of(names_[i], entry)) {
         layout.recipes.push_back(std::move(*recipe));
       }
     }
@@ -153,10 +139,6 @@ class Reader {
  private:
   std::optional<Recipe> recipe_of(const std::string& name, const TensorEntry& entry) const {
     if (is_passed_over(name)) return std::nullopt;
-    if (name == kHead) {
-      check_head(entry);
-      return std::nullopt;
-    }
     if (name == kEmbedding) return embedding();
     if (name == kProjection) {
       return Recipe{
@@ -204,14 +186,6 @@ class Reader {
       if (replace_ending(name, ending)) break;
     }
     return {.name = name, .parts = {entry.name}};
-  }
-
-  void check_head(const TensorEntry& head) const {
-    if (is_same(checkpoint_, head, *embedding_)) return;
-    throw std::runtime_error(fmt::format(
-        "load_weights: {}: tensor '{}' is not '{}' once more: it is not a Gemma, or was trained "
-        "with tie_word_embeddings false, which this cannot hold",
-        checkpoint_.file_of(head.name), head.name, embedding_->name));
   }
 
   const Checkpoint& checkpoint_;

@@ -15,8 +15,7 @@ namespace gemma {
 /// prefixes of all its releases. None when the names are others.
 ///
 /// Queries, keys and values become one matrix; the rows that pad the embedding of Gemma 3 are left
-/// out. lm_head.weight is the embedding once more: throws std::runtime_error, naming the file,
-/// where its numbers are others, because Gemma has no place for them.
+/// out, and lm_head.weight is the Layout's head.
 std::optional<Layout> hf_layout(const Checkpoint& checkpoint);
 
 /// One of the tensors that transformers has for one of gemma_pytorch: some of its rows.

@@ -10,9 +10,7 @@
 
 namespace gemma {
 
-LanguageModelImpl::LanguageModelImpl(const GemmaConfig& config,
-                                     const std::string& embedder_name,
-                                     int64_t rope_scaling_factor)
+LanguageModelImpl::LanguageModelImpl(const GemmaConfig& config, const std::string& embedder_name)
     : config_(config) {
   validate(config);
   if (config.hidden_size % config.num_attention_heads != 0) {
@@ -25,10 +23,13 @@ LanguageModelImpl::LanguageModelImpl(const GemmaConfig& config,
                              Embedding(config.vocab_size, config.hidden_size, config.quant));
   model = register_module("model", GemmaModel(config));
   sampler = register_module("sampler", Sampler(config.vocab_size, config));
-  register_freqs_cis(rope_scaling_factor);
+  register_freqs_cis();
 }
 
-void LanguageModelImpl::register_freqs_cis(int64_t rope_scaling_factor) {
+// Differs from model.py: the text model divides the frequencies of global layers by
+// rope_scaling_factor as the multimodal one does. The text parts of 4b and larger ones, which GGUF
+// files hold on their own, are nothing without it.
+void LanguageModelImpl::register_freqs_cis() {
   const auto table = [this](int64_t theta, int64_t factor) {
     return precompute_freqs_cis(config_.head_dim, config_.max_position_embeddings * 2,
                                 static_cast<double>(theta), factor);
@@ -44,8 +45,9 @@ void LanguageModelImpl::register_freqs_cis(int64_t rope_scaling_factor) {
   };
   local_freqs_cis =
       register_buffer("local_freqs_cis", table(theta_of(AttentionType::kLocalSliding), 1));
-  global_freqs_cis = register_buffer("global_freqs_cis",
-                                     table(theta_of(AttentionType::kGlobal), rope_scaling_factor));
+  global_freqs_cis = register_buffer(
+      "global_freqs_cis",
+      table(theta_of(AttentionType::kGlobal), config_.rope_scaling_factor.value_or(1)));
 }
 
 torch::Tensor LanguageModelImpl::embed(const torch::Tensor& token_ids) {

@@ -28,6 +28,9 @@ struct GenerateOptions {
   std::function<void(int64_t step)> on_step = {};
   /// Each token of a text as it is chosen, with the number of its prompt.
   std::function<void(int64_t row, int64_t token)> on_token = {};
+  /// While the images of prompts are encoded, after each block of the vision model: how many are
+  /// done, of how many.
+  std::function<void(int64_t done, int64_t total)> on_encode = {};
   /// Tokens that end a text as eos does.
   std::vector<int64_t> stop_ids = {};
   /// Of keys and values in fast numerics, float32 or bfloat16; exact ones follow config.dtype.
@@ -84,16 +87,13 @@ class LanguageModelImpl : public Module {
   torch::Tensor global_freqs_cis;  // Likewise, Gemma 3.
 
  protected:
-  /// rope_scaling_factor divides the frequencies of global layers.
   /// Throws std::invalid_argument for a config that validate() refuses, FileNotFound when
   /// config.tokenizer names no file.
   // Differs from model.py: config.tokenizer may be none, for a model without generate().
-  LanguageModelImpl(const GemmaConfig& config,
-                    const std::string& embedder_name,
-                    int64_t rope_scaling_factor);
+  LanguageModelImpl(const GemmaConfig& config, const std::string& embedder_name);
 
  private:
-  void register_freqs_cis(int64_t rope_scaling_factor);
+  void register_freqs_cis();
   // The whole tables.
   FreqsCis rope_tables() const;
 

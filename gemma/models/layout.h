@@ -21,11 +21,18 @@ struct Recipe {
   bool is_alias() const { return parts.size() == 1 && !rows && !transposed && plus == 0; }
 };
 
+/// The matrix that makes logits, where a file has it, and the embedding that it has to be once
+/// more.
+struct Head {
+  std::string name, embedding;  // The file's.
+};
+
 /// A way to name the tensors of a model, as found in one file. Tensors of the file that are in no
 /// recipe are passed over.
 struct Layout {
   std::string_view name;  // For messages: "Hugging Face".
   std::vector<Recipe> recipes;
+  std::optional<Head> head = std::nullopt;
 };
 
 }  // namespace gemma

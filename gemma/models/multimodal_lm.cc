@@ -27,8 +27,7 @@ const GemmaConfig& checked(const GemmaConfig& config) {
 }  // namespace
 
 Gemma3ForMultimodalLMImpl::Gemma3ForMultimodalLMImpl(const GemmaConfig& config)
-    : LanguageModelImpl(
-          checked(config), "text_token_embedder", config.rope_scaling_factor.value_or(1)) {
+    : LanguageModelImpl(checked(config), "text_token_embedder") {
   const auto& vision = *config.vision_config;
   siglip_vision_model = register_module("siglip_vision_model", SiglipVisionModel(vision));
   mm_soft_embedding_norm =
@@ -58,7 +57,8 @@ std::pair<torch::Tensor, torch::Tensor> Gemma3ForMultimodalLMImpl::forward(
 torch::Tensor Gemma3ForMultimodalLMImpl::embed_prompts(
     const torch::Tensor& token_ids,
     const std::optional<torch::Tensor>& image_patches,
-    const std::optional<torch::Tensor>& image_presence_mask) {
+    const std::optional<torch::Tensor>& image_presence_mask,
+    const BlockCallback& on_block) {
   const torch::NoGradGuard no_grad;
   const auto embeddings = embed(token_ids);
   if (!image_patches) return embeddings;
@@ -67,13 +67,14 @@ torch::Tensor Gemma3ForMultimodalLMImpl::embed_prompts(
   TORCH_CHECK_VALUE(image_patches->dim() == 5,
                     "Gemma3ForMultimodalLM: image_patches must be [B, N, C, height, width], got ",
                     image_patches->sizes());
-  return populate_image_embeddings(embeddings, encode_images(image_patches->flatten(0, 1)),
-                                   token_ids, *image_presence_mask);
+  const auto images = encode_images(image_patches->flatten(0, 1), on_block);
+  return populate_image_embeddings(embeddings, images, token_ids, *image_presence_mask);
 }
 
-torch::Tensor Gemma3ForMultimodalLMImpl::encode_images(const torch::Tensor& images) {
+torch::Tensor Gemma3ForMultimodalLMImpl::encode_images(const torch::Tensor& images,
+                                                       const BlockCallback& on_block) {
   const torch::NoGradGuard no_grad;
-  return mm_input_projection(mm_soft_embedding_norm(siglip_vision_model(images)));
+  return mm_input_projection(mm_soft_embedding_norm(siglip_vision_model(images, on_block)));
 }
 
 torch::Tensor Gemma3ForMultimodalLMImpl::populate_image_embeddings(

@@ -44,10 +44,11 @@ class Gemma3ForMultimodalLMImpl : public LanguageModelImpl {
   /// Token ids [B, L] -> [B, L, E], with images in the places of their placeholders.
   torch::Tensor embed_prompts(const torch::Tensor& token_ids,
                               const std::optional<torch::Tensor>& image_patches,
-                              const std::optional<torch::Tensor>& image_presence_mask);
+                              const std::optional<torch::Tensor>& image_presence_mask,
+                              const BlockCallback& on_block = {});
 
   /// Images [n, C, height, width] -> [n, U, E], as the layers see them.
-  torch::Tensor encode_images(const torch::Tensor& images);
+  torch::Tensor encode_images(const torch::Tensor& images, const BlockCallback& on_block = {});
 
   /// hidden_states [B, L, E], the places of whose placeholders in input_token_ids [B, L] are given
   /// the image_embeddings [B * N, U, E] that image_presence_mask [B, N] has, in order -> the same

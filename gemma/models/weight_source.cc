@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <stdexcept>
@@ -117,6 +118,23 @@ torch::Tensor made(const Checkpoint& checkpoint, const Recipe& recipe, const Ten
   return tensor;
 }
 
+bool has_same_numbers(const Checkpoint& checkpoint, const std::string& a, const std::string& b) {
+  const auto &x = *checkpoint.find(a), &y = *checkpoint.find(b);
+  if (x.sizes != y.sizes || x.sizes.empty()) return false;
+  if (x.offset == y.offset && checkpoint.file_of(a) == checkpoint.file_of(b)) return true;
+  constexpr int64_t kRows = 1024;
+  for (int64_t first = 0; first < x.sizes[0]; first += kRows) {
+    const auto block = [&](const std::string& name) {
+      const auto rows = checkpoint.rows(name, first, std::min(kRows, x.sizes[0] - first));
+      const auto numbers = rows.to(at::kFloat);
+      checkpoint.release(name);
+      return numbers;
+    };
+    if (!at::equal(block(a), block(b))) return false;
+  }
+  return true;
+}
+
 std::optional<Layout> find_layout(const Checkpoint& checkpoint) {
   for (const auto& layout_of : kLayouts) {
     if (auto layout = layout_of(checkpoint)) return layout;
@@ -193,6 +211,16 @@ void WeightSource::release(std::string_view name) const {
   for (const auto& part : contents_->layout->recipes[index_of(name)].parts) {
     contents_->checkpoint.release(part);
   }
+}
+
+void WeightSource::check_head() const {
+  if (!contents_->layout || !contents_->layout->head) return;
+  const auto& [head, embedding] = *contents_->layout->head;
+  if (has_same_numbers(contents_->checkpoint, head, embedding)) return;
+  refuse(contents_->checkpoint.file_of(head),
+         fmt::format("tensor '{}' is not '{}' once more: it is not a Gemma, or was trained with "
+                     "tie_word_embeddings false, which this cannot hold",
+                     head, embedding));
 }
 
 const std::string& WeightSource::file_of(std::string_view name) const {

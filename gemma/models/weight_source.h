@@ -46,6 +46,11 @@ class WeightSource {
   /// As Checkpoint::release, of all files' tensors that it is made from.
   void release(std::string_view name) const;
 
+  /// Compares the embedding with the second matrix that some files have for the logits. Throws
+  /// std::runtime_error, naming both, when their numbers differ: Gemma has no place for that. For
+  /// who takes all tensors, as it reads both; without a second matrix it does nothing.
+  void check_head() const;
+
   /// The path of the file that holds it, or the first of what it is made from, for messages.
   const std::string& file_of(std::string_view name) const;
 

@@ -199,6 +199,7 @@ LoadReport load_weights(torch::nn::Module& module,
     throw std::runtime_error(fmt::format("load_weights: {}: no tensor {}; {}", source.path(),
                                          some_of(report.missing), cure_for_missing(source)));
   }
+  source.check_head();
   LoadProgress state{.tensor = {},
                      .tensors_done = 0,
                      .tensors_total = static_cast<int64_t>(weights.size()),

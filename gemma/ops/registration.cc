@@ -93,6 +93,40 @@ std::tuple<at::Tensor, at::Tensor> choose(const at::Tensor& hidden,
                       {temperatures, top_ps, top_ks});
 }
 
+at::Tensor biased_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  return ops().biased_linear(x, {weight, bias});
+}
+
+at::Tensor layer_norm(const at::Tensor& x,
+                      const at::Tensor& weight,
+                      const at::Tensor& bias,
+                      double eps) {
+  return ops().layer_norm(x, {weight, bias, eps});
+}
+
+at::Tensor gelu_mlp(const at::Tensor& x,
+                    const at::Tensor& up,
+                    const at::Tensor& up_bias,
+                    const at::Tensor& down,
+                    const at::Tensor& down_bias) {
+  return ops().gelu_mlp(x, {up, up_bias}, {down, down_bias});
+}
+
+at::Tensor attend_all(const at::Tensor& q,
+                      const at::Tensor& k,
+                      const at::Tensor& v,
+                      int64_t num_heads) {
+  return ops().attend_all(q, k, v, num_heads);
+}
+
+at::Tensor embed_patches(const at::Tensor& pixels,
+                         const at::Tensor& weight,
+                         const OptionalTensor& bias) {
+  return ops().embed_patches(pixels, weight, bias.value_or(at::Tensor()));
+}
+
+at::Tensor pool_patches(const at::Tensor& x) { return ops().pool_patches(x); }
+
 }  // namespace
 
 TORCH_LIBRARY(gemma, library) {
@@ -112,6 +146,13 @@ TORCH_LIBRARY(gemma, library) {
   library.def(
       "choose(Tensor hidden, Tensor embedding, Tensor? scaler, Tensor? bias, float? softcap, "
       "Tensor? temperatures, Tensor top_ps, Tensor top_ks) -> (Tensor, Tensor)");
+  library.def("biased_linear(Tensor x, Tensor weight, Tensor bias) -> Tensor");
+  library.def("layer_norm(Tensor x, Tensor weight, Tensor bias, float eps=1e-6) -> Tensor");
+  library.def(
+      "gelu_mlp(Tensor x, Tensor up, Tensor up_bias, Tensor down, Tensor down_bias) -> Tensor");
+  library.def("attend_all(Tensor q, Tensor k, Tensor v, int num_heads) -> Tensor");
+  library.def("embed_patches(Tensor pixels, Tensor weight, Tensor? bias=None) -> Tensor");
+  library.def("pool_patches(Tensor x) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(gemma, CPU, library) {
@@ -122,6 +163,12 @@ TORCH_LIBRARY_IMPL(gemma, CPU, library) {
   library.impl("gated_mlp", gated_mlp);
   library.impl("attend", attend);
   library.impl("choose", choose);
+  library.impl("biased_linear", biased_linear);
+  library.impl("layer_norm", layer_norm);
+  library.impl("gelu_mlp", gelu_mlp);
+  library.impl("attend_all", attend_all);
+  library.impl("embed_patches", embed_patches);
+  library.impl("pool_patches", pool_patches);
 }
 
 }  // namespace gemma

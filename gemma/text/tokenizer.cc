@@ -89,9 +89,9 @@ int64_t Tokenizer::piece_to_id(std::string_view piece) const {
   return processor_->PieceToId({piece.data(), piece.size()});
 }
 
-std::vector<Piece> Tokenizer::pieces() const {
-  return pieces_of(processor_->serialized_model_proto());
-}
+std::string Tokenizer::serialized() const { return processor_->serialized_model_proto(); }
+
+std::vector<Piece> Tokenizer::pieces() const { return pieces_of(serialized()); }
 
 int64_t Tokenizer::n_words() const { return processor_->GetPieceSize(); }
 int64_t Tokenizer::bos_id() const { return processor_->bos_id(); }

@@ -40,6 +40,9 @@ class Tokenizer {
   /// The id of a piece; that of "<unk>" when there is none.
   int64_t piece_to_id(std::string_view piece) const;
 
+  /// The bytes of a tokenizer.model.
+  std::string serialized() const;
+
   /// All of them, by id.
   std::vector<Piece> pieces() const;
 

@@ -83,7 +83,8 @@ SiglipVisionModelImpl::SiglipVisionModelImpl(const SiglipVisionModelConfig& conf
   avg_pool = register_module("avg_pool", AveragePool2D());
 }
 
-torch::Tensor SiglipVisionModelImpl::forward(const torch::Tensor& pixel_values) {
+torch::Tensor SiglipVisionModelImpl::forward(const torch::Tensor& pixel_values,
+                                             const BlockCallback& on_block) {
   const torch::NoGradGuard no_grad;
   const auto size = config_.image_size;
   TORCH_CHECK_VALUE(pixel_values.dim() == 4 && pixel_values.size(1) == config_.input_channels &&
@@ -92,7 +93,12 @@ torch::Tensor SiglipVisionModelImpl::forward(const torch::Tensor& pixel_values) 
                     size, ", ", size, "], got ", pixel_values.sizes());
   // The reference looks up position 0, 1, 2, …: the whole table.
   auto x = patch_embedding(pixel_values) + position_embedding->weight;
-  for (const auto& block : *encoder_blocks) x = block->as<SiglipEncoderBlockImpl>()->forward(x);
+  const auto total = std::ssize(*encoder_blocks);
+  for (int64_t done = 0; done < total;) {
+    x = encoder_blocks[done]->as<SiglipEncoderBlockImpl>()->forward(x);
+    ++done;
+    if (on_block) on_block(done, total);
+  }
   return avg_pool(final_norm(x));
 }
 

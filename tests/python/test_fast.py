@@ -115,6 +115,42 @@ def test_operations_are_registered_and_agree_with_torch(dtype: torch.dtype, rows
     assert torch.equal(token.reshape(-1), logits.argmax(-1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_vision_operators_are_near_float64(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(1)
+
+    def random(*sizes: int) -> torch.Tensor:
+        return torch.randn(sizes, generator=generator).to(dtype)
+
+    def wide(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        return [tensor.double() for tensor in tensors]
+
+    def assert_near(got: torch.Tensor, want: torch.Tensor) -> None:
+        """Within float32's rounding of the largest number; want is float64."""
+        assert got.dtype == torch.float32
+        assert (got - want).abs().max() <= 4e-6 * want.abs().max()
+
+    ops, torch_ops = torch.ops.gemma, torch.nn.functional
+    x = torch.randn((2, 16, 24), generator=generator)
+    up, up_bias, down, down_bias = random(50, 24), random(50), random(24, 50), random(24)
+    assert_near(ops.biased_linear(x, up, up_bias), torch_ops.linear(*wide(x, up, up_bias)))
+    norm, bias = random(24), random(24)
+    normed = torch_ops.layer_norm(x.double(), [24], *wide(norm, bias), eps=1e-6)
+    assert_near(ops.layer_norm(x, norm, bias), normed)
+    hidden = torch_ops.gelu(torch_ops.linear(*wide(x, up, up_bias)), approximate="tanh")
+    want = torch_ops.linear(hidden, *wide(down, down_bias))
+    assert_near(ops.gelu_mlp(x, up, up_bias, down, down_bias), want)
+    heads = [value.unflatten(2, (3, 8)).transpose(1, 2) for value in wide(x, x + 1, x - 1)]
+    attended = torch_ops.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    assert_near(ops.attend_all(x, x + 1, x - 1, 3), attended)
+    pixels = torch.randn((2, 3, 17, 12), generator=generator)
+    weight, bias = random(24, 3, 4, 4), random(24)
+    patches = torch_ops.conv2d(*wide(pixels, weight, bias), stride=4).flatten(2).transpose(1, 2)
+    assert_near(ops.embed_patches(pixels, weight, bias), patches)
+    square = x.double().transpose(1, 2).unflatten(2, (4, 4))
+    assert_near(ops.pool_patches(x), square.mean((2, 3)).unsqueeze(1))
+
+
 def test_fast_numerics_refuse_another_device() -> None:
     with pytest.raises((RuntimeError, NotImplementedError)):
         torch.ops.gemma.linear(torch.empty(1, 2, device="meta"), torch.empty(3, 2))

@@ -116,7 +116,20 @@ def test_the_vocabulary_of_a_gguf_file_cuts_text_as_tokenizer_model_does(tmp_pat
         assert ours.decode(ids) == original.decode(ids), text
 
 
-def write_vocabulary(path: Path, pieces: sentencepiece.SentencePieceProcessor) -> None:
+def test_the_tokenizer_of_a_gguf_file_comes_along(tmp_path: Path) -> None:
+    original = sentencepiece.SentencePieceProcessor(model_file=str(tiny.TOKENIZER))
+    (tmp_path / "in").mkdir()
+    write_vocabulary(tmp_path / "in" / "x.gguf", original, with_embedding=True)
+    output_of("convert", tmp_path / "in" / "x.gguf", tmp_path / "x.ckpt")
+    copy = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    assert copy.get_piece_size() == original.get_piece_size()
+    for text in ["It is a truth, universally  acknowledged", "<start_of_turn>a<eos>", "\u4e00\n"]:
+        assert copy.encode(text) == original.encode(text), text
+
+
+def write_vocabulary(
+    path: Path, pieces: sentencepiece.SentencePieceProcessor, with_embedding: bool = False
+) -> None:
     """As llama.cpp's converter does: markers are control tokens, and blanks are spelt as blanks."""
     tokens, scores, types = [], [], []
     for i in range(pieces.get_piece_size()):
@@ -136,8 +149,11 @@ def write_vocabulary(path: Path, pieces: sentencepiece.SentencePieceProcessor) -
     writer.add_token_list(tokens)
     writer.add_token_scores(scores)
     writer.add_token_types(types)
+    if with_embedding:
+        writer.add_tensor("token_embd.weight", np.zeros((len(tokens), 4), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
     writer.close()
 
 

@@ -18,6 +18,7 @@ import torch
 from test_convert import PROGRAM, convert
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+load_file = pytest.importorskip("safetensors.torch", reason="no safetensors").load_file
 
 NAMES = pytest.mark.parametrize("name", oracle.CONFIGS)
 
@@ -169,6 +170,28 @@ def test_transformers_reads_what_is_written(name: str, tmp_path: Path) -> None:
     assert_same_logits(ours, theirs.eval())
 
 
+@pytest.mark.parametrize("shard", ["50GB", "100KB"], ids=["whole", "sharded"])
+def test_a_multimodal_directory_there_and_back(shard: str, tmp_path: Path) -> None:
+    fields = oracle.MULTIMODAL
+    source = tiny.make_multimodal(gemma_libtorch, **fields)
+    theirs = oracle.hf_multimodal_model(source, fields)
+    theirs.save_pretrained(tmp_path / "theirs", max_shard_size=shard)
+    config = gemma_libtorch.config.GemmaConfig.from_pretrained(tmp_path / "theirs")
+    config.tokenizer = str(tiny.TOKENIZER)
+    ours = gemma_libtorch.gemma3_model.Gemma3ForMultimodalLM(config)
+    report = ours.load_weights(tmp_path / "theirs")
+    assert report.missing == report.unexpected == []
+    tiny.assert_same(dict(ours.named_parameters()), dict(source.named_parameters()))
+    oracle.assert_same_logits_after_images(ours, theirs, fields)
+
+    convert(tmp_path / "theirs", tmp_path / "ours", "--to", "hf")
+    back = transformers.AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "ours", attn_implementation="eager"
+    )
+    back.config.image_token_id = 0  # Written is that of the published models.
+    oracle.assert_same_logits_after_images(ours, back.eval(), fields)
+
+
 @pytest.mark.parametrize("dtype", tiny.DTYPES)
 def test_there_and_back_every_bit_is_the_same(dtype: str, tmp_path: Path) -> None:
     model, path = hf_directory("gemma3", tmp_path, dtype)
@@ -291,8 +314,8 @@ def test_a_head_that_is_not_the_embedding_is_refused(tmp_path: Path) -> None:
 
 def test_transformer_lens_gets_its_names_and_shapes(tmp_path: Path) -> None:
     model, path = hf_directory("gemma3", tmp_path)
-    convert(path, tmp_path / "lens.pt", "--to", "transformer_lens")
-    got = torch.load(tmp_path / "lens.pt", weights_only=True)["model_state_dict"]
+    convert(path, tmp_path / "lens.safetensors", "--to", "transformer_lens")
+    got = load_file(tmp_path / "lens.safetensors")
     config = model.config
     heads, keys, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     hidden, inner, vocab = config.hidden_size, config.intermediate_size, config.vocab_size

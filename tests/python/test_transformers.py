@@ -41,6 +41,7 @@ CONFIGS = {
         **tiny.CONFIGS["gemma3_mha"],
         "rope_wave_length": {tiny.LOCAL: 5_000, tiny.GLOBAL: 77_000},
     },
+    "gemma3_scaled": {**tiny.CONFIGS["gemma3"], "rope_scaling_factor": 8},
 }
 
 
@@ -67,6 +68,9 @@ def hf_config(fields: dict[str, Any]) -> Any:
             HF_LAYER_TYPES[name]: {"rope_type": "default", "rope_theta": float(bases[name])}
             for name in (tiny.LOCAL, tiny.GLOBAL)
         }
+        if factor := fields.get("rope_scaling_factor"):
+            scaled = {"rope_type": "linear", "factor": float(factor)}
+            values["rope_parameters"]["full_attention"] |= scaled
     config_class, _ = HF_CLASSES[fields["architecture"]]
     return config_class(**values, attn_implementation="eager", use_cache=True)
 
@@ -141,7 +145,6 @@ def test_logits_of_decoding_are_those_of_transformers(name: str) -> None:
 
 # --- text and images ------------------------------------------------------------------------------
 
-PATCH_SIZE, IMAGE_TOKENS = 4, 4
 MULTIMODAL = {
     **tiny.MULTIMODAL,
     "vocab_size": tiny.VOCAB_SIZE,
@@ -152,31 +155,39 @@ MULTIMODAL = {
         "num_attention_heads": 3,
         "head_dim": 8,
         "image_size": 32,
-        "conv2d_patch_size": PATCH_SIZE,
+        "conv2d_patch_size": 4,
+        "encoding_sequence_length": 4,
+    },
+}
+# Images as the published models take them: 4096 patches that become 256 tokens.
+OFFICIAL_SIZE = {
+    **MULTIMODAL,
+    "max_position_embeddings": 1024,
+    "vision_config": {
+        **MULTIMODAL["vision_config"],
+        "image_size": 896,
+        "conv2d_patch_size": 14,
+        "encoding_sequence_length": 256,
     },
 }
 
 
-def hf_multimodal_config() -> Any:
-    text = hf_config(MULTIMODAL)
-    text.rope_parameters["full_attention"] |= {
-        "rope_type": "linear",
-        "factor": float(MULTIMODAL["rope_scaling_factor"]),
-    }
-    fields = MULTIMODAL["vision_config"]
+def hf_multimodal_config(config: dict[str, Any]) -> Any:
+    text = hf_config(config)
+    fields = config["vision_config"]
     vision = transformers.SiglipVisionConfig(
         hidden_size=fields["embedding_dim"],
         intermediate_size=fields["intermediate_size"],
         num_hidden_layers=fields["num_hidden_layers"],
         num_attention_heads=fields["num_attention_heads"],
         image_size=fields["image_size"],
-        patch_size=PATCH_SIZE,
+        patch_size=fields["conv2d_patch_size"],
         vision_use_head=False,
     )
     return transformers.Gemma3Config(
         text_config=text,
         vision_config=vision,
-        mm_tokens_per_image=IMAGE_TOKENS,
+        mm_tokens_per_image=fields["encoding_sequence_length"],
         image_token_index=0,
         attn_implementation="eager",
     )
@@ -207,24 +218,25 @@ def hf_multimodal_state(model: Any) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_logits_after_images_are_those_of_transformers() -> None:
-    ours = tiny.make_multimodal(gemma_libtorch, **MULTIMODAL)
-    theirs = transformers.Gemma3ForConditionalGeneration(hf_multimodal_config()).eval()
-    theirs.load_state_dict(hf_multimodal_state(ours))
-    image = [0] * IMAGE_TOKENS
+def assert_same_logits_after_images(
+    ours: Any, theirs: Any, fields: dict[str, Any], rows: int = 2
+) -> None:
+    size = fields["vision_config"]["image_size"]
+    image = [0] * fields["vision_config"]["encoding_sequence_length"]
     prompt = torch.tensor([[2, 5, *image, 6, *image, 9, 17], [2, *image, 7, 11, 12, *image, 8]])
-    feed = tiny.random_ids((2, STEPS), MULTIMODAL["vocab_size"] - 1) + 1
-    patches = torch.randn(2, 2, 3, 32, 32).clamp(-1, 1)
-    is_text = torch.arange(prompt.shape[1] + STEPS).expand(2, -1) >= prompt.shape[1]
+    prompt = prompt[:rows]
+    feed = tiny.random_ids((rows, STEPS), fields["vocab_size"] - 1) + 1
+    patches = torch.randn(rows, 2, 3, size, size).clamp(-1, 1)
+    is_text = torch.arange(prompt.shape[1] + STEPS).expand(rows, -1) >= prompt.shape[1]
     run = tiny.decode_images(
         ours,
         prompt,
         STEPS,
-        tiny.greedy(2),
+        tiny.greedy(rows),
         feed,
         is_text,
         image_patches=patches,
-        image_presence_mask=torch.ones((2, 2), dtype=torch.bool),
+        image_presence_mask=torch.ones((rows, 2), dtype=torch.bool),
     )
     got = torch.stack([run[f"logits.{i}"] for i in range(STEPS + 1)], dim=1)
     ids = torch.cat([prompt, feed], dim=1)
@@ -232,3 +244,22 @@ def test_logits_after_images_are_those_of_transformers() -> None:
         input_ids=ids, pixel_values=patches.flatten(0, 1), token_type_ids=(ids == 0).long()
     )
     assert_close(got, want.logits[:, prompt.shape[1] - 1 :])
+
+
+def hf_multimodal_model(ours: Any, fields: dict[str, Any]) -> Any:
+    theirs = transformers.Gemma3ForConditionalGeneration(hf_multimodal_config(fields)).eval()
+    theirs.load_state_dict(hf_multimodal_state(ours))
+    return theirs
+
+
+@pytest.mark.parametrize("numerics", ["exact", "fast"])
+@pytest.mark.parametrize(
+    ("fields", "rows"), [(MULTIMODAL, 2), (OFFICIAL_SIZE, 1)], ids=["small", "official_size"]
+)
+def test_logits_after_images_are_those_of_transformers(
+    fields: dict[str, Any], rows: int, numerics: str
+) -> None:
+    ours = tiny.make_multimodal(gemma_libtorch, **fields)
+    theirs = hf_multimodal_model(ours, fields)
+    ours.set_numerics(numerics)
+    assert_same_logits_after_images(ours, theirs, fields, rows)

@@ -95,7 +95,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window_size": 3,
         "use_qk_norm": False,
         "rope_wave_length": {LOCAL: 5_000},
-        "rope_scaling_factor": 8,
     },
 }
 
