@@ -51,7 +51,7 @@ build() {
     build_step cmake --preset release
   fi
   printf 'Building (the first time takes some minutes) …\n' >&2
-  build_step cmake --build --preset release
+  build_step cmake --build --preset release --target gemma_cli
   [[ -x $PROGRAM ]] || {
     printf 'quickstart.sh: the build made no build/release/bin/gemma; was the preset changed?\n' >&2
     exit 1
