@@ -433,7 +433,7 @@ class GemmaForCausalLM(LanguageModel):
     local_freqs_cis: torch.Tensor
     """Likewise, Gemma 3 only."""
     global_freqs_cis: torch.Tensor
-    """Likewise, Gemma 3 only."""
+    """Likewise; config.rope_scaling_factor divides its frequencies."""
 
     def __init__(self, config: GemmaConfig) -> None:
         """Weights take torch's default dtype, and config.dtype, the KV cache's, has to agree.

@@ -15,12 +15,6 @@ namespace {
 constexpr auto kEmbedder = "embedder.weight";
 constexpr auto kHead = "lm_head.weight";
 
-StateDict weights_of(const torch::nn::Module& module) {
-  auto weights = state_dict(module);
-  std::erase_if(weights, [](const auto& item) { return is_rope_table(item.first); });
-  return weights;
-}
-
 }  // namespace
 
 StateDict to_hf_state_dict(const torch::nn::Module& module, const GemmaConfig& config) {

@@ -34,13 +34,6 @@ void append_state(StateDict& out, const torch::nn::Module& module, const std::st
   }
 }
 
-// The state without the rotary tables.
-StateDict weights_of(const torch::nn::Module& module) {
-  auto weights = state_dict(module);
-  std::erase_if(weights, [](const auto& item) { return is_rope_table(item.first); });
-  return weights;
-}
-
 // "a, b, c and 12 more".
 std::string some_of(const std::vector<std::string>& names) {
   constexpr size_t kShown = 3;
@@ -185,6 +178,12 @@ StateDict state_dict(const torch::nn::Module& module) {
   StateDict out;
   append_state(out, module, "");
   return out;
+}
+
+StateDict weights_of(const torch::nn::Module& module) {
+  auto weights = state_dict(module);
+  std::erase_if(weights, [](const auto& item) { return is_rope_table(item.first); });
+  return weights;
 }
 
 bool is_rope_table(std::string_view name) { return name.ends_with("freqs_cis"); }

@@ -34,6 +34,9 @@ struct LoadReport {
 /// Every parameter and buffer of `module`; the tensors are the module's own.
 StateDict state_dict(const torch::nn::Module& module);
 
+/// The same without the rotary tables.
+StateDict weights_of(const torch::nn::Module& module);
+
 /// Whether `name` is a rotary table: computed from the config, never loaded.
 // Differs from model.py: it loads the tables that a file holds. Computed ones are right for every
 // context length.

@@ -1,22 +1,17 @@
 // The checkpoint parsers on any bytes: they answer or throw std::runtime_error with one line, and
 // what they answer lies inside the bytes. Without LibTorch, so a run makes some thousand files a
 // second.
-//
-//   python tests/fuzz/make_corpus.py corpus
-//   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
-//     -DFMT_HEADER_ONLY -I. -isystem <torch/include> tests/fuzz/checkpoint_fuzz.cc
-//     gemma/checkpoint/{errors,foreign_format,pickle,shard_index,torch_archive,zip}.cc
-//   ./a.out -dict=tests/fuzz/checkpoint.dict -max_len=65536 corpus
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "tests/fuzz/checks.h"
 
 #include <gemma/checkpoint/bytes.h>
 #include <gemma/checkpoint/shard_index.h>
@@ -24,21 +19,9 @@
 
 namespace {
 
-void require(bool condition) {
-  if (!condition) __builtin_trap();
-}
-
-void check_message(std::string_view message) {
-  require(message.find_first_of("\n\r\x1b") == std::string_view::npos);
-  require(message.size() < 2000);
-}
-
-// Reads every byte, so that a range outside the input is a report of the address sanitizer.
-void touch(gemma::Bytes bytes) {
-  uint64_t sum = 0;
-  for (const std::byte byte : bytes) sum += std::to_integer<uint64_t>(byte);
-  [[maybe_unused]] volatile const uint64_t keep = sum;
-}
+using gemma::fuzz::require;
+using gemma::fuzz::run;
+using gemma::fuzz::touch;
 
 // Recomputes, more simply than the reader did, the last byte that the strides reach.
 void check_entry(const gemma::TensorEntry& entry, gemma::Bytes file) {
@@ -95,15 +78,6 @@ std::string archive_around(std::string_view pickle) {
 
 void read_and_check(gemma::Bytes file) {
   for (const auto& entry : gemma::read_torch_archive(file, "x")) check_entry(entry, file);
-}
-
-template <typename Parse>
-void run(Parse parse) {
-  try {
-    parse();
-  } catch (const std::runtime_error& error) {
-    check_message(error.what());
-  }
 }
 
 }  // namespace

@@ -5,10 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "tests/fuzz/checks.h"
 
 #include <gemma/checkpoint/bytes.h>
 #include <gemma/checkpoint/gguf.h>
@@ -16,30 +17,9 @@
 
 namespace {
 
-void require(bool condition) {
-  if (!condition) __builtin_trap();
-}
-
-void check_message(std::string_view message) {
-  require(message.find_first_of("\n\r\x1b") == std::string_view::npos);
-  require(message.size() < 2000);
-}
-
-template <typename Parse>
-void run(Parse parse) {
-  try {
-    parse();
-  } catch (const std::runtime_error& error) {
-    check_message(error.what());
-  }
-}
-
-// Reads every byte, so that a range outside the input is a report of the address sanitizer.
-void touch(gemma::Bytes bytes) {
-  uint64_t sum = 0;
-  for (const std::byte byte : bytes) sum += std::to_integer<uint64_t>(byte);
-  [[maybe_unused]] volatile const uint64_t keep = sum;
-}
+using gemma::fuzz::require;
+using gemma::fuzz::run;
+using gemma::fuzz::touch;
 
 void check_entry(const gemma::TensorEntry& entry, gemma::Bytes file) {
   require(entry.sizes.size() == entry.strides.size() && entry.sizes.size() <= 4);

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tests/fuzz/checks.h"
+
 #include <gemma/checkpoint/bytes.h>
 #include <gemma/checkpoint/crc32.h>
 #include <gemma/vision/exif.h>
@@ -15,11 +17,9 @@
 
 namespace {
 
-constexpr int64_t kMaxPixels = 1 << 18;  // Larger ones take time, and show nothing new.
+using gemma::fuzz::require;
 
-void require(bool condition) {
-  if (!condition) __builtin_trap();
-}
+constexpr int64_t kMaxPixels = 1 << 18;  // Larger ones take time, and show nothing new.
 
 void check(const gemma::DecodedImage& image) {
   require(image.height > 0 && image.width > 0 && image.height <= kMaxPixels / image.width);
