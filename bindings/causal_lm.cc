@@ -1,12 +1,10 @@
-#include <map>
 #include <variant>
 #include <vector>
 
 #include "language_model.h"
+#include "transformers.h"
 
 #include <gemma/models/causal_lm.h>
-#include <gemma/models/hf_config.h>
-#include <gemma/models/hf_state_dict.h>
 
 namespace gemma::bindings {
 namespace {
@@ -32,29 +30,6 @@ std::variant<std::string, Texts> generate(Self& self,
         return self.generate(texts, where, output_len, temperature, top_p, top_k, options);
       },
       prompts);
-}
-
-// Of a model of transformers, whose tensors ours shares.
-std::shared_ptr<Self> from_transformers(const py::object& model,
-                                        const std::optional<std::string>& tokenizer) {
-  const auto json = model.attr("config").attr("to_json_string")(false).cast<std::string>();
-  auto config = config_from_hf(json, "from_transformers");
-  if (config.vision_config) {
-    throw std::invalid_argument(
-        "from_transformers: the model is multimodal; give its language model, as a "
-        "Gemma3ForCausalLM");
-  }
-  const auto dtype = model.attr("dtype").cast<torch::ScalarType>();
-  config.dtype = dtype_to_string(dtype);
-  config.tokenizer = tokenizer;
-  const auto state = model.attr("state_dict")().cast<std::map<std::string, at::Tensor>>();
-  const py::gil_scoped_release release;
-  const DefaultDtypeGuard guard(dtype);
-  auto ours = std::make_shared<Self>(config);
-  load_state_dict(*ours, from_hf_state_dict(*ours, config, StateDict(state.begin(), state.end())),
-                  /*strict=*/true, /*assign=*/true);
-  ours->eval();
-  return ours;
 }
 
 py::dict to_transformers_state_dict(const Self& self) {
@@ -92,7 +67,7 @@ void bind_causal_lm(py::module_& m) {
            py::kw_only(), py::arg("on_token") = py::none(),
            py::arg("stop_ids") = std::vector<int64_t>(), py::arg("kv_dtype") = py::none(),
            "Continues a prompt (str -> str) or several (list -> list).")
-      .def_static("from_transformers", from_transformers, py::arg("model"),
+      .def_static("from_transformers", from_transformers<Self>, py::arg("model"),
                   py::arg("tokenizer") = py::none(),
                   "A model with the weights of one of Hugging Face transformers, in memory.")
       .def("to_transformers_state_dict", to_transformers_state_dict,

@@ -7,6 +7,7 @@
 #include "bindings.h"
 
 #include <gemma/config.h>
+#include <gemma/models/checkpoint_config.h>
 #include <gemma/models/hf_config.h>
 
 namespace gemma::bindings {
@@ -165,11 +166,11 @@ void bind_gemma_config(py::module_& m) {
            "The torch.dtype that `dtype` names. Raises ValueError for an unknown name.")
       .def_static(
           "from_pretrained",
-          [](const py::object& directory) {
+          [](const py::object& path) {
             return config_from_pretrained(
-                py::module_::import("os").attr("fspath")(directory).cast<std::string>());
+                py::module_::import("os").attr("fspath")(path).cast<std::string>());
           },
-          py::arg("directory"), "That of a Hugging Face directory: config.json, tokenizer.model.")
+          py::arg("path"), "That of a Hugging Face directory, a .ckpt or a GGUF file.")
       .def("to_hf", config_to_hf, "The text of config.json for Hugging Face transformers.");
 }
 

@@ -1,8 +1,11 @@
+#include <string>
 #include <vector>
 
 #include "image.h"
 #include "language_model.h"
+#include "transformers.h"
 
+#include <gemma/models/hf_layout.h>
 #include <gemma/models/multimodal_lm.h>
 
 namespace gemma::bindings {
@@ -26,6 +29,18 @@ std::vector<std::string> generate(Self& self,
   options.reference_tail_mask = reference_tail_mask;
   const py::gil_scoped_release release;
   return self.generate(prompts, where, output_len, temperature, top_p, top_k, options);
+}
+
+// Under the names that `model` has for them, which differ from release to release.
+py::dict to_transformers_state_dict(const Self& self, const py::object& model) {
+  const auto ours = to_hf_state_dict(self, self.config());
+  const std::map<std::string, at::Tensor> by_plain_name(ours.begin(), ours.end());
+  py::dict state;
+  for (const auto& key : model.attr("state_dict")()) {
+    const auto found = by_plain_name.find(hf_plain_name(key.cast<std::string>()));
+    if (found != by_plain_name.end()) state[key] = found->second;
+  }
+  return state;
 }
 
 }  // namespace
@@ -69,7 +84,12 @@ void bind_multimodal_lm(py::module_& m) {
            py::kw_only(), py::arg("on_token") = py::none(),
            py::arg("stop_ids") = std::vector<int64_t>(), py::arg("kv_dtype") = py::none(),
            py::arg("reference_tail_mask") = true,
-           "Continues prompts of text and images -> prompts and continuations.");
+           "Continues prompts of text and images -> prompts and continuations.")
+      .def_static("from_transformers", from_transformers<Self>, py::arg("model"),
+                  py::arg("tokenizer") = py::none(),
+                  "A model with the weights of one of Hugging Face transformers, in memory.")
+      .def("to_transformers_state_dict", to_transformers_state_dict, py::arg("model"),
+           "The weights under the names of `model`, one of transformers.");
 }
 
 }  // namespace gemma::bindings

@@ -22,7 +22,7 @@ using testing::torch_file;
 using Sizes = std::vector<int64_t>;
 
 std::vector<TensorEntry> read(const std::string& file) {
-  return read_torch_archive(testing::as_bytes(file), "model.ckpt");
+  return read_torch_archive(testing::as_bytes(file), "model.ckpt").tensors;
 }
 
 // A file whose dict holds `tensor` as 'w', over one record.
@@ -73,6 +73,23 @@ TEST(TorchArchive, LeavesOutScalarsAndStrings) {
                 op::text("str"), op::text("x")});
   EXPECT_EQ(names_in(torch_file(pickle_of(code), {floats({1, 2, 3})})),
             std::vector<std::string>{"w"});
+}
+
+TEST(TorchArchive, FindsAConfigOnlyWhereItIsATextAtTheTop) {
+  const auto config_in = [](const std::string& dict) {
+    const auto file = torch_file(pickle_of(dict), {floats({1, 2, 3})});
+    const auto config = read_torch_archive(testing::as_bytes(file), "model.ckpt").config;
+    return config ? std::string(*config) : "none";  // A view of the file.
+  };
+  const auto key = op::text("config.json");
+  const auto w = op::dict({op::text("w"), op::tensor()});
+  const auto state = op::text("model_state_dict");
+  EXPECT_EQ(config_in(op::dict({state, w, key, op::text("{}")})), "{}");
+  EXPECT_EQ(config_in(op::dict({op::text("w"), op::tensor(), key, op::text("{}")})), "{}");
+  EXPECT_EQ(config_in(op::dict({state, w, key, op::integer(1)})), "none");
+  EXPECT_EQ(config_in(op::dict({state, w, key, op::dict({})})), "none");
+  const auto inner = op::dict({op::text("w"), op::tensor(), key, op::text("{}")});
+  EXPECT_EQ(config_in(op::dict({state, inner})), "none");
 }
 
 TEST(TorchArchive, KeepsTheFirstPlaceAndTheLastValueOfEqualNames) {

@@ -1,5 +1,6 @@
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -135,6 +136,21 @@ TEST_F(TorchWriterTest, TellsHowMuchItHasWritten) {
   EXPECT_GE(writer.size(), before + 4000);
   writer.finish();
   EXPECT_EQ(writer.size(), fs::file_size(path_));
+}
+
+TEST_F(TorchWriterTest, PutsAConfigBesideTheTensors) {
+  save_weights(path_, {{"w", at::ones({2})}});
+  EXPECT_EQ(Checkpoint::open(path_).config_json(), std::nullopt);
+  const std::string config = R"({"model_type": "gemma", "ä": 1})" + std::string(70'000, ' ');
+  TorchWriter writer(path_, /*overwrite=*/true);
+  writer.set_config(config);
+  writer.add("config.json", at::ones({2}));  // Not the same place.
+  EXPECT_TRUE(contains(message_of<std::invalid_argument>([&] { writer.set_config("\xff"); }),
+                       "save_weights: " + path_.string() + ": the config is not UTF-8"));
+  writer.finish();
+  const auto checkpoint = Checkpoint::open(path_);
+  EXPECT_EQ(checkpoint.config_json(), config);
+  EXPECT_EQ(checkpoint.entries().size(), 1U);
 }
 
 TEST_F(TorchWriterTest, LeavesNothingWhenItDoesNotFinish) {

@@ -138,11 +138,14 @@ class GemmaConfig:
     def get_dtype(self) -> torch.dtype:
         """The type that `dtype` names. Raises ValueError for an unknown name."""
     @staticmethod
-    def from_pretrained(directory: str | os.PathLike[str]) -> GemmaConfig:
-        """The config of a Hugging Face directory: its config.json, and tokenizer.model if it has one.
+    def from_pretrained(path: str | os.PathLike[str]) -> GemmaConfig:
+        """The config of the model that load_weights would load from `path`, with its tokenizer.
 
-        Raises FileNotFoundError when there is no config.json, and RuntimeError, naming the file and
-        the field, for a model that is no Gemma 1, 2 or 3.
+        Of a directory the config.json; of a file the metadata of GGUF, what `gemma convert` put in
+        a .ckpt, or the variant whose shapes it has. The tokenizer is the GGUF file, or
+        tokenizer.model beside the weights, or None. Raises FileNotFoundError when there is nothing
+        at `path`, and RuntimeError, naming the file and the field, when nothing says what model it
+        is, and for one that is no Gemma 1, 2 or 3.
         """
     def to_hf(self) -> str:
         """The text of config.json for Hugging Face transformers.

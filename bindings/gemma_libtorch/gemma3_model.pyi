@@ -90,6 +90,20 @@ class Gemma3ForMultimodalLM(LanguageModel):
         too, as in the reference; else, and with fast numerics, what it sees does not depend on
         output_len. The rest is as GemmaForCausalLM.generate has it.
         """
+    @staticmethod
+    def from_transformers(model: Any, tokenizer: str | None = None) -> Gemma3ForMultimodalLM:
+        """A model with the weights and config of a Gemma3ForConditionalGeneration of Hugging Face
+        transformers.
+
+        As GemmaForCausalLM.from_transformers; the projection of images, transposed here, is copied
+        too. Raises ValueError for a model of text alone.
+        """
+    def to_transformers_state_dict(self, model: Any) -> dict[str, torch.Tensor]:
+        """The weights for the load_state_dict of `model`, a Gemma3ForConditionalGeneration, under its
+        own names, which differ from release to release: views.
+
+        Raises ValueError for a quantised model.
+        """
     @property
     def text_token_embedder(self) -> Embedding: ...
     @property

@@ -48,12 +48,9 @@ std::string list_of_files(const std::filesystem::path& directory) {
 }
 
 // By what is in it; the name counts where that leaves a doubt, for a message that helps.
-std::vector<TensorEntry> read_entries(const MappedFile& file) {
-  const bool is_zip = as_text(file.bytes()).starts_with("PK");
-  if (!is_zip && (is_safetensors(file.bytes()) || file.path().ends_with(".safetensors"))) {
-    return read_safetensors(file.bytes(), file.path());
-  }
-  return read_torch_archive(file.bytes(), file.path());
+bool is_to_be_safetensors(const MappedFile& file) {
+  if (as_text(file.bytes()).starts_with("PK")) return false;
+  return is_safetensors(file.bytes()) || file.path().ends_with(".safetensors");
 }
 
 at::Tensor make_view(const std::shared_ptr<const MappedFile>& file, const TensorEntry& entry) {
@@ -93,7 +90,8 @@ at::Tensor dequantized_rows(const MappedFile& file,
 struct Checkpoint::Contents {
   std::string path;
   std::vector<std::shared_ptr<const MappedFile>> files;
-  std::optional<GgufMetadata> metadata;  // Views of the files.
+  std::optional<GgufMetadata> metadata;         // Views of the files,
+  std::optional<std::string_view> config_json;  // and this of the only one.
   std::vector<TensorEntry> entries;
   std::vector<size_t> file_of_entry;         // As long as `entries`: index of its file.
   std::map<std::string_view, size_t> index;  // Once `entries` is complete: views of it.
@@ -103,10 +101,15 @@ struct Checkpoint::Contents {
   }
 
   std::vector<TensorEntry> read_any_file(const MappedFile& mapped) {
-    if (!is_gguf(mapped.bytes())) return read_entries(mapped);
-    GgufFile gguf = read_gguf(mapped.bytes(), mapped.path());
-    metadata = std::move(gguf.metadata);
-    return std::move(gguf.tensors);
+    if (is_gguf(mapped.bytes())) {
+      GgufFile gguf = read_gguf(mapped.bytes(), mapped.path());
+      metadata = std::move(gguf.metadata);
+      return std::move(gguf.tensors);
+    }
+    if (is_to_be_safetensors(mapped)) return read_safetensors(mapped.bytes(), mapped.path());
+    TorchArchive archive = read_torch_archive(mapped.bytes(), mapped.path());
+    config_json = archive.config;
+    return std::move(archive.tensors);
   }
 
   void add_file(const std::filesystem::path& file_path) {
@@ -224,6 +227,10 @@ at::Tensor Checkpoint::rows(std::string_view name, int64_t first, int64_t count)
 
 const GgufMetadata* Checkpoint::metadata() const {
   return contents_->metadata ? &*contents_->metadata : nullptr;
+}
+
+std::optional<std::string_view> Checkpoint::config_json() const {
+  return contents_->files.size() == 1 ? contents_->config_json : std::nullopt;
 }
 
 void Checkpoint::release(std::string_view name) const {

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,6 +44,10 @@ class Checkpoint {
   /// What a GGUF file says besides its tensors, valid as long as the Checkpoint; nullptr for other
   /// files.
   const GgufMetadata* metadata() const;
+
+  /// The text of the config.json that a file of torch.save may hold beside its tensors, as those of
+  /// TorchWriter do; valid as long as the Checkpoint. None for other files and for several.
+  std::optional<std::string_view> config_json() const;
 
   /// Gives the memory of the tensor's pages back: the next reader finds what the file holds, so
   /// nobody may have written to them. Throws as `tensor` does.

@@ -169,20 +169,30 @@ TensorEntry make_entry(const Archive& archive, std::string_view name, const pick
           .nbytes = span * itemsize};
 }
 
-const pickle::Dict& find_state_dict(const pickle::Pickle& pickle) {
+const pickle::Dict& top_of(const pickle::Pickle& pickle) {
   const auto* const top = std::get_if<pickle::Dict*>(&pickle.root);
   if (top == nullptr) {
     format_error("it holds a {}, not a dict of tensors: save model.state_dict()",
                  pickle::type_name(pickle.root));
   }
-  const pickle::Value* const inner = (*top)->find("model_state_dict");
-  if (inner == nullptr) return **top;
+  return **top;
+}
+
+const pickle::Dict& find_state_dict(const pickle::Dict& top) {
+  const pickle::Value* const inner = top.find("model_state_dict");
+  if (inner == nullptr) return top;
   const auto* const dict = std::get_if<pickle::Dict*>(inner);
   if (dict == nullptr) {
     format_error("its 'model_state_dict' is a {}, not a dict of tensors",
                  pickle::type_name(*inner));
   }
   return **dict;
+}
+
+std::optional<std::string_view> find_config(const pickle::Dict& top) {
+  const pickle::Value* const config = top.find(kConfigKey);
+  if (config == nullptr || !std::holds_alternative<std::string_view>(*config)) return std::nullopt;
+  return std::get<std::string_view>(*config);
 }
 
 bool is_plain(const pickle::Value& value) {
@@ -211,7 +221,7 @@ std::vector<std::pair<std::string_view, const pickle::Value*>> named_values(
   return values;
 }
 
-std::vector<TensorEntry> read(Bytes file) {
+TorchArchive read(Bytes file) {
   if (file.empty()) format_error("it is empty (0 bytes): download it again");
   if (!as_text(file).starts_with("PK")) {
     const std::string_view other = foreign_format(file);
@@ -222,7 +232,8 @@ std::vector<TensorEntry> read(Bytes file) {
   const Archive archive(file);
   const pickle::Pickle pickle = pickle::read(archive.pickle());
   std::vector<TensorEntry> tensors;
-  for (const auto& [name, value] : named_values(find_state_dict(pickle))) {
+  const pickle::Dict& top = top_of(pickle);
+  for (const auto& [name, value] : named_values(find_state_dict(top))) {
     if (is_plain(*value)) continue;
     const auto* const tensor = std::get_if<const pickle::Tensor*>(value);
     if (tensor == nullptr) {
@@ -233,13 +244,12 @@ std::vector<TensorEntry> read(Bytes file) {
     tensors.push_back(make_entry(archive, name, **tensor));
   }
   if (tensors.empty()) format_error("it holds no tensors: save model.state_dict()");
-  return tensors;
+  return {std::move(tensors), find_config(top)};
 }
 
 }  // namespace
 
-std::vector<TensorEntry> read_torch_archive(std::span<const std::byte> file,
-                                            const std::string& path) {
+TorchArchive read_torch_archive(std::span<const std::byte> file, const std::string& path) {
   try {
     return read(file);
   } catch (const FormatError& error) {

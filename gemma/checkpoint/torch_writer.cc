@@ -8,6 +8,7 @@
 #include <gemma/checkpoint/bytes.h>
 #include <gemma/checkpoint/errors.h>
 #include <gemma/checkpoint/pickle_ops.h>
+#include <gemma/checkpoint/torch_archive.h>
 #include <gemma/checkpoint/torch_writer.h>
 #include <gemma/checkpoint/utf8.h>
 
@@ -144,12 +145,20 @@ void TorchWriter::add(std::string_view name, const at::Tensor& tensor) {
   items_ += text(name) + pickled(dense, key);
 }
 
+void TorchWriter::set_config(std::string_view json) {
+  if (!is_utf8(json)) {
+    throw std::invalid_argument(
+        fmt::format("save_weights: {}: the config is not UTF-8", file_.path()));
+  }
+  config_ = text(kConfigKey) + text(json) + code(Op::kSetItem);
+}
+
 void TorchWriter::finish() {
   // Last, where torch.save has it first: only now are all tensors known.
   zip_.add(fmt::format("{}data.pkl", kRoot),
            bytes_of(code(Op::kProto, uint8_t{2}) + code(Op::kEmptyDict) + text("model_state_dict") +
                     empty_ordered_dict() + code(Op::kMark) + items_ + code(Op::kSetItems) +
-                    code(Op::kSetItem) + code(Op::kStop)));
+                    code(Op::kSetItem) + config_ + code(Op::kStop)));
   zip_.finish();
   file_.commit();
 }

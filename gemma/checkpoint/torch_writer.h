@@ -16,8 +16,9 @@
 namespace gemma {
 
 /// Writes what Python's torch.save({'model_state_dict': OrderedDict(...)}, path) writes, tensor by
-/// tensor: torch.load(weights_only=True, mmap=True), gemma_pytorch and Checkpoint read it. The file
-/// appears when finish() returns; without that, or when anything throws, nothing is left.
+/// tensor: torch.load(weights_only=True, mmap=True), gemma_pytorch and Checkpoint read it. A second
+/// key of the dict may say what model it is, which gemma_pytorch passes over. The file appears when
+/// finish() returns; without that, or when anything throws, nothing is left.
 ///
 /// Files that cannot be written throw std::runtime_error as OutputFile says.
 class TorchWriter {
@@ -33,6 +34,10 @@ class TorchWriter {
   /// without data or of a dtype that Checkpoint does not know.
   void add(std::string_view name, const at::Tensor& tensor);
 
+  /// The text of a config.json to put in the file (Checkpoint::config_json). Throws
+  /// std::invalid_argument when it is not UTF-8.
+  void set_config(std::string_view json);
+
   /// Writes the rest, waits for the disk, and gives the file its name. The last call.
   void finish();
 
@@ -43,7 +48,8 @@ class TorchWriter {
   OutputFile file_;
   ZipWriter zip_;
   std::set<std::string, std::less<>> names_;
-  std::string items_;  // The pickled names and tensors.
+  std::string items_;   // The pickled names and tensors.
+  std::string config_;  // Pickled, with its key; empty when there is none.
 };
 
 /// All of it at once, in this order. Throws as TorchWriter does.

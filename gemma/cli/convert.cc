@@ -23,9 +23,11 @@
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/progress.h>
 #include <gemma/config.h>
+#include <gemma/models/checkpoint_config.h>
 #include <gemma/models/convert.h>
 #include <gemma/models/gguf_export.h>
 #include <gemma/models/gguf_tokenizer.h>
+#include <gemma/models/hf_config.h>
 #include <gemma/models/hf_writer.h>
 #include <gemma/models/transformer_lens.h>
 
@@ -137,6 +139,12 @@ Written write_ckpt(const ConvertArguments& arguments,
     refuse(out, "end the output's name in .ckpt, or say what it is to be with --to");
   }
   TorchWriter writer(out, arguments.force);
+  // For readers that do not know the model by its shapes.
+  if (auto config = config_of(source, arguments.variant)) {
+    if (options.dtype) config->dtype = dtype_to_string(*options.dtype);
+    config->quant = false;  // Which the weights say themselves, and a config.json cannot.
+    writer.set_config(config_to_hf(*config));
+  }
   print_read(source);
   ProgressBar bar("Converting");
   Written written;
@@ -159,7 +167,7 @@ Written write_ckpt(const ConvertArguments& arguments,
 Written write_hf_directory(const ConvertArguments& arguments,
                            const WeightSource& source,
                            const ConvertOptions& options) {
-  const auto config = find_config(arguments.in, arguments.variant, source);
+  const auto config = find_config(source, arguments.variant);
   OutputDirectory directory(arguments.out, arguments.force, "config.json");
   print_read(source);
   ProgressBar bar("Converting");
@@ -194,7 +202,7 @@ Written write_transformer_lens(const ConvertArguments& arguments,
     throw std::invalid_argument(
         "convert: TransformerLens reads no quantised weights; leave --quant away");
   }
-  const auto config = find_config(arguments.in, arguments.variant, source);
+  const auto config = find_config(source, arguments.variant);
   auto tensors = transformer_lens_tensors(converted_tensors(source, options), config);
   Written written{.tensors = std::ssize(tensors)};
   SafetensorsWriter writer(arguments.out, std::move(tensors), arguments.force);
@@ -213,13 +221,6 @@ Written write_transformer_lens(const ConvertArguments& arguments,
   return written;
 }
 
-// The model's, for a file that is going to hold it: in a GGUF file, or beside the weights.
-Tokenizer find_tokenizer(const ConvertArguments& arguments, const WeightSource& source) {
-  if (source.checkpoint().metadata() != nullptr) return load_tokenizer(arguments.in);
-  const fs::path in = arguments.in;
-  return load_tokenizer(((fs::is_directory(in) ? in : folder_of(in)) / "tokenizer.model").string());
-}
-
 // A file that llama.cpp reads.
 Written write_gguf(const ConvertArguments& arguments,
                    const WeightSource& source,
@@ -228,8 +229,12 @@ Written write_gguf(const ConvertArguments& arguments,
     throw std::invalid_argument(
         fmt::format("convert: --quant '{}' is not written to GGUF; valid: q8_0", arguments.quant));
   }
-  const auto config = find_config(arguments.in, arguments.variant, source);
-  const auto tokenizer = find_tokenizer(arguments, source);
+  const auto config = find_config(source, arguments.variant);
+  const auto tokenizer_path = tokenizer_of(source);
+  if (!tokenizer_path) {
+    refuse(arguments.in, "no tokenizer.model beside it, which goes into a GGUF file; put it there");
+  }
+  const auto tokenizer = load_tokenizer(*tokenizer_path);
   print_read(source);
   ProgressBar bar("Converting");
   Written written;

@@ -13,8 +13,7 @@
 
 #include <gemma/checkpoint/gguf_blocks.h>
 #include <gemma/cli/info.h>
-#include <gemma/models/gguf_config.h>
-#include <gemma/models/hf_config.h>
+#include <gemma/models/checkpoint_config.h>
 #include <gemma/models/make_model.h>
 
 namespace gemma::cli {
@@ -172,11 +171,16 @@ void print_file(const WeightSource& source) {
   for (const auto& [dtype, size] : by_dtype) {
     fmt::print("  {} tensors of {}, {} bytes\n", size.count, dtype, grouped(size.bytes));
   }
-}
-
-// The dtype of the norms, which quantisation leaves as they are.
-std::string dtype_of(const WeightSource& source) {
-  return std::string(dtype_to_string(source.find("model.norm.weight")->dtype));
+  if (const auto* metadata = source.checkpoint().metadata()) {
+    fmt::print("  GGUF, {} keys, {} a tokenizer\n", metadata->values().size(),
+               metadata->contains("tokenizer.ggml.tokens") ? "with" : "without");
+  }
+  const auto detected = detect_variant(source);
+  if (detected) {
+    fmt::print("  variant {}{}\n", detected->variant, detected->quant ? ", int8" : "");
+  } else {
+    fmt::print("  The shapes fit no variant.\n");
+  }
 }
 
 void print_tensors(const WeightSource& source) {
@@ -185,14 +189,17 @@ void print_tensors(const WeightSource& source) {
   }
 }
 
-// A GGUF file says what it is, so that it need not be one of the variants.
-void print_gguf(const WeightSource& source, const std::string& dtype) {
-  const auto& metadata = *source.checkpoint().metadata();
-  const auto detected = detect_variant(source);
-  fmt::print("  GGUF, {} keys, {} a tokenizer, {}\n\n", metadata.values().size(),
-             metadata.contains("tokenizer.ggml.tokens") ? "with" : "without",
-             detected ? "variant " + detected->variant : "of no known variant");
-  print_model(gguf_config(source.checkpoint(), dtype.empty() ? "bfloat16" : dtype));
+void print_checkpoint(const WeightSource& source, const std::string& dtype) {
+  print_file(source);
+  auto config = config_of(source);
+  if (!config) {
+    fmt::print("\nTensors\n");
+    print_tensors(source);
+    return;
+  }
+  if (!dtype.empty()) config->dtype = dtype;
+  fmt::print("\n");
+  print_model(*std::move(config));
 }
 
 void info(const InfoOptions& options) {
@@ -208,28 +215,7 @@ void info(const InfoOptions& options) {
     throw std::invalid_argument(fmt::format("'{}' is neither a file nor a variant; variants: {}",
                                             options.target, fmt::join(variants, ", ")));
   }
-  const auto source = WeightSource::open(options.target);
-  print_file(source);
-  if (source.checkpoint().metadata() != nullptr) {
-    print_gguf(source, options.dtype);
-    return;
-  }
-  const auto detected = detect_variant(source);
-  if (detected) {
-    fmt::print("  variant {}{}\n\n", detected->variant, detected->quant ? ", int8" : "");
-  } else {
-    fmt::print("  The shapes fit no variant.\n");
-  }
-  if (!detected && !has_hf_config(options.target)) {
-    fmt::print("\nTensors\n");
-    print_tensors(source);
-    return;
-  }
-  auto config = has_hf_config(options.target) ? config_from_pretrained(options.target)
-                                              : get_model_config(detected->variant);
-  config.dtype = options.dtype.empty() ? dtype_of(source) : options.dtype;
-  config.quant = detected && detected->quant;
-  print_model(config);
+  print_checkpoint(WeightSource::open(options.target), options.dtype);
 }
 
 }  // namespace

@@ -1,4 +1,3 @@
-#include <filesystem>
 #include <stdexcept>
 
 #include <ATen/Context.h>
@@ -8,45 +7,29 @@
 
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/progress.h>
-#include <gemma/models/gguf_config.h>
-#include <gemma/models/hf_config.h>
+#include <gemma/models/checkpoint_config.h>
 #include <gemma/models/make_model.h>
 
 namespace gemma::cli {
 namespace {
 
-// The tokenizer.model that official downloads put beside the weights; a GGUF file holds its own.
 std::string find_tokenizer(const ModelOptions& options, const WeightSource& source) {
   if (!options.tokenizer.empty()) return options.tokenizer;
-  if (source.checkpoint().metadata() != nullptr) return options.ckpt;
-  const std::filesystem::path ckpt = options.ckpt;
-  const auto folder = std::filesystem::is_directory(ckpt) ? ckpt : ckpt.parent_path();
-  const auto path = folder / "tokenizer.model";
-  if (!std::filesystem::exists(path)) {
+  const auto found = tokenizer_of(source);
+  if (!found) {
     throw std::runtime_error(fmt::format(
-        "no {} beside the checkpoint; name the model's with --tokenizer", path.string()));
+        "{}: no tokenizer.model beside it; name the model's with --tokenizer", options.ckpt));
   }
-  return path.string();
-}
-
-// The dtype of a checkpoint's float weights, or of its scales; bfloat16 where blocks of few bits
-// stand for them, which hold no more than that.
-std::string dtype_in(const WeightSource& source) {
-  for (const auto* name : {"embedder.weight_scaler", "text_token_embedder.weight_scaler",
-                           "embedder.weight", "text_token_embedder.weight"}) {
-    const auto* entry = source.find(name);
-    if (entry == nullptr || !c10::isFloatingType(entry->dtype)) continue;
-    return entry->encoding == Encoding::kPlain ? std::string(dtype_to_string(entry->dtype))
-                                               : "bfloat16";
-  }
-  return "float32";
+  return *found;
 }
 
 GemmaConfig make_config(const ModelOptions& options) {
   const auto source = WeightSource::open(options.ckpt);
-  const auto exact = numerics_of(options) == Numerics::kExact;
-  auto config = find_config(options.ckpt, options.variant, source);
-  config.dtype = !options.dtype.empty() ? options.dtype : (exact ? "float32" : dtype_in(source));
+  auto config = find_config(source, options.variant);
+  const bool is_exact = numerics_of(options) == Numerics::kExact;
+  if (!options.dtype.empty() || is_exact) {
+    config.dtype = options.dtype.empty() ? "float32" : options.dtype;
+  }
   config.get_dtype();  // Throws for one that is unknown.
   config.quant = options.quant.value_or(config.quant);
   config.tokenizer =
@@ -56,21 +39,14 @@ GemmaConfig make_config(const ModelOptions& options) {
 
 }  // namespace
 
-GemmaConfig find_config(const std::string& ckpt,
-                        const std::string& variant,
-                        const WeightSource& source) {
-  if (!variant.empty()) return get_model_config(variant);
-  if (source.checkpoint().metadata() != nullptr) return gguf_config(source.checkpoint());
-  if (has_hf_config(ckpt)) return config_from_pretrained(ckpt);
-  const auto detected = detect_variant(source);
-  if (!detected) {
+GemmaConfig find_config(const WeightSource& source, const std::string& variant) {
+  auto config = config_of(source, variant);
+  if (!config) {
     throw std::runtime_error(
-        fmt::format("{}: its shapes fit no variant; name one with --variant: {}", ckpt,
+        fmt::format("{}: its shapes fit no variant; name one with --variant: {}", source.path(),
                     fmt::join(model_variants(), ", ")));
   }
-  auto config = get_model_config(detected->variant);
-  config.quant = detected->quant;
-  return config;
+  return *std::move(config);
 }
 
 torch::Device device_of(const ModelOptions& options) {

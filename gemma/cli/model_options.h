@@ -25,11 +25,9 @@ struct ModelOptions {
 
 void add_model_options(CLI::App& command, ModelOptions& options);
 
-/// What the weights in `ckpt` are of: as `variant` says if it is not empty, else a GGUF file
-/// itself, else config.json, else their shapes. Throws std::runtime_error when they fit no variant.
-GemmaConfig find_config(const std::string& ckpt,
-                        const std::string& variant,
-                        const WeightSource& source);
+/// config_of, which throws std::runtime_error, naming the flag, when nothing says what the weights
+/// are of.
+GemmaConfig find_config(const WeightSource& source, const std::string& variant);
 
 /// Throws std::invalid_argument for a device that is unknown or not there.
 torch::Device device_of(const ModelOptions& options);

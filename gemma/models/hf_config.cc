@@ -448,15 +448,10 @@ GemmaConfig config_from_hf(std::string_view text, const std::string& path) {
   return config;
 }
 
-GemmaConfig config_from_pretrained(const std::filesystem::path& directory) {
+GemmaConfig read_hf_config(const std::filesystem::path& directory) {
   const MappedFile file(directory / kConfigName);
   const auto bytes = file.bytes();
-  auto config =
-      config_from_hf({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, file.path());
-  std::error_code unknown;
-  const auto tokenizer = directory / "tokenizer.model";
-  if (std::filesystem::exists(tokenizer, unknown)) config.tokenizer = tokenizer.string();
-  return config;
+  return config_from_hf({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, file.path());
 }
 
 bool has_hf_config(const std::filesystem::path& path) {

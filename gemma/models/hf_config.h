@@ -15,9 +15,9 @@ namespace gemma {
 /// nothing else, and the field.
 GemmaConfig config_from_hf(std::string_view json, const std::string& path);
 
-/// That of `directory`, with the tokenizer.model in it, if there is one. Throws FileNotFound when
-/// there is no config.json, and as config_from_hf does.
-GemmaConfig config_from_pretrained(const std::filesystem::path& directory);
+/// That of the config.json in `directory`. Throws FileNotFound when there is none, and as
+/// config_from_hf does.
+GemmaConfig read_hf_config(const std::filesystem::path& directory);
 
 /// Whether `path` is a directory with a config.json.
 bool has_hf_config(const std::filesystem::path& path);

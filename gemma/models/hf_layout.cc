@@ -67,14 +67,6 @@ bool replace_ending(std::string& name, const Renaming& renaming) {
   return true;
 }
 
-// The name in one spelling of all prefixes.
-std::string plain(std::string name) {
-  for (const auto& prefix : kPrefixes) {
-    if (replace_prefix(name, prefix)) break;
-  }
-  return name;
-}
-
 // What has no counterpart: rotary tables of old releases, position numbers, and the classifier that
 // SigLIP has beside its encoder.
 bool is_passed_over(std::string_view name) {
@@ -115,7 +107,7 @@ class Reader {
  public:
   explicit Reader(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {
     for (const auto& entry : checkpoint.entries()) {
-      auto name = plain(entry.name);
+      auto name = hf_plain_name(entry.name);
       is_multimodal_ = is_multimodal_ || name.starts_with("vision_tower.");
       if (name == kEmbedding) embedding_ = &entry;
       names_.push_back(std::move(name));
@@ -198,6 +190,13 @@ class Reader {
 
 std::optional<Layout> hf_layout(const Checkpoint& checkpoint) {
   return Reader(checkpoint).layout();
+}
+
+std::string hf_plain_name(std::string name) {
+  for (const auto& prefix : kPrefixes) {
+    if (replace_prefix(name, prefix)) break;
+  }
+  return name;
 }
 
 std::vector<HfPart> hf_parts(const std::string& name, int64_t size, const GemmaConfig& config) {

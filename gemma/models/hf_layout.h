@@ -25,6 +25,10 @@ struct HfPart {
   bool transposed = false;
 };
 
+/// `name` of any release of transformers with the prefixes that all their names are compared in:
+/// those of a text model, "vision_tower." and "multi_modal_projector.".
+std::string hf_plain_name(std::string name);
+
 /// hf_layout the other way: what becomes of the tensor `name` of gemma_pytorch, whose first
 /// dimension is `size`, in a model of `config`. Names that it does not know are kept.
 std::vector<HfPart> hf_parts(const std::string& name, int64_t size, const GemmaConfig& config);

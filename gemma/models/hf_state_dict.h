@@ -7,13 +7,15 @@
 
 namespace gemma {
 
-/// The weights of `module`, a model of `config`, under the names of transformers, with
-/// lm_head.weight: views of the module's own. Throws std::invalid_argument for quantised weights.
+/// The weights of `module`, a model of `config`, under the plain names of transformers
+/// (hf_plain_name), with lm_head.weight: views of the module's own. Throws std::invalid_argument
+/// for quantised weights.
 StateDict to_hf_state_dict(const torch::nn::Module& module, const GemmaConfig& config);
 
-/// The weights for `module` from those that to_hf_state_dict would give: the same tensors but for
-/// queries, keys and values, which are copied into one. Names that it does not need are passed
-/// over. Throws std::invalid_argument, naming the tensor, when one is missing or does not fit.
+/// The weights for `module` from those of a model of transformers: the same tensors but for
+/// queries, keys and values, which are copied into one, and the transposed projection of images.
+/// Names that it does not need are passed over. Throws std::invalid_argument, naming the tensor,
+/// when one is missing or does not fit.
 StateDict from_hf_state_dict(const torch::nn::Module& module,
                              const GemmaConfig& config,
                              const StateDict& theirs);

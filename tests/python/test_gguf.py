@@ -62,7 +62,9 @@ def test_every_type_is_read_as_the_gguf_package_reads_it(tmp_path: Path) -> None
     tensors["token_embd.weight"] = (random_blocks("Q8_0", 48, 512, rng), "Q8_0")
     write_tensors(tmp_path / "in.gguf", tensors)
 
-    output_of("convert", tmp_path / "in.gguf", tmp_path / "out.ckpt", "--dtype", "float32")
+    # The file says nothing of its sizes, so that the variant has to.
+    options = ("--dtype", "float32", "--variant", "270m")
+    output_of("convert", tmp_path / "in.gguf", tmp_path / "out.ckpt", *options)
 
     read = torch.load(tmp_path / "out.ckpt", weights_only=True)["model_state_dict"]
     theirs = {t.name: t for t in gguf.GGUFReader(tmp_path / "in.gguf").tensors}
@@ -120,7 +122,8 @@ def test_the_tokenizer_of_a_gguf_file_comes_along(tmp_path: Path) -> None:
     original = sentencepiece.SentencePieceProcessor(model_file=str(tiny.TOKENIZER))
     (tmp_path / "in").mkdir()
     write_vocabulary(tmp_path / "in" / "x.gguf", original, with_embedding=True)
-    output_of("convert", tmp_path / "in" / "x.gguf", tmp_path / "x.ckpt")
+    source = tmp_path / "in" / "x.gguf"  # It says nothing of the model's sizes.
+    output_of("convert", source, tmp_path / "x.ckpt", "--variant", "270m")
     copy = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
     assert copy.get_piece_size() == original.get_piece_size()
     for text in ["It is a truth, universally  acknowledged", "<start_of_turn>a<eos>", "\u4e00\n"]:

@@ -280,6 +280,35 @@ def test_a_conversion_that_stops_midway_leaves_nothing_under_the_name(
         assert os.listdir(out.parent) == []
 
 
+def test_a_ckpt_says_what_model_it_is(tmp_path: Path) -> None:
+    """A text part as llama.cpp has them, of a size that is no variant's, with scaled positions."""
+    fields = oracle.CONFIGS["gemma3_scaled"]
+    model = tiny.make_model(gemma_libtorch, fields, "float32")
+    source = tmp_path / "in"
+    source.mkdir()
+    state = {key: value.clone() for key, value in model.to_transformers_state_dict().items()}
+    torch.save(state, source / "pytorch_model.bin")
+    (source / "config.json").write_text(model.config.to_hf())
+    (source / "tokenizer.model").write_bytes(tiny.TOKENIZER.read_bytes())
+    path = tmp_path / "out" / "model.ckpt"
+    path.parent.mkdir()
+    for quant in ((), ("--quant", "int8"), ("--quant", "int8", "--dtype", "bfloat16")):
+        convert(source, path, *quant, "--force")
+        config = gemma_libtorch.config.GemmaConfig.from_pretrained(path)
+        want = gemma_libtorch.config.GemmaConfig.from_pretrained(source)
+        want.tokenizer = str(path.with_name("tokenizer.model"))
+        want.quant = bool(quant)
+        want.dtype = "bfloat16" if "bfloat16" in quant else "float32"
+        assert config == want
+        assert f"rope_scaling_factor        {want.rope_scaling_factor}" in gemma("info", path).stdout
+        gemma("run", "--ckpt", path, "--prompt", "Hi", "--output_len", "3", "--temperature", "0")
+    again = tmp_path / "again.ckpt"  # From a .ckpt, which has no config.json beside it.
+    convert(path, again)
+    assert torch.load(again, weights_only=True)["config.json"] == torch.load(
+        path, weights_only=True
+    )["config.json"]
+
+
 # --- without files --------------------------------------------------------------------------------
 
 
@@ -294,6 +323,32 @@ def test_a_model_of_transformers_becomes_ours_and_back(name: str) -> None:
     state = ours.to_transformers_state_dict()
     tiny.assert_same(state, {key: theirs.state_dict()[key] for key in state})
     assert theirs.load_state_dict(state).missing_keys == []
+
+
+def test_a_multimodal_model_of_transformers_becomes_ours_and_back() -> None:
+    fields = oracle.MULTIMODAL
+    source = tiny.make_multimodal(gemma_libtorch, **fields)
+    theirs = oracle.hf_multimodal_model(source, fields)
+    multimodal_lm = gemma_libtorch.gemma3_model.Gemma3ForMultimodalLM
+    ours = multimodal_lm.from_transformers(theirs, str(tiny.TOKENIZER))
+    tiny.assert_same(dict(ours.named_parameters()), dict(source.named_parameters()))
+    oracle.assert_same_logits_after_images(ours, theirs, fields)
+    shared = theirs.model.language_model.embed_tokens.weight
+    assert ours.text_token_embedder.weight.data_ptr() == shared.data_ptr()
+    state = ours.to_transformers_state_dict(theirs)
+    tiny.assert_same(state, {key: theirs.state_dict()[key] for key in state})
+    assert theirs.load_state_dict(state).missing_keys == []
+
+
+def test_from_transformers_names_the_class_for_the_other_kind_of_model() -> None:
+    text_lm = gemma_libtorch.model.GemmaForCausalLM
+    multimodal_lm = gemma_libtorch.gemma3_model.Gemma3ForMultimodalLM
+    with pytest.raises(ValueError, match=r"use Gemma3ForMultimodalLM\.from_transformers"):
+        text_lm.from_transformers(multimodal())
+    source = tiny.make_model(gemma_libtorch, oracle.CONFIGS["gemma3"], "float32")
+    theirs = oracle.hf_model(source, oracle.CONFIGS["gemma3"])
+    with pytest.raises(ValueError, match=r"use GemmaForCausalLM\.from_transformers"):
+        multimodal_lm.from_transformers(theirs)
 
 
 def test_a_head_that_is_not_the_embedding_is_refused(tmp_path: Path) -> None:
