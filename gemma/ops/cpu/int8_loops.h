@@ -116,12 +116,12 @@ void pack_int16(const float* x,
         scales[first + r] = to_integers(x + (first + r) * columns + begin, width, limit, values[r]);
       }
     }
-    for (int64_t i = 0; i < pairs; ++i) {
-#pragma GCC unroll 6
-      for (int64_t r = 0; r < kPackedRows; ++r, out += 2) {
-        std::memcpy(out, values[r] + 2 * i, 2 * sizeof(int16_t));
-      }
-    }
+    const auto load = [](const int16_t* from, int64_t pair) {
+      Floats two_each;
+      std::memcpy(&two_each, from + 2 * pair, sizeof(two_each));
+      return two_each;
+    };
+    pack_group([&](int64_t r) { return values[r]; }, load, pairs, reinterpret_cast<float*>(out));
     scales += padded_rows;
   });
 }

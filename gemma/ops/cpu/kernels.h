@@ -261,7 +261,7 @@ static constexpr int64_t packed_size(int64_t rows, int64_t columns) {
 /// Floats that attend_tile needs: packed queries, keys and values, scores, sums.
 static constexpr int64_t tile_scratch(int64_t stride) {
   const auto padded = round_up(stride, 16);
-  return 2 * (kTileRows + kTileKeys) * padded + 2 * kTileRows * kTileKeys;
+  return 2 * (kTileRows + kTileKeys) * padded + 2 * kPackedRows * kTileKeys;
 }
 
 }  // namespace gemma::cpu

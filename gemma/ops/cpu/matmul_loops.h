@@ -80,19 +80,13 @@ void multiply_few(const float* x,
 // Blocks of packed_block(columns) columns; in a block groups of kPackedRows rows; in a group the
 // columns, each with its kPackedRows numbers.
 void pack_rows(const float* x, int64_t rows, int64_t columns, int64_t group, float* packed) {
-  const auto groups = round_up(rows, kPackedRows) / kPackedRows;
+  const auto padded_rows = round_up(rows, kPackedRows);
   const auto first = group * kPackedRows;
-  const auto present = rows - first < kPackedRows ? rows - first : kPackedRows;
   each_block(columns, [&](int64_t begin, int64_t width) {
-    auto* out = packed + begin * groups * kPackedRows + group * kPackedRows * width;
-    const auto* const from = x + first * columns + begin;
-    if (present < kPackedRows) std::memset(out, 0, width * kPackedRows * sizeof(float));
-    for (int64_t i = 0; i < width; ++i, out += kPackedRows) {
-#pragma GCC unroll 6
-      for (int64_t r = 0; r < kPackedRows; ++r) {
-        if (r < present) out[r] = from[r * columns + i];
-      }
-    }
+    const auto row = [&](int64_t r) {
+      return first + r < rows ? x + (first + r) * columns + begin : nullptr;
+    };
+    pack_group(row, load_up_to(width), width, packed + begin * padded_rows + first * width);
   });
 }
 
@@ -129,7 +123,7 @@ void pack_weights(const Matrix& w, int64_t panel, int64_t begin, int64_t width, 
     const auto row = [&](int64_t r) {
       return r < present ? data + (first + r) * w.columns + begin : nullptr;
     };
-    pack_panel(row, width, scratch);
+    pack_panel(row, load_up_to(width), width, scratch);
   });
 }
 

@@ -124,13 +124,38 @@ void pack_panel(const Row& row, const Load& load, int64_t width, float* packed) 
   }
 }
 
-// As above, of rows of floats of any kind.
-template <typename Row>
-void pack_panel(const Row& row, int64_t width, float* packed) {
-  const auto load_at = [&](const auto* from, int64_t i) {
+// The same of kPackedRows rows, as columns of kPackedRows numbers.
+template <typename Row, typename Load>
+void pack_group(const Row& row, const Load& load, int64_t width, float* packed) {
+  constexpr int64_t kParts = (kPackedRows + kLanes - 1) / kLanes;
+  for (int64_t i = 0; i < width; i += kLanes) {
+    Floats v[kParts][kLanes];
+    for (int64_t r = 0; r < kParts * kLanes; ++r) {
+      const auto* from = r < kPackedRows ? row(r) : nullptr;
+      v[r / kLanes][r % kLanes] = from == nullptr ? zeros() : load(from, i);
+    }
+    for (auto& part : v) transpose(part);
+    const auto count = width - i < kLanes ? width - i : kLanes;
+    for (int64_t c = 0; c < count; ++c) {
+      for (int64_t part = 0; part < kParts; ++part) {
+        auto* const to = packed + (i + c) * kPackedRows + part * kLanes;
+        const auto left = kPackedRows - part * kLanes;
+        // What is too much is written over by the next column.
+        if (left >= kLanes || i + c + 1 < width) {
+          store(to, v[part][c]);
+        } else {
+          store_part(to, v[part][c], left);
+        }
+      }
+    }
+  }
+}
+
+// load(address, i) of rows of floats of any kind.
+inline auto load_up_to(int64_t width) {
+  return [width](const auto* from, int64_t i) {
     return width - i >= kLanes ? load(from + i) : load_part(from + i, width - i);
   };
-  pack_panel(row, load_at, width, packed);
 }
 
 // Calls use(tile, ldt) for kPackedRows rows of kPanelRows numbers, of which c has but `rows` and
