@@ -22,6 +22,7 @@ def dicts():
     yield "one", {"w": torch.ones(3)}
     yield "state_dict", module.state_dict()
     yield "checkpoint", {"model_state_dict": module.state_dict()}
+    yield "with_config", {"model_state_dict": module.state_dict(), "config.json": '{"model_type": "gemma"}'}
     yield "parameters", dict(module.named_parameters())
     yield "views", {"base": base, "column": base[:, 2], "t": base.t(), "part": base[1:3, 2:5:2],
                     "expanded": torch.arange(3.0).expand(5, 3), "nothing": base[4:]}
