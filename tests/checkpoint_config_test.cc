@@ -3,7 +3,6 @@
 #include <stdexcept>
 #include <string>
 
-#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "tests/bad_files.h"

@@ -90,8 +90,8 @@ at::Tensor dequantized_rows(const MappedFile& file,
 struct Checkpoint::Contents {
   std::string path;
   std::vector<std::shared_ptr<const MappedFile>> files;
-  std::optional<GgufMetadata> metadata;         // Views of the files,
-  std::optional<std::string_view> config_json;  // and this of the only one.
+  std::optional<GgufMetadata> metadata;         // Views of the files.
+  std::optional<std::string_view> config_json;  // Likewise; of several files that of any.
   std::vector<TensorEntry> entries;
   std::vector<size_t> file_of_entry;         // As long as `entries`: index of its file.
   std::map<std::string_view, size_t> index;  // Once `entries` is complete: views of it.

@@ -111,9 +111,8 @@ void bring_tokenizer(const fs::path& in, const WeightSource& source, const fs::p
   const auto to = folder / kName;
   if (fs::exists(to)) return;
   copy_along(in, folder, kName);
-  const auto* const metadata = source.checkpoint().metadata();
-  if (!fs::exists(to) && metadata != nullptr && metadata->contains("tokenizer.ggml.tokens")) {
-    const auto model = load_tokenizer(in.string()).serialized();
+  if (const auto inside = tokenizer_of(source); inside && !fs::exists(to)) {
+    const auto model = load_tokenizer(*inside).serialized();
     OutputFile target(to);
     target.write(std::as_bytes(std::span(model)));
     target.commit();

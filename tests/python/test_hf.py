@@ -282,14 +282,7 @@ def test_a_conversion_that_stops_midway_leaves_nothing_under_the_name(
 
 def test_a_ckpt_says_what_model_it_is(tmp_path: Path) -> None:
     """A text part as llama.cpp has them, of a size that is no variant's, with scaled positions."""
-    fields = oracle.CONFIGS["gemma3_scaled"]
-    model = tiny.make_model(gemma_libtorch, fields, "float32")
-    source = tmp_path / "in"
-    source.mkdir()
-    state = {key: value.clone() for key, value in model.to_transformers_state_dict().items()}
-    torch.save(state, source / "pytorch_model.bin")
-    (source / "config.json").write_text(model.config.to_hf())
-    (source / "tokenizer.model").write_bytes(tiny.TOKENIZER.read_bytes())
+    _, source = hf_directory("gemma3_scaled", tmp_path)
     path = tmp_path / "out" / "model.ckpt"
     path.parent.mkdir()
     for quant in ((), ("--quant", "int8"), ("--quant", "int8", "--dtype", "bfloat16")):
