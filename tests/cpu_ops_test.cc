@@ -424,10 +424,18 @@ TEST_F(Choose, RefusesNaN) {
 // The instruction sets are compiled from one source; each has to be tried.
 TEST(Kernels, AreThoseOfTheMachineUnlessAskedOtherwise) {
   const auto* const asked = std::getenv("ATEN_CPU_CAPABILITY");
-  if (asked != nullptr && std::string(asked) == "default") {
-    EXPECT_STREQ(cpu::kernels().name, "portable");
-  } else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    EXPECT_STREQ(cpu::kernels().name, "AVX2");
+  const std::string capability = asked == nullptr ? "" : asked;
+  const std::string name = cpu::kernels().name;
+  if (capability == "default") {
+    EXPECT_EQ(name, "portable");
+  } else if (capability == "avx2" && __builtin_cpu_supports("avx2")) {
+    EXPECT_EQ(name, "AVX2");
+  } else if (capability == "avx512" && __builtin_cpu_supports("avx512vnni")) {
+    EXPECT_EQ(name, "AVX-512");
+  } else if (capability.empty() && __builtin_cpu_supports("amx-bf16")) {
+    EXPECT_EQ(name, "AMX");
+  } else {
+    GTEST_SKIP() << "this machine is not able to '" << capability << "'; these tests ran " << name;
   }
 }
 

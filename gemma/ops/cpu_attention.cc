@@ -147,7 +147,7 @@ void attend_chunk(const Attention& attention,
   const auto pieces = cpu::round_up(attention.group(), heads) / heads;
   const auto tokens = cpu::kTileRows / heads;
   const auto tiles = cpu::round_up(run.rows, tokens) / tokens;
-  const Scratch scratch(cpu::tile_scratch(attention.stride));
+  const Scratch scratch(cpu::kernels().tile_scratch(attention.stride));
   const auto ld_q = num_heads * attention.stride;
   const auto ld_out = num_heads * dim;
   parallel_for(tiles * num_kv_heads * pieces, [&](int64_t task, int64_t worker) {

@@ -71,11 +71,10 @@ void gated(const at::Tensor& x, const cpu::Matrix& gate, const cpu::Matrix& up, 
   }
   const ManyRows many(from, rows, gate);
   const auto step = kernels.panel_rows;
-  const auto packed = step * cpu::kPackedColumns;
-  const Scratch scratch(packed + rows * step);
+  const Scratch scratch(kernels.panel_scratch + rows * step);
   parallel_for(cpu::round_up(width, step) / step, [&](int64_t panel, int64_t worker) {
     auto* const memory = scratch.of(worker);
-    auto* const ups = memory + packed;
+    auto* const ups = memory + kernels.panel_scratch;
     auto* const out = act + panel * step;
     many.multiply(gate, panel, out, width, memory);
     many.multiply(up, panel, ups, step, memory);

@@ -87,7 +87,7 @@ FewRows::FewRows(const float* x, int64_t rows, const cpu::Matrix& w) : x_(x), ro
     }
   } else if (w.type == cpu::WeightType::kInt4) {
     const auto groups = w.columns / cpu::kGroup;
-    const auto width = cpu::round_up(w.columns, 2 * cpu::kGroup);
+    const auto width = cpu::round_up(w.columns, cpu::kInt8RowGroups * cpu::kGroup);
     int8_ = Buffer<int8_t>(rows * width);
     scales_ = Buffer<float>(rows * groups);
     offsets_ = Buffer<float>(rows * groups);
@@ -111,35 +111,18 @@ void FewRows::multiply(
   }
 }
 
-ManyRows::ManyRows(const float* x, int64_t rows, const cpu::Matrix& w) : rows_(rows) {
+ManyRows::ManyRows(const float* x, int64_t rows, const cpu::Matrix& w)
+    : rows_(rows), packed_(cpu::kernels().packed_size(rows, w.columns, w.type)) {
   const auto& kernels = cpu::kernels();
-  const auto groups = cpu::round_up(rows, cpu::kPackedRows) / cpu::kPackedRows;
-  if (cpu::is_float(w.type)) {
-    packed_ = Buffer<float>(cpu::packed_size(rows, w.columns));
-    auto* const packed = packed_.get();
-    parallel_for(groups, [&](int64_t group, int64_t /*worker*/) {
-      kernels.pack_rows(x, rows, w.columns, group, packed);
-    });
-    return;
-  }
-  packed_int16_ = Buffer<int16_t>(cpu::packed_size(rows, cpu::round_up(w.columns, 2)));
-  scales_ = Buffer<float>(cpu::packed_blocks(w.columns) * groups * cpu::kPackedRows);
-  auto* const packed = packed_int16_.get();
-  auto* const scales = scales_.get();
-  parallel_for(groups, [&](int64_t group, int64_t /*worker*/) {
-    kernels.pack_int16(x, rows, w.columns, group, w.type, packed, scales);
-  });
+  parallel_for(cpu::round_up(rows, kernels.packed_rows) / kernels.packed_rows,
+               [&](int64_t group, int64_t /*worker*/) {
+                 kernels.pack(x, rows, w.columns, group, w.type, packed_.get());
+               });
 }
 
 void ManyRows::multiply(
     const cpu::Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) const {
-  const auto& kernels = cpu::kernels();
-  if (cpu::is_float(w.type)) {
-    kernels.multiply_many(packed_.get(), rows_, w, panel, y, ldy, scratch);
-    return;
-  }
-  kernels.multiply_many_int16({packed_int16_.get(), scales_.get()}, rows_, w, panel, y, ldy,
-                              scratch);
+  cpu::kernels().multiply_many(packed_.get(), rows_, w, panel, y, ldy, scratch);
 }
 
 Scratch::Scratch(int64_t size) : size_(cpu::round_up(size, 16)), memory_(num_workers() * size_) {}
@@ -166,7 +149,7 @@ void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y) {
     return;
   }
   const ManyRows many(x, rows, w);
-  const Scratch scratch(kernels.panel_rows * cpu::kPackedColumns);
+  const Scratch scratch(kernels.panel_scratch);
   const auto panels = cpu::round_up(w.rows, kernels.panel_rows) / kernels.panel_rows;
   parallel_for(panels, [&](int64_t panel, int64_t worker) {
     many.multiply(w, panel, y + panel * kernels.panel_rows, w.rows, scratch.of(worker));

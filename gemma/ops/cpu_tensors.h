@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <new>
 
@@ -72,14 +73,12 @@ class ManyRows {
   ManyRows(const float* x, int64_t rows, const cpu::Matrix& w);
 
   /// y[m * ldy + n] = x[m] . w[panel * panel_rows + n] for n < panel_rows; w of the same type and
-  /// columns. scratch: panel_rows * kPackedColumns floats.
+  /// columns. scratch: panel_scratch floats.
   void multiply(const cpu::Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) const;
 
  private:
   int64_t rows_;
-  Buffer<float> packed_;
-  Buffer<int16_t> packed_int16_;
-  Buffer<float> scales_;
+  Buffer<std::byte> packed_;
 };
 
 /// y [rows, w.rows] = x [rows, w.columns] times w^T.

@@ -86,7 +86,7 @@ void multiply_many(benchmark::State& state, at::ScalarType dtype) {
   const ManyRows many(floats(x), rows, *w);
   const auto width = cpu::kernels().panel_rows;
   auto y = at::empty({rows, kIntermediate}, at::kFloat);
-  const Buffer<float> scratch(width * cpu::kPackedColumns);
+  const Buffer<float> scratch(cpu::kernels().panel_scratch);
   for (auto _ : state) {
     for (int64_t panel = 0; panel * width < kIntermediate; ++panel) {
       many.multiply(*w, panel, y.mutable_data_ptr<float>() + panel * width, kIntermediate,
@@ -148,7 +148,7 @@ void attend_tile(benchmark::State& state, at::ScalarType dtype) {
   Cache cache(length, dtype);
   const auto q = random_floats({kTokens, kHeads, kHeadDim}) * 0.05;
   auto out = at::empty_like(q);
-  auto scratch = at::empty({cpu::tile_scratch(kHeadDim)}, at::kFloat);
+  auto scratch = at::empty({cpu::kernels().tile_scratch(kHeadDim)}, at::kFloat);
   for (auto _ : state) {
     cpu::kernels().attend_tile({.q = floats(q),
                                 .ld_q = kHeads * kHeadDim,

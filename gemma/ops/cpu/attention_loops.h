@@ -98,10 +98,13 @@ void attend_keys(const float* q,
     const auto* key = slot_of<const T>(cache.k, cache, begin + j);
     values[j] = slot_of<const T>(cache.v, cache, begin + j);
     Floats sums[kHeads] = {};
-    for (int64_t i = 0; i < stride; i += kLanes) {
-      const auto k = load(key + i);
-      for (int h = 0; h < kHeads; ++h) sums[h] = fma(k, load(q + h * stride + i), sums[h]);
-    }
+    const auto add = [&](const auto& load_at, int64_t i) {
+      const auto k = load_at(key + i);
+      for (int h = 0; h < kHeads; ++h) sums[h] = fma(k, load_at(q + h * stride + i), sums[h]);
+    };
+    int64_t i = 0;
+    for (; i + kLanes <= stride; i += kLanes) add([](const auto* from) { return load(from); }, i);
+    if (i < stride) add([&](const auto* from) { return load_part(from, stride - i); }, i);
     for (int h = 0; h < kHeads; ++h) scores[h][j] = sum(sums[h]);
     for (int64_t byte = 0; byte < stride * static_cast<int64_t>(sizeof(T)); byte += 64) {
       prefetch(reinterpret_cast<const char*>(values[j]) + byte);
@@ -112,14 +115,23 @@ void attend_keys(const float* q,
     if (cap != 0.0F) softcap(scores[h], count, cap);
     factors[h] = splat(extend_softmax(scores[h], count, partial[h]));
   }
-  for (int64_t i = 0; i < stride; i += kLanes) {
+  const auto weigh_values = [&](const auto& load_at, const auto& store_at, int64_t i) {
     Floats sums[kHeads];
-    for (int h = 0; h < kHeads; ++h) sums[h] = load(out + h * stride + i) * factors[h];
+    for (int h = 0; h < kHeads; ++h) sums[h] = load_at(out + h * stride + i) * factors[h];
     for (int64_t j = 0; j < count; ++j) {
-      const auto v = load(values[j] + i);
+      const auto v = load_at(values[j] + i);
       for (int h = 0; h < kHeads; ++h) sums[h] = fma(splat(scores[h][j]), v, sums[h]);
     }
-    for (int h = 0; h < kHeads; ++h) store(out + h * stride + i, sums[h]);
+    for (int h = 0; h < kHeads; ++h) store_at(out + h * stride + i, sums[h]);
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= stride; i += kLanes) {
+    weigh_values([](const auto* from) { return load(from); },
+                 [](float* to, Floats v) { store(to, v); }, i);
+  }
+  if (i < stride) {
+    weigh_values([&](const auto* from) { return load_part(from, stride - i); },
+                 [&](float* to, Floats v) { store_part(to, v, stride - i); }, i);
   }
 }
 
@@ -179,6 +191,11 @@ void attend_one(const float* q,
   }
 }
 
+int64_t tile_scratch(int64_t stride) {
+  const auto width = round_up(stride, kPanelRows);
+  return 2 * (kTileRows + kTileKeys) * width + 2 * kPackedRows * kTileKeys;
+}
+
 // The parts of a tile's scratch memory.
 struct TileMemory {
   TileMemory(float* memory, int64_t width)
@@ -220,11 +237,12 @@ void pack_keys(const CacheHead& cache, int64_t begin, int64_t count, const TileM
         },
         load_up_to(cache.stride), cache.stride, memory.keys + key * cache.stride);
   }
+  const auto load_value = load_up_to(cache.stride);
   for (int64_t key = 0; key < count; ++key) {
     const auto* from = slot_of<const T>(cache.v, cache, begin + key);
     for (int64_t i = 0; i < width; i += kLanes) {
       auto* to = memory.values + i / kPanelRows * kPanelRows * kTileKeys + key * kPanelRows;
-      store(to + i % kPanelRows, i < cache.stride ? load(from + i) : zeros());
+      store(to + i % kPanelRows, i < cache.stride ? load_value(from, i) : zeros());
     }
   }
 }
@@ -256,7 +274,7 @@ void attend_tile_as(const AttentionTile& tile, const CacheHead& cache, float* sc
   const auto rows = tile.tokens * tile.heads;
   const auto groups = round_up(rows, kPackedRows) / kPackedRows;
   const auto width = round_up(cache.stride, kPanelRows);
-  const TileMemory memory(scratch, round_up(cache.stride, 16));
+  const TileMemory memory(scratch, width);
   PartialSoftmax partial[kTileRows];
   for (auto& row : partial) row = {kNothingSeen, 0.0F};
   std::memset(memory.sums, 0, groups * kPackedRows * width * sizeof(float));

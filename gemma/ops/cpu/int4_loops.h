@@ -10,82 +10,31 @@ namespace gemma::cpu {
 namespace {
 
 constexpr int64_t kGroupBytes = kGroup / 2;
-constexpr int64_t kTwoGroups = 2 * kGroup;
-
+// Groups that a vector holds the bytes of.
+constexpr int64_t kVectorGroups = kLanes / 4;
 // Groups that are taken together: rows have a multiple of so many in every Gemma.
 constexpr int64_t kStepGroups = 4;
+static_assert(kInt8RowGroups % kStepGroups == 0 && kStepGroups % kVectorGroups == 0);
 // How often a vector holds a number of each of them.
 constexpr int64_t kCopies = kLanes / kStepGroups;
 
-// Two groups are multiplied at once: of values, as of the weights' bytes, their first halves come
-// before their second ones. A group without a partner has zeros for it.
+// kVectorGroups groups are multiplied at once: of values, as of the weights' bytes, their first
+// halves come before their second ones. Groups that are missing there are zeros.
 void quantize_int8(const float* x, int64_t columns, int8_t* values, float* scales, float* offsets) {
   const auto groups = columns / kGroup;
-  for (int64_t g = 0; g < groups; ++g) {
-    int8_t numbers[kGroup];
-    scales[g] = to_integers(x + g * kGroup, kGroup, 127.0F, numbers);
-    auto* const to = values + g / 2 * kTwoGroups + g % 2 * kGroupBytes;
+  for (int64_t g = 0; g < round_up(groups, kVectorGroups); ++g) {
+    int8_t numbers[kGroup] = {};
+    if (g < groups) {
+      scales[g] = to_integers(x + g * kGroup, kGroup, 127.0F, numbers);
+      int32_t total = 0;
+      for (const auto number : numbers) total += number;
+      offsets[g] = -8.0F / kCopies * scales[g] * static_cast<float>(total);
+    }
+    auto* const to =
+        values + g / kVectorGroups * kVectorGroups * kGroup + g % kVectorGroups * kGroupBytes;
     std::memcpy(to, numbers, kGroupBytes);
-    std::memcpy(to + kGroup, numbers + kGroupBytes, kGroupBytes);
-    int32_t total = 0;
-    for (const auto number : numbers) total += number;
-    offsets[g] = -8.0F / kCopies * scales[g] * static_cast<float>(total);
+    std::memcpy(to + kVectorGroups * kGroupBytes, numbers + kGroupBytes, kGroupBytes);
   }
-  if (groups % 2 == 1) {
-    auto* const to = values + groups / 2 * kTwoGroups + kGroupBytes;
-    std::memset(to, 0, kGroupBytes);
-    std::memset(to + kGroup, 0, kGroupBytes);
-  }
-}
-
-// Two groups' weights, 8 too large, times their activations: the first group's product is in the
-// first half of the lanes.
-inline Floats two_groups(const uint8_t* weights, const int8_t* values) {
-#ifdef __AVX2__
-  const auto bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights));
-  const auto* const x = reinterpret_cast<const __m256i*>(values);
-  const auto mask = _mm256_set1_epi8(15);
-  const auto low = _mm256_and_si256(bytes, mask);
-  const auto high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
-  // At most 4 * 15 * 127 in magnitude.
-  const auto pairs = _mm256_add_epi16(_mm256_maddubs_epi16(low, _mm256_loadu_si256(x)),
-                                      _mm256_maddubs_epi16(high, _mm256_loadu_si256(x + 1)));
-  return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-#else
-  Ints totals{};
-  for (int64_t i = 0; i < kGroup; ++i) {
-    totals[i / kGroupBytes * (kLanes / 2)] +=
-        (weights[i] & 15) * values[i] + (weights[i] >> 4) * values[kGroup + i];
-  }
-  return to_floats(totals);
-#endif
-}
-
-#ifdef __AVX2__
-// kStepGroups numbers, kCopies times.
-inline Floats load_step(const float* from) {
-  return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(from));
-}
-inline Floats load_step(const Float16* from) {
-  int64_t numbers;
-  std::memcpy(&numbers, from, sizeof(numbers));
-  return _mm256_cvtph_ps(_mm_set1_epi64x(numbers));
-}
-#else
-template <typename T>
-Floats load_step(const T* from) {
-  return load(from);
-}
-#endif
-
-// The step's number 2 pair in the first half of the lanes, 2 pair + 1 in the second.
-inline Floats spread(Floats v, int64_t pair) {
-#ifdef __AVX2__
-  const auto at = static_cast<int32_t>(2 * pair);
-  return _mm256_permutevar_ps(v, _mm256_setr_epi32(at, at, at, at, at + 1, at + 1, at + 1, at + 1));
-#else
-  return Floats{v[2 * pair], v[2 * pair], v[2 * pair + 1], v[2 * pair + 1]};
-#endif
 }
 
 // y[c][r * apart] = x[c] . w[r * apart] for kWeightRows rows of w and kRows rows of x.
@@ -99,7 +48,7 @@ void int4_dots(const Int8Rows& x,
                int64_t ldy) {
   const auto ld_scales = apart * groups;
   const auto ldw = ld_scales * kGroupBytes;
-  const auto ldx = round_up(groups, 2) * kGroup;
+  const auto ldx = round_up(groups, kInt8RowGroups) * kGroup;
   Floats sums[kWeightRows][kRows] = {};
   // kStepGroups groups from `first`, of which there are `count`.
   const auto step = [&](int64_t first, int64_t count, const auto& load_at,
@@ -112,12 +61,13 @@ void int4_dots(const Int8Rows& x,
       for (int c = 0; c < kRows; ++c) {
         const auto both = of_weights * load_at(x.scales + c * groups + first);
         sums[r][c] = fma(of_weights, load_at(x.offsets + c * groups + first), sums[r][c]);
-#pragma GCC unroll 2
-        for (int64_t pair = 0; pair < kStepGroups / 2; ++pair) {
-          if (2 * pair >= count) break;
-          const auto products = two_groups(weights_at(bytes + pair * kGroup, count - 2 * pair),
-                                           x.values + c * ldx + (first + 2 * pair) * kGroup);
-          sums[r][c] = fma(products, spread(both, pair), sums[r][c]);
+#pragma GCC unroll 4
+        for (int64_t g = 0; g < kStepGroups; g += kVectorGroups) {
+          if (g >= count) break;
+          const auto* const values = x.values + c * ldx + (first + g) * kGroup;
+          const auto products = nibble_products(weights_at(bytes + g * kGroupBytes, count - g),
+                                                values, values + kVectorGroups * kGroupBytes);
+          sums[r][c] = fma(to_floats(products), spread(both, g), sums[r][c]);
         }
       }
     }
@@ -125,21 +75,21 @@ void int4_dots(const Int8Rows& x,
   int64_t first = 0;
   for (; first + kStepGroups <= groups; first += kStepGroups) {
     step(
-        first, kStepGroups, [](const auto* from) { return load_step(from); },
+        first, kStepGroups, [](const auto* from) { return repeat(from); },
         [](const uint8_t* bytes, int64_t /*left*/) { return bytes; });
   }
   if (first < groups) {
-    uint8_t padded[kGroup] = {};
+    uint8_t padded[kVectorGroups * kGroupBytes] = {};
     step(
         first, groups - first,
         [&]<typename T>(const T* from) {
           T numbers[kStepGroups] = {};
           std::memcpy(numbers, from, (groups - first) * sizeof(T));
-          return load_step(numbers);
+          return repeat(numbers);
         },
         [&](const uint8_t* bytes, int64_t left) -> const uint8_t* {
-          if (left > 1) return bytes;
-          std::memcpy(padded, bytes, kGroupBytes);
+          if (left >= kVectorGroups) return bytes;
+          std::memcpy(padded, bytes, left * kGroupBytes);
           return padded;
         });
   }

@@ -95,16 +95,34 @@ void multiply_int8(const Int16Rows& x,
   });
 }
 
-// As pack_rows, but each number is a pair of consecutive columns.
-void pack_int16(const float* x,
-                int64_t rows,
-                int64_t columns,
-                int64_t group,
-                WeightType weights,
-                int16_t* packed,
-                float* scales) {
+// Where pack_int16 puts numbers, and their scales [packed_blocks(columns), padded_rows].
+struct PackedInt16 {
+  PackedInt16(int64_t rows, int64_t columns)
+      : padded_rows(round_up(rows, kPackedRows)),
+        scales_at(round_up(padded_rows * round_up(columns, 2) * 2, kLine)),
+        size(scales_at +
+             packed_blocks(columns) * padded_rows * static_cast<int64_t>(sizeof(float))) {}
+
+  int64_t padded_rows;
+  int64_t scales_at, size;  // In bytes.
+
+ private:
+  static constexpr int64_t kLine = 64;
+};
+
+// As pack_floats, but each number is a pair of consecutive columns in 16 bits, or 12 for `weights`
+// of kInt4.
+inline void pack_int16(const float* x,
+                       int64_t rows,
+                       int64_t columns,
+                       int64_t group,
+                       WeightType weights,
+                       std::byte* memory) {
   const auto limit = weights == WeightType::kInt4 ? kInt4Limit : kActivationLimit;
-  const auto padded_rows = round_up(rows, kPackedRows);
+  const PackedInt16 layout(rows, columns);
+  const auto padded_rows = layout.padded_rows;
+  auto* const packed = reinterpret_cast<int16_t*>(memory);
+  auto* scales = reinterpret_cast<float*>(memory + layout.scales_at);
   const auto first = group * kPackedRows;
   each_block(columns, [&](int64_t begin, int64_t width) {
     const auto pairs = (width + 1) / 2;
@@ -128,13 +146,13 @@ void pack_int16(const float* x,
 
 // A panel's columns [begin, begin + width), a pair of them in the place of a float, and the scales
 // of its rows.
-void pack_int16_weights(const Matrix& w,
-                        int64_t panel,
-                        int64_t begin,
-                        int64_t width,
-                        float* packed,
-                        int16_t* wide,
-                        float* scales) {
+inline void pack_int16_weights(const Matrix& w,
+                               int64_t panel,
+                               int64_t begin,
+                               int64_t width,
+                               float* packed,
+                               int16_t* wide,
+                               float* scales) {
   const auto first = panel * kPanelRows;
   const auto pack = [&](const auto& row) {
     const auto load = [&](const auto* from, int64_t pair) {
@@ -175,7 +193,7 @@ inline void multiply_int16_tile(int64_t pairs,
   for (int64_t k = 0; k < pairs; ++k) {
     const auto low = bits<Pairs>(load(b + k * kPanelRows));
     const auto high = bits<Pairs>(load(b + k * kPanelRows + kLanes));
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int64_t r = 0; r < kPackedRows; ++r) {
       const auto x = splat_pair(a + (k * kPackedRows + r) * 2);
       sums[r][0] = add_products(x, low, sums[r][0]);
@@ -191,23 +209,25 @@ inline void multiply_int16_tile(int64_t pairs,
   }
 }
 
-void multiply_many_int16(const Int16Rows& packed,
-                         int64_t rows,
-                         const Matrix& w,
-                         int64_t panel,
-                         float* y,
-                         int64_t ldy,
-                         float* scratch) {
+inline void multiply_many_int16(const std::byte* packed,
+                                int64_t rows,
+                                const Matrix& w,
+                                int64_t panel,
+                                float* y,
+                                int64_t ldy,
+                                float* scratch) {
   const auto present = rows_in_panel(w, panel);
-  const auto padded_rows = round_up(rows, kPackedRows);
-  const auto* row_scales = packed.scales;
+  const PackedInt16 layout(rows, w.columns);
+  const auto padded_rows = layout.padded_rows;
+  const auto* const values = reinterpret_cast<const int16_t*>(packed);
+  const auto* row_scales = reinterpret_cast<const float*>(packed + layout.scales_at);
   auto* const wide = reinterpret_cast<int16_t*>(scratch + kPanelRows * kPackedColumns / 2);
   float column_scales[kPanelRows];
   each_block(w.columns, [&](int64_t begin, int64_t width) {
     const auto pairs = (width + 1) / 2;
     pack_int16_weights(w, panel, begin, width, scratch, wide, column_scales);
     for (int64_t m = 0; m < rows; m += kPackedRows) {
-      const auto* const a = packed.values + begin * padded_rows + m * pairs * 2;
+      const auto* const a = values + begin * padded_rows + m * pairs * 2;
       const auto count = rows - m < kPackedRows ? rows - m : kPackedRows;
       with_tile(count, present, begin > 0, y + m * ldy, ldy, [&](float* c, int64_t ldc) {
         multiply_int16_tile(pairs, a, scratch, row_scales + m, column_scales, begin > 0, c, ldc);

@@ -3,6 +3,7 @@
 #include <gemma/ops/cpu/attention_loops.h>
 #include <gemma/ops/cpu/int4_loops.h>
 #include <gemma/ops/cpu/int8_loops.h>
+#include <gemma/ops/cpu/many_rows.h>
 #include <gemma/ops/cpu/matmul_loops.h>
 #include <gemma/ops/cpu/probe_loops.h>
 #include <gemma/ops/cpu/row_loops.h>
@@ -14,23 +15,25 @@ namespace {
 constexpr Kernels make_kernels(const char* name) {
   return {
       .name = name,
-      .panel_rows = kPanelRows,
       .split_pairs = split_pairs,
       .multiply_few = multiply_few,
       .quantize_int16 = quantize_int16,
       .multiply_int8 = multiply_int8,
       .quantize_int8 = quantize_int8,
       .multiply_int4 = multiply_int4,
-      .pack_rows = pack_rows,
+      .packed_rows = kManyRows,
+      .packed_size = packed_size,
+      .pack = pack,
+      .panel_rows = kManyPanelRows,
+      .panel_scratch = kPanelScratch,
       .multiply_many = multiply_many,
-      .pack_int16 = pack_int16,
-      .multiply_many_int16 = multiply_many_int16,
       .geglu = geglu,
       .read_row = read_row,
       .rms_norm = rms_norm,
       .rotate = rotate,
       .write_slot = write_slot,
       .attend_one = attend_one,
+      .tile_scratch = tile_scratch,
       .attend_tile = attend_tile,
       .finish_logits = finish_logits,
       .argmax = argmax,

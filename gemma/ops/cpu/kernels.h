@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 /// The innermost loops of the fast numerics on the CPU, on plain memory and one thread. CpuOps
@@ -33,17 +34,19 @@ struct Matrix {
 
 /// Numbers of a row that share a scale, in 4-bit weights and their activations.
 inline constexpr int64_t kGroup = 32;
+/// Int8Rows' values have room for a multiple of so many groups.
+inline constexpr int64_t kInt8RowGroups = 4;
 
 /// Rows of activations as 16-bit integers, with a scale for each packed_block of a row's columns.
 struct Int16Rows {
-  const int16_t* values;  // [rows, columns], or as pack_int16 leaves it.
-  const float* scales;    // [rows, packed_blocks(columns)], likewise.
+  const int16_t* values;  // [rows, columns]
+  const float* scales;    // [rows, packed_blocks(columns)]
 };
 
 /// Rows of activations for 4-bit weights: 8 bits a number, a scale for each group. `offsets`
 /// make up for weights that are stored 8 too large.
 struct Int8Rows {
-  const int8_t* values;  // [rows, columns rounded up to two groups]
+  const int8_t* values;  // [rows, columns rounded up to kInt8RowGroups groups]
   const float* scales;   // [rows, columns / kGroup]
   const float* offsets;  // Likewise.
 };
@@ -82,8 +85,6 @@ struct AttentionTile {
 
 /// Most rows that multiply_few takes.
 inline constexpr int64_t kFewRows = 8;
-/// Rows of x that pack_rows puts side by side.
-inline constexpr int64_t kPackedRows = 6;
 /// Most columns of x that are packed together.
 inline constexpr int64_t kPackedColumns = 320;
 /// Most rows of an AttentionTile, and keys that it takes together.
@@ -93,9 +94,6 @@ inline constexpr int64_t kTileKeys = 64;
 /// One instruction set's implementation.
 struct Kernels {
   const char* name;
-
-  /// Weight rows that multiply_many takes together.
-  int64_t panel_rows;
 
   /// out [columns] = x [columns] in the order in which multiply_few takes it for weights of
   /// kBFloat16. out must not be x.
@@ -137,38 +135,36 @@ struct Kernels {
                         float* y,
                         int64_t ldy);
 
-  /// Packs the group-th kPackedRows rows of x [rows, columns] into their place in `packed`
-  /// (packed_size floats); rows that x does not have become zeros.
-  void (*pack_rows)(const float* x, int64_t rows, int64_t columns, int64_t group, float* packed);
+  /// Rows of x that `pack` takes together.
+  int64_t packed_rows;
 
-  /// As multiply_few for any number of rows and the `panel`-th panel_rows rows of w (fewer in the
-  /// last); x as pack_rows leaves it. scratch: panel_rows * kPackedColumns floats.
-  void (*multiply_many)(const float* packed,
+  /// Bytes that x [rows, columns] has when it is packed for weights of `type`.
+  int64_t (*packed_size)(int64_t rows, int64_t columns, WeightType type);
+
+  /// Packs the group-th packed_rows rows of x [rows, columns] into their place in `packed`
+  /// (packed_size bytes, at a cache line's begin), in the form that multiply_many wants.
+  void (*pack)(const float* x,
+               int64_t rows,
+               int64_t columns,
+               int64_t group,
+               WeightType type,
+               std::byte* packed);
+
+  /// Weight rows that multiply_many takes together.
+  int64_t panel_rows;
+
+  /// Floats that multiply_many needs as scratch memory, at a cache line's begin.
+  int64_t panel_scratch;
+
+  /// As multiply_few for any number of rows, weights of any type, and the `panel`-th panel_rows
+  /// rows of w (fewer in the last).
+  void (*multiply_many)(const std::byte* packed,
                         int64_t rows,
                         const Matrix& w,
                         int64_t panel,
                         float* y,
                         int64_t ldy,
                         float* scratch);
-
-  /// As pack_rows, in 16 bits, or 12 for `weights` of kInt4: packed [packed_size of an even
-  /// number of columns], scales [packed_blocks(columns), rows rounded up to kPackedRows].
-  void (*pack_int16)(const float* x,
-                     int64_t rows,
-                     int64_t columns,
-                     int64_t group,
-                     WeightType weights,
-                     int16_t* packed,
-                     float* scales);
-
-  /// As multiply_many, of kInt8 or kInt4.
-  void (*multiply_many_int16)(const Int16Rows& packed,
-                              int64_t rows,
-                              const Matrix& w,
-                              int64_t panel,
-                              float* y,
-                              int64_t ldy,
-                              float* scratch);
 
   /// gate[i] = gelu_tanh(gate[i]) * up[i], rows of `columns` numbers `ld_gate` and `ld_up` apart.
   void (*geglu)(
@@ -204,6 +200,9 @@ struct Kernels {
                      PartialSoftmax* partial,
                      float* out);
 
+  /// Floats that attend_tile needs as scratch memory.
+  int64_t (*tile_scratch)(int64_t stride);
+
   /// Attention of a tile, finished. scratch: tile_scratch(cache.stride) floats.
   void (*attend_tile)(const AttentionTile& tile, const CacheHead& cache, float* scratch);
 
@@ -229,13 +228,15 @@ struct Kernels {
   int64_t probe_flops;
 };
 
-/// The best implementation for this machine; ATEN_CPU_CAPABILITY=default asks for the portable one,
-/// as it does of LibTorch.
+/// The best implementation for this machine. ATEN_CPU_CAPABILITY asks for a lesser one, as it does
+/// of LibTorch: "avx512" for AVX-512 without AMX, "avx2", or "default" for the portable one.
 const Kernels& kernels();
 
 /// What `kernels()` chooses from.
 extern const Kernels kPortableKernels;
 extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+extern const Kernels kAmxKernels;
 
 static constexpr int64_t round_up(int64_t value, int64_t unit) {
   return (value + unit - 1) / unit * unit;
@@ -251,17 +252,6 @@ static constexpr int64_t packed_block(int64_t columns) {
 /// How many blocks of packed_block(columns) there are.
 static constexpr int64_t packed_blocks(int64_t columns) {
   return columns == 0 ? 0 : (columns + packed_block(columns) - 1) / packed_block(columns);
-}
-
-/// Numbers that pack_rows writes for [rows, columns].
-static constexpr int64_t packed_size(int64_t rows, int64_t columns) {
-  return round_up(rows, kPackedRows) * columns;
-}
-
-/// Floats that attend_tile needs: packed queries, keys and values, scores, sums.
-static constexpr int64_t tile_scratch(int64_t stride) {
-  const auto padded = round_up(stride, 16);
-  return 2 * (kTileRows + kTileKeys) * padded + 2 * kPackedRows * kTileKeys;
 }
 
 }  // namespace gemma::cpu

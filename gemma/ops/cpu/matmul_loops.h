@@ -40,13 +40,15 @@ void dots(const float* x, int64_t size, const T* w, int64_t apart, float* y, int
         [=](const float* row) { return load(row + i + kLanes); });
   };
   constexpr int64_t kLine = 64 / sizeof(T);  // Columns in a cache line.
-  static_assert(kLine % kStep == 0);
+  constexpr int64_t kStretch = kLine > kStep ? kLine : kStep;
   int64_t i = 0;
-  for (; i + kLine <= size; i += kLine) {
+  for (; i + kStretch <= size; i += kStretch) {
     for (int r = 0; r < kWeightRows; ++r) {
-      prefetch(reinterpret_cast<const char*>(w + r * ldw + i) + kFloatPrefetch);
+      for (int64_t j = 0; j < kStretch; j += kLine) {
+        prefetch(reinterpret_cast<const char*>(w + r * ldw + i + j) + kFloatPrefetch);
+      }
     }
-    for (int64_t j = 0; j < kLine; j += kStep) step(i + j);
+    for (int64_t j = 0; j < kStretch; j += kStep) step(i + j);
   }
   for (; i + kStep <= size; i += kStep) step(i);
   for (; i < size; i += kLanes) {
@@ -79,7 +81,8 @@ void multiply_few(const float* x,
 
 // Blocks of packed_block(columns) columns; in a block groups of kPackedRows rows; in a group the
 // columns, each with its kPackedRows numbers.
-void pack_rows(const float* x, int64_t rows, int64_t columns, int64_t group, float* packed) {
+inline void pack_floats(
+    const float* x, int64_t rows, int64_t columns, int64_t group, float* packed) {
   const auto padded_rows = round_up(rows, kPackedRows);
   const auto first = group * kPackedRows;
   each_block(columns, [&](int64_t begin, int64_t width) {
@@ -100,7 +103,7 @@ inline void multiply_tile(
   for (int64_t k = 0; k < size; ++k) {
     const auto low = load(b + k * kPanelRows);
     const auto high = load(b + k * kPanelRows + kLanes);
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int64_t r = 0; r < kPackedRows; ++r) {
       const auto x = splat(a[k * kPackedRows + r]);
       sums[r][0] = fma(x, low, sums[r][0]);
@@ -127,13 +130,13 @@ void pack_weights(const Matrix& w, int64_t panel, int64_t begin, int64_t width, 
   });
 }
 
-void multiply_many(const float* packed,
-                   int64_t rows,
-                   const Matrix& w,
-                   int64_t panel,
-                   float* y,
-                   int64_t ldy,
-                   float* scratch) {
+inline void multiply_many_floats(const float* packed,
+                                 int64_t rows,
+                                 const Matrix& w,
+                                 int64_t panel,
+                                 float* y,
+                                 int64_t ldy,
+                                 float* scratch) {
   const auto present = rows_in_panel(w, panel);
   const auto padded_rows = round_up(rows, kPackedRows);
   each_block(w.columns, [&](int64_t begin, int64_t width) {

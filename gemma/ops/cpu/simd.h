@@ -1,109 +1,17 @@
 #pragma once
 
-#include <cstdint>
-#include <cstring>
-
-#ifdef __AVX2__
-#include <immintrin.h>
+#if defined(__AVX512F__)
+#include <gemma/ops/cpu/simd_avx512.h>
+#elif defined(__AVX2__)
+#include <gemma/ops/cpu/simd_avx2.h>
+#else
+#include <gemma/ops/cpu/simd_portable.h>
 #endif
 
-#include <gemma/ops/cpu/kernels.h>
-
-// Vectors of the widest registers that the including file is compiled for. Kernels are written once
-// against these functions and compiled once for each instruction set.
-//
-// Everything is in an unnamed namespace, here and in the kernels: a function that the linker could
-// share between two such files would be run on machines that it was not compiled for. For the same
-// reason these files include nothing but the plainest headers.
+// Kernels are written once against the functions here and in vectors.h, and compiled once for each
+// instruction set.
 namespace gemma::cpu {
 namespace {
-
-#ifdef __AVX2__
-constexpr int64_t kLanes = 8;
-#else
-constexpr int64_t kLanes = 4;
-#endif
-
-using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
-using Ints = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
-using Words = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
-using Shorts = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
-using Pairs = int16_t __attribute__((vector_size(kLanes * 2 * sizeof(int16_t))));
-
-template <typename To, typename From>
-To bits(From from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  std::memcpy(&to, &from, sizeof(to));
-  return to;
-}
-
-#ifndef __AVX2__
-// IEEE half precision, without help from the processor.
-inline float to_float(Float16 half) {
-  // By way of a float32 with the half's exponent and fraction, 2^112 times too small.
-  const uint32_t magnitude = static_cast<uint32_t>(half.bits & 0x7fff) << 13;
-  float value;
-  std::memcpy(&value, &magnitude, sizeof(value));
-  value *= 0x1p112F;
-  uint32_t result;
-  std::memcpy(&result, &value, sizeof(result));
-  if (magnitude >= 0x0f800000) result |= 0x7f800000;  // Infinity and NaN.
-  result |= static_cast<uint32_t>(half.bits & 0x8000) << 16;
-  std::memcpy(&value, &result, sizeof(value));
-  return value;
-}
-#endif
-
-inline Floats splat(float value) {
-#ifdef __AVX2__
-  return _mm256_set1_ps(value);
-#else
-  return Floats{value, value, value, value};
-#endif
-}
-
-inline Floats zeros() { return Floats{}; }
-
-inline Floats load(const float* from) {
-  Floats to;
-  std::memcpy(&to, from, sizeof(to));
-  return to;
-}
-
-// A bfloat16 number is the upper half of a float32 number.
-inline Floats load(const BFloat16* from) {
-#ifdef __AVX2__
-  // As below, which GCC 12 does in two halves.
-  const auto half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
-#else
-  Shorts half;
-  std::memcpy(&half, from, sizeof(half));
-  return bits<Floats>(__builtin_convertvector(half, Ints) << 16);
-#endif
-}
-
-inline Floats load(const Float16* from) {
-#ifdef __AVX2__
-  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-#else
-  Floats to;
-  for (int64_t i = 0; i < kLanes; ++i) to[i] = to_float(from[i]);
-  return to;
-#endif
-}
-
-inline Floats load(const int8_t* from) {
-#ifdef __AVX2__
-  const auto bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
-  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
-#else
-  Floats to;
-  for (int64_t i = 0; i < kLanes; ++i) to[i] = from[i];
-  return to;
-#endif
-}
 
 // Half of the 2 * kLanes columns from `from` on, in the order in which multiply_few takes x.
 template <int kHalf, typename T>
@@ -120,17 +28,6 @@ Floats load_half(const BFloat16* from) {
   return bits<Floats>(kHalf == 0 ? pairs << 16 : pairs & 0xffff0000U);
 }
 
-inline Ints load_bytes(const uint8_t* from) {
-#ifdef __AVX2__
-  const auto bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
-  return bits<Ints>(_mm256_cvtepu8_epi32(bytes));
-#else
-  return Ints{from[0], from[1], from[2], from[3]};
-#endif
-}
-
-inline Floats to_floats(Ints from) { return __builtin_convertvector(from, Floats); }
-
 // Rounds to nearest, ties to even; numbers below 2^22.
 inline Ints to_ints(Floats from) {
   // In 1.5 * 2^23 + x the integer stands in the lowest bits.
@@ -144,31 +41,11 @@ inline Pairs load_pairs(const int16_t* from) {
   return to;
 }
 
-inline Pairs load_pairs(const int8_t* from) {
-#ifdef __AVX2__
-  return bits<Pairs>(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
-#else
-  Pairs to;
-  for (int64_t i = 0; i < 2 * kLanes; ++i) to[i] = from[i];
-  return to;
-#endif
-}
-
 // The same pair in all lanes.
 inline Pairs splat_pair(const int16_t* from) {
   int32_t pair;
   std::memcpy(&pair, from, sizeof(pair));
   return bits<Pairs>(Ints{} + pair);
-}
-
-// sum[i] + a[2 i] * b[2 i] + a[2 i + 1] * b[2 i + 1]
-inline Ints add_products(Pairs a, Pairs b, Ints sum) {
-#ifdef __AVX2__
-  return sum + bits<Ints>(_mm256_madd_epi16(bits<__m256i>(a), bits<__m256i>(b)));
-#else
-  for (int64_t i = 0; i < kLanes; ++i) sum[i] += a[2 * i] * b[2 * i] + a[2 * i + 1] * b[2 * i + 1];
-  return sum;
-#endif
 }
 
 inline void store(float* to, Floats from) { std::memcpy(to, &from, sizeof(from)); }
@@ -205,28 +82,6 @@ void store_part(T* to, Floats from, int64_t count) {
   T whole[kLanes];
   store(whole, from);
   std::memcpy(to, whole, count * sizeof(T));
-}
-
-// a * b + c
-inline Floats fma(Floats a, Floats b, Floats c) {
-#ifdef __FMA__
-  return _mm256_fmadd_ps(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
-
-inline Floats max(Floats a, Floats b) { return a > b ? a : b; }
-inline Floats min(Floats a, Floats b) { return a < b ? a : b; }
-
-inline float sum(Floats v) {
-#ifdef __AVX2__
-  auto half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-  return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
-#else
-  return (v[0] + v[2]) + (v[1] + v[3]);
-#endif
 }
 
 inline float largest(Floats v) {

@@ -54,6 +54,12 @@ void with_rows(int64_t rows, const Use& use) {
   }
 }
 
+// Rows of x that are multiplied with a panel of weights at once: as many as registers hold sums of.
+#ifdef __AVX512F__
+constexpr int64_t kPackedRows = 12;
+#else
+constexpr int64_t kPackedRows = 6;
+#endif
 constexpr int64_t kPanelRows = 2 * kLanes;
 
 // How many rows of w the panel has: fewer than kPanelRows only at the end.
@@ -70,38 +76,6 @@ void each_block(int64_t columns, const Use& use) {
     use(begin, columns - begin < block ? columns - begin : block);
   }
 }
-
-#ifdef __AVX2__
-// Eight vectors of eight, rows to columns.
-inline void transpose(Floats (&v)[8]) {
-  Floats t[8];
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
-    t[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
-  }
-  Floats u[8];
-  for (int i = 0; i < 8; i += 4) {
-    u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-    u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
-    u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-    u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-  }
-  for (int i = 0; i < 4; ++i) {
-    v[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
-    v[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
-  }
-}
-#else
-inline void transpose(Floats (&v)[4]) {
-  for (int i = 0; i < 4; ++i) {
-    for (int j = 0; j < i; ++j) {
-      const auto swapped = v[i][j];
-      v[i][j] = v[j][i];
-      v[j][i] = swapped;
-    }
-  }
-}
-#endif
 
 // kPanelRows rows of any address, as columns of kPanelRows numbers: `width` columns.
 // row(r) is the address of row r, or nullptr for a row of zeros; load(address, i) is its columns
@@ -140,8 +114,8 @@ void pack_group(const Row& row, const Load& load, int64_t width, float* packed) 
       for (int64_t part = 0; part < kParts; ++part) {
         auto* const to = packed + (i + c) * kPackedRows + part * kLanes;
         const auto left = kPackedRows - part * kLanes;
-        // What is too much is written over by the next column.
-        if (left >= kLanes || i + c + 1 < width) {
+        // What is too much is written over by the next columns.
+        if (left >= kLanes || (i + c) * kPackedRows + (part + 1) * kLanes <= width * kPackedRows) {
           store(to, v[part][c]);
         } else {
           store_part(to, v[part][c], left);

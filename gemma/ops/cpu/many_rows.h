@@ -1,0 +1,46 @@
+#pragma once
+
+// Products of many rows of activations.
+#ifdef __AMX_BF16__
+#include <gemma/ops/cpu/amx_loops.h>
+#else
+#include <gemma/ops/cpu/int8_loops.h>
+#include <gemma/ops/cpu/matmul_loops.h>
+
+// Of floats as floats, of integers as integers.
+namespace gemma::cpu {
+namespace {
+
+constexpr int64_t kManyRows = kPackedRows;
+constexpr int64_t kManyPanelRows = kPanelRows;
+constexpr int64_t kPanelScratch = kPanelRows * kPackedColumns;
+
+int64_t packed_size(int64_t rows, int64_t columns, WeightType type) {
+  if (!is_float(type)) return PackedInt16(rows, columns).size;
+  return round_up(rows, kPackedRows) * columns * static_cast<int64_t>(sizeof(float));
+}
+
+void pack(const float* x,
+          int64_t rows,
+          int64_t columns,
+          int64_t group,
+          WeightType type,
+          std::byte* packed) {
+  if (!is_float(type)) return pack_int16(x, rows, columns, group, type, packed);
+  pack_floats(x, rows, columns, group, reinterpret_cast<float*>(packed));
+}
+
+void multiply_many(const std::byte* packed,
+                   int64_t rows,
+                   const Matrix& w,
+                   int64_t panel,
+                   float* y,
+                   int64_t ldy,
+                   float* scratch) {
+  if (!is_float(w.type)) return multiply_many_int16(packed, rows, w, panel, y, ldy, scratch);
+  multiply_many_floats(reinterpret_cast<const float*>(packed), rows, w, panel, y, ldy, scratch);
+}
+
+}  // namespace
+}  // namespace gemma::cpu
+#endif

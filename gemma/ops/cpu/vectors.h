@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include <gemma/ops/cpu/kernels.h>
+
+// Vectors of the widest registers that the including file is compiled for.
+//
+// Everything is in an unnamed namespace, here and in the kernels: a function that the linker could
+// share between two such files would be run on machines that it was not compiled for. For the same
+// reason these files include nothing but the plainest headers.
+namespace gemma::cpu {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int64_t kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int64_t kLanes = 8;
+#else
+constexpr int64_t kLanes = 4;
+#endif
+
+using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
+using Ints = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
+using Words = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+using Shorts = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+using Pairs = int16_t __attribute__((vector_size(kLanes * 2 * sizeof(int16_t))));
+
+template <typename To, typename From>
+To bits(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+inline Floats zeros() { return Floats{}; }
+
+inline Floats load(const float* from) {
+  Floats to;
+  std::memcpy(&to, from, sizeof(to));
+  return to;
+}
+
+inline Floats to_floats(Ints from) { return __builtin_convertvector(from, Floats); }
+
+// What each instruction set does in its own way: simd_avx512.h, simd_avx2.h, simd_portable.h.
+
+inline Floats splat(float value);
+
+inline Floats load(const BFloat16* from);
+inline Floats load(const Float16* from);
+inline Floats load(const int8_t* from);
+inline Ints load_bytes(const uint8_t* from);
+inline Pairs load_pairs(const int8_t* from);
+
+// a * b + c
+inline Floats fma(Floats a, Floats b, Floats c);
+
+// Of two numbers of which one is NaN, b.
+inline Floats max(Floats a, Floats b);
+inline Floats min(Floats a, Floats b);
+
+inline float sum(Floats v);
+
+// sum[i] + a[2 i] * b[2 i] + a[2 i + 1] * b[2 i + 1]
+inline Ints add_products(Pairs a, Pairs b, Ints sum);
+
+// kLanes vectors, rows to columns.
+inline void transpose(Floats (&v)[kLanes]);
+
+// Four numbers, over and over.
+inline Floats repeat(const float* four);
+inline Floats repeat(const Float16* four);
+
+// Of the four that v repeats, that with index `first` in the first four lanes, the next one in the
+// next four, …
+inline Floats spread(Floats v, int64_t first);
+
+// Lane i is the sum over j in [4 i, 4 i + 4) of the lower half of nibbles[j] times low[j] and its
+// upper half times high[j].
+inline Ints nibble_products(const uint8_t* nibbles, const int8_t* low, const int8_t* high);
+
+}  // namespace
+}  // namespace gemma::cpu
