@@ -63,6 +63,25 @@ TEST_F(OutputFileTest, HoldsWhatWasWritten) {
   EXPECT_EQ(names(), only_it_);
 }
 
+TEST_F(OutputFileTest, HoldsWhatIsLargerThanABlock) {
+  constexpr size_t kBlock = size_t{2} << 20;
+  std::string want;
+  OutputFile file(path_);
+  for (const size_t size : {kBlock - 3, size_t{1}, size_t{7}, 2 * kBlock, kBlock, size_t{5}}) {
+    const std::string piece(size, static_cast<char>('a' + want.size() % 26));
+    file.write(bytes(piece));
+    want += piece;
+  }
+  // On the disk already, not yet there, and half of each.
+  for (const size_t offset : {size_t{10}, want.size() - 5, want.size() / kBlock * kBlock - 2}) {
+    file.write_at(offset, bytes("12345"));
+    want.replace(offset, 5, "12345");
+  }
+  EXPECT_EQ(file.size(), want.size());
+  file.commit();
+  EXPECT_TRUE(read(path_) == want);
+}
+
 TEST_F(OutputFileTest, HasItsNameOnlyOnceItIsComplete) {
   OutputFile file(path_);
   file.write(bytes("text"));
@@ -108,6 +127,7 @@ TEST_F(OutputFileTest, LeavesNothingWhenTheDiskIsFull) {
   const auto message = message_of<std::runtime_error>([&] {
     OutputFile file(path_);
     file.write(bytes(std::string(2000, 'x')));
+    file.commit();
   });
   ::setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, handler);

@@ -70,6 +70,8 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path.string())
     refuse(path_, fmt::format("{} bytes cannot be mapped: {}", size_, reason(errno)));
   }
   data_ = static_cast<std::byte*>(address);
+  // Where the kernel knows huge pages of files, what is read from the disk comes in such.
+  ::madvise(data_, size_, MADV_HUGEPAGE);
 }
 
 MappedFile::~MappedFile() { ::munmap(data_, size_); }

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace gemma {
 
@@ -36,6 +37,8 @@ class OutputFile {
   const std::string& path() const { return path_; }
 
  private:
+  void write_to_disk(uint64_t offset, std::span<const std::byte> bytes) const;
+  void flush();
   void publish() const;
 
   std::string path_;
@@ -44,6 +47,7 @@ class OutputFile {
   bool committed_ = false;
   int fd_ = -1;
   uint64_t size_ = 0;
+  std::vector<std::byte> pending_;  // The last bytes, of a block that is not full yet.
 };
 
 }  // namespace gemma

@@ -57,7 +57,7 @@ void int4_dots(const Int8Rows& x,
     for (int r = 0; r < kWeightRows; ++r) {
       const auto of_weights = load_at(scales + r * ld_scales + first);
       const auto* const bytes = w + r * ldw + first * kGroupBytes;
-      prefetch(bytes + kIntegerPrefetch);
+      prefetch_weights(bytes + kIntegerPrefetch);
       for (int c = 0; c < kRows; ++c) {
         const auto both = of_weights * load_at(x.scales + c * groups + first);
         sums[r][c] = fma(of_weights, load_at(x.offsets + c * groups + first), sums[r][c]);

@@ -63,7 +63,7 @@ void int8_dots(const Int16Rows& x,
     constexpr int64_t kStep = 2 * kLanes;
     auto i = begin;
     for (; i + kStep <= end; i += kStep) {
-      for (int r = 0; r < kWeightRows; ++r) prefetch(rows + r * ldw + i + kIntegerPrefetch);
+      for (int r = 0; r < kWeightRows; ++r) prefetch_weights(rows + r * ldw + i + kIntegerPrefetch);
       step(i, [](const auto* from) { return load_pairs(from); });
     }
     if (i < end) step(i, [&](const auto* from) { return load_pairs_part(from, end - i); });

@@ -45,7 +45,7 @@ void dots(const float* x, int64_t size, const T* w, int64_t apart, float* y, int
   for (; i + kStretch <= size; i += kStretch) {
     for (int r = 0; r < kWeightRows; ++r) {
       for (int64_t j = 0; j < kStretch; j += kLine) {
-        prefetch(reinterpret_cast<const char*>(w + r * ldw + i + j) + kFloatPrefetch);
+        prefetch_weights(reinterpret_cast<const char*>(w + r * ldw + i + j) + kFloatPrefetch);
       }
     }
     for (int64_t j = 0; j < kStretch; j += kStep) step(i + j);
