@@ -71,14 +71,15 @@ void gated(const at::Tensor& x, const cpu::Matrix& gate, const cpu::Matrix& up, 
   }
   const ManyRows many(from, rows, gate);
   const auto step = kernels.panel_rows;
-  const Scratch scratch(kernels.panel_scratch + rows * step);
-  parallel_for(cpu::round_up(width, step) / step, [&](int64_t panel, int64_t worker) {
+  const Scratch scratch(kernels.panel_scratch + many.task_rows(gate) * step);
+  many.each_task(gate, [&](const cpu::PackedRows& part, int64_t panel, int64_t worker) {
     auto* const memory = scratch.of(worker);
     auto* const ups = memory + kernels.panel_scratch;
-    auto* const out = act + panel * step;
-    many.multiply(gate, panel, out, width, memory);
-    many.multiply(up, panel, ups, step, memory);
-    kernels.geglu(out, width, ups, step, rows, std::min(step, width - panel * step));
+    auto* const out = act + part.begin * width + panel * step;
+    kernels.multiply_many(part, gate, panel, out, width, memory);
+    kernels.multiply_many(part, up, panel, ups, step, memory);
+    kernels.geglu(out, width, ups, step, part.end - part.begin,
+                  std::min(step, width - panel * step));
   });
 }
 

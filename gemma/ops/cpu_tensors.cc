@@ -120,9 +120,27 @@ ManyRows::ManyRows(const float* x, int64_t rows, const cpu::Matrix& w)
                });
 }
 
-void ManyRows::multiply(
-    const cpu::Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) const {
-  cpu::kernels().multiply_many(packed_.get(), rows_, w, panel, y, ldy, scratch);
+int64_t ManyRows::task_rows(const cpu::Matrix& w) const {
+  constexpr int64_t kTasksPerWorker = 3;
+  // Packing a panel of weights for fewer costs more than it brings.
+  constexpr int64_t kLeast = 64;
+  const auto& kernels = cpu::kernels();
+  const auto panels = cpu::round_up(w.rows, kernels.panel_rows) / kernels.panel_rows;
+  const auto parts = std::max<int64_t>(1, num_workers() * kTasksPerWorker / panels);
+  const auto rows = std::clamp((rows_ + parts - 1) / parts, kLeast, kernels.block_rows);
+  return cpu::round_up(std::min(rows, rows_), kernels.packed_rows);
+}
+
+void ManyRows::each_task(
+    const cpu::Matrix& w,
+    c10::function_ref<void(const cpu::PackedRows&, int64_t, int64_t)> work) const {
+  const auto panel_rows = cpu::kernels().panel_rows;
+  const auto panels = cpu::round_up(w.rows, panel_rows) / panel_rows;
+  const auto step = task_rows(w);
+  parallel_for(panels * (cpu::round_up(rows_, step) / step), [&](int64_t task, int64_t worker) {
+    const auto begin = task / panels * step;
+    work({packed_.get(), rows_, begin, std::min(begin + step, rows_)}, task % panels, worker);
+  });
 }
 
 Scratch::Scratch(int64_t size) : size_(cpu::round_up(size, 16)), memory_(num_workers() * size_) {}
@@ -150,9 +168,9 @@ void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y) {
   }
   const ManyRows many(x, rows, w);
   const Scratch scratch(kernels.panel_scratch);
-  const auto panels = cpu::round_up(w.rows, kernels.panel_rows) / kernels.panel_rows;
-  parallel_for(panels, [&](int64_t panel, int64_t worker) {
-    many.multiply(w, panel, y + panel * kernels.panel_rows, w.rows, scratch.of(worker));
+  many.each_task(w, [&](const cpu::PackedRows& part, int64_t panel, int64_t worker) {
+    kernels.multiply_many(part, w, panel, y + part.begin * w.rows + panel * kernels.panel_rows,
+                          w.rows, scratch.of(worker));
   });
 }
 

@@ -5,6 +5,7 @@
 #include <new>
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/FunctionRef.h>
 
 #include <gemma/ops/cpu/kernels.h>
 #include <gemma/ops/ops.h>
@@ -72,9 +73,14 @@ class ManyRows {
   /// x [rows, w.columns].
   ManyRows(const float* x, int64_t rows, const cpu::Matrix& w);
 
-  /// y[m * ldy + n] = x[m] . w[panel * panel_rows + n] for n < panel_rows; w of the same type and
-  /// columns. scratch: panel_scratch floats.
-  void multiply(const cpu::Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) const;
+  /// Calls work(rows, panel, worker) for all rows with all panels of a weight that has w's rows: a
+  /// panel at a time, and of the rows a part where there are few panels.
+  void each_task(const cpu::Matrix& w,
+                 c10::function_ref<void(const cpu::PackedRows& rows, int64_t panel, int64_t worker)>
+                     work) const;
+
+  /// Most rows of a task.
+  int64_t task_rows(const cpu::Matrix& w) const;
 
  private:
   int64_t rows_;

@@ -87,11 +87,14 @@ void multiply_many(benchmark::State& state, at::ScalarType dtype) {
   const auto width = cpu::kernels().panel_rows;
   auto y = at::empty({rows, kIntermediate}, at::kFloat);
   const Buffer<float> scratch(cpu::kernels().panel_scratch);
+  auto* const out = y.mutable_data_ptr<float>();
+  at::set_num_threads(1);
   for (auto _ : state) {
-    for (int64_t panel = 0; panel * width < kIntermediate; ++panel) {
-      many.multiply(*w, panel, y.mutable_data_ptr<float>() + panel * width, kIntermediate,
-                    scratch.get());
-    }
+    many.each_task(*w, [&](const cpu::PackedRows& part, int64_t panel, int64_t /*worker*/) {
+      cpu::kernels().multiply_many(part, *w, panel,
+                                   out + part.begin * kIntermediate + panel * width, kIntermediate,
+                                   scratch.get());
+    });
   }
   set_flops(state, 2 * rows * kHidden * kIntermediate);
 }

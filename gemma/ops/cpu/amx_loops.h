@@ -23,23 +23,32 @@ constexpr int64_t kTileNumbers = kTileSide * kTileColumns;
 constexpr int64_t kTwoTiles = 2 * kTileNumbers;
 
 constexpr int64_t kManyRows = 2 * kTileSide;
-// Enough that activations, which come from afar, are used for some time: a group's block stays in
-// the first cache meanwhile, the panel's weights and sums in the second.
-constexpr int64_t kManyPanelRows = 8 * kTileSide;
-constexpr int64_t kMostPlanes = 3;
-constexpr int64_t kAmxColumns = 640;
-// Rows whose sums stay in the second cache.
-constexpr int64_t kMostRows = 512;
+// Activations, which do not stay in the second cache, are used for so many weights when they come;
+// the panel's weights do, most_columns of each, and so do the sums of a block of rows.
+constexpr int64_t kManyPanelRows = 16 * kTileSide;
+constexpr int64_t kBlockRows = 16 * kManyRows;
+constexpr int64_t kMostColumns = 1024;
 // Sums, and weights, two numbers in a float's place.
-constexpr int64_t kPanelScratch =
-    kMostRows * kManyPanelRows + kManyPanelRows * kAmxColumns * kMostPlanes / 2;
+constexpr int64_t kPanelScratch = kBlockRows * kManyPanelRows + kManyPanelRows * kMostColumns / 2;
 
 constexpr int activation_planes(WeightType type) { return is_float(type) ? 3 : 2; }
+constexpr int weight_planes(WeightType type) {
+  switch (type) {
+    case WeightType::kFloat32:
+      return 3;
+    case WeightType::kFloat16:
+    case WeightType::kInt4:
+      return 2;
+    default:
+      return 1;
+  }
+}
 
-// Parts of equal size and whole tiles.
+// Calls use(begin, width) for parts of the columns, of equal size and whole tiles.
 template <typename Use>
-void each_amx_block(int64_t columns, const Use& use) {
-  const auto blocks = (columns + kAmxColumns - 1) / kAmxColumns;
+void each_part(int64_t columns, WeightType type, const Use& use) {
+  const auto most = kMostColumns / weight_planes(type) / kTileColumns * kTileColumns;
+  const auto blocks = (columns + most - 1) / most;
   const auto block = round_up((columns + blocks - 1) / blocks, kTileColumns);
   for (int64_t begin = 0; begin < columns; begin += block) {
     use(begin, columns - begin < block ? columns - begin : block);
@@ -91,9 +100,14 @@ int64_t packed_size(int64_t rows, int64_t columns, WeightType type) {
 // Blocks of columns; in a block groups of kManyRows rows; in a group steps of kTileColumns columns;
 // in a step planes; in a plane two tiles.
 template <int kPlanes>
-void pack_planes(const float* x, int64_t rows, int64_t columns, int64_t group, BFloat16* packed) {
+void pack_planes(const float* x,
+                 int64_t rows,
+                 int64_t columns,
+                 int64_t group,
+                 WeightType type,
+                 BFloat16* packed) {
   const auto padded_rows = round_up(rows, kManyRows);
-  each_amx_block(columns, [&](int64_t begin, int64_t width) {
+  each_part(columns, type, [&](int64_t begin, int64_t width) {
     auto* out = packed +
                 (begin * padded_rows + group * kManyRows * round_up(width, kTileColumns)) * kPlanes;
     for (int64_t i = 0; i < width; i += kTileColumns, out += kPlanes * kTwoTiles) {
@@ -116,8 +130,8 @@ void pack(const float* x,
           WeightType type,
           std::byte* packed) {
   auto* const out = reinterpret_cast<BFloat16*>(packed);
-  if (is_float(type)) return pack_planes<3>(x, rows, columns, group, out);
-  pack_planes<2>(x, rows, columns, group, out);
+  if (is_float(type)) return pack_planes<3>(x, rows, columns, group, type, out);
+  pack_planes<2>(x, rows, columns, group, type, out);
 }
 
 // Calls use(planes, read): of how many planes the weights are, a Constant, and what reads `count`
@@ -131,19 +145,24 @@ void with_planes(const Matrix& w, const Use& use) {
   };
   switch (w.type) {
     case WeightType::kFloat32:
-      return use(Constant<3>(), split_as(static_cast<const float*>(w.data)));
+      return use(Constant<weight_planes(WeightType::kFloat32)>(),
+                 split_as(static_cast<const float*>(w.data)));
     case WeightType::kFloat16:
-      return use(Constant<2>(), split_as(static_cast<const Float16*>(w.data)));
+      return use(Constant<weight_planes(WeightType::kFloat16)>(),
+                 split_as(static_cast<const Float16*>(w.data)));
     case WeightType::kBFloat16:
-      return use(Constant<1>(), split_as(static_cast<const BFloat16*>(w.data)));
+      return use(Constant<weight_planes(WeightType::kBFloat16)>(),
+                 split_as(static_cast<const BFloat16*>(w.data)));
     case WeightType::kInt8:
-      return use(Constant<1>(), split_as(static_cast<const int8_t*>(w.data)));
+      return use(Constant<weight_planes(WeightType::kInt8)>(),
+                 split_as(static_cast<const int8_t*>(w.data)));
     case WeightType::kInt4:
-      return use(Constant<2>(), [&w](int64_t row, int64_t column, int64_t count, auto& planes) {
-        float numbers[kTileColumns] = {};
-        read_int4(w, row, column, count, numbers);
-        split(load_numbers(numbers, kTileColumns), planes);
-      });
+      return use(Constant<weight_planes(WeightType::kInt4)>(),
+                 [&w](int64_t row, int64_t column, int64_t count, auto& planes) {
+                   float numbers[kTileColumns] = {};
+                   read_int4(w, row, column, count, numbers);
+                   split(load_numbers(numbers, kTileColumns), planes);
+                 });
   }
 }
 
@@ -265,8 +284,7 @@ inline void finish_sums(
 }
 
 template <int kPlanes, int kWeightPlanes, typename Read>
-void multiply_planes(const BFloat16* packed,
-                     int64_t rows,
+void multiply_planes(const PackedRows& x,
                      const Matrix& w,
                      int64_t panel,
                      const Read& read,
@@ -274,52 +292,45 @@ void multiply_planes(const BFloat16* packed,
                      int64_t ldy,
                      float* scratch) {
   constexpr int64_t kBlockSums = kManyRows * kManyRows;
-  auto* const weights = reinterpret_cast<BFloat16*>(scratch + kMostRows * kManyPanelRows);
-  const auto padded_rows = round_up(rows, kManyRows);
+  auto* const weights = reinterpret_cast<BFloat16*>(scratch + kBlockRows * kManyPanelRows);
+  const auto* const packed = reinterpret_cast<const BFloat16*>(x.data);
+  const auto padded_rows = round_up(x.rows, kManyRows);
+  const auto rows = x.end - x.begin;
   const auto first = panel * kManyPanelRows;
   const auto columns = w.rows - first < kManyPanelRows ? w.rows - first : kManyPanelRows;
-  for (int64_t top = 0; top < rows; top += kMostRows) {
-    const auto count = rows - top < kMostRows ? rows - top : kMostRows;
-    each_amx_block(w.columns, [&](int64_t begin, int64_t width) {
-      pack_panel_planes<kWeightPlanes>(w, panel, begin, width, read, weights);
-      const auto steps = (width + kTileColumns - 1) / kTileColumns;
-      const bool last = begin + width == w.columns;
-      for (int64_t m = 0; m < count; m += kManyRows) {
-        const auto* const a =
-            packed + (begin * padded_rows + (top + m) * steps * kTileColumns) * kPlanes;
-        const auto high = count - m < kManyRows ? count - m : kManyRows;
-        for (int64_t n = 0; n < columns; n += kManyRows) {
-          const auto* const b = weights + n * steps * kTileColumns * kWeightPlanes;
-          const auto wide = columns - n < kManyRows ? columns - n : kManyRows;
-          const Sums sums{scratch + m * kManyPanelRows + n / kManyRows * kBlockSums, kManyRows};
-          const Sums out{y + (top + m) * ldy + n, ldy};
-          const bool whole = last && high == kManyRows && wide == kManyRows;
-          const auto& to = whole ? out : sums;
-          multiply_tiles<kPlanes, kWeightPlanes>(steps, a, b, begin > 0, sums, to);
-          if (last && (!whole || w.type == WeightType::kInt8)) {
-            finish_sums(to, high, wide, w, first + n, out);
-          }
+  each_part(w.columns, w.type, [&](int64_t begin, int64_t width) {
+    pack_panel_planes<kWeightPlanes>(w, panel, begin, width, read, weights);
+    const auto steps = (width + kTileColumns - 1) / kTileColumns;
+    const bool last = begin + width == w.columns;
+    for (int64_t m = 0; m < rows; m += kManyRows) {
+      const auto* const a =
+          packed + (begin * padded_rows + (x.begin + m) * steps * kTileColumns) * kPlanes;
+      const auto high = rows - m < kManyRows ? rows - m : kManyRows;
+      for (int64_t n = 0; n < columns; n += kManyRows) {
+        const auto* const b = weights + n * steps * kTileColumns * kWeightPlanes;
+        const auto wide = columns - n < kManyRows ? columns - n : kManyRows;
+        const Sums sums{scratch + m * kManyPanelRows + n / kManyRows * kBlockSums, kManyRows};
+        const Sums out{y + m * ldy + n, ldy};
+        const bool whole = last && high == kManyRows && wide == kManyRows;
+        const auto& to = whole ? out : sums;
+        multiply_tiles<kPlanes, kWeightPlanes>(steps, a, b, begin > 0, sums, to);
+        if (last && (!whole || w.type == WeightType::kInt8)) {
+          finish_sums(to, high, wide, w, first + n, out);
         }
       }
-    });
-  }
+    }
+  });
 }
 
-void multiply_many(const std::byte* packed,
-                   int64_t rows,
-                   const Matrix& w,
-                   int64_t panel,
-                   float* y,
-                   int64_t ldy,
-                   float* scratch) {
+void multiply_many(
+    const PackedRows& x, const Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) {
   const TileShapes shapes;
   _tile_loadconfig(&shapes);
-  const auto* const a = reinterpret_cast<const BFloat16*>(packed);
   with_planes(w, [&](auto planes, const auto& read) {
     if (is_float(w.type)) {
-      multiply_planes<3, planes>(a, rows, w, panel, read, y, ldy, scratch);
+      multiply_planes<3, planes>(x, w, panel, read, y, ldy, scratch);
     } else if constexpr (planes <= 2) {
-      multiply_planes<2, planes>(a, rows, w, panel, read, y, ldy, scratch);
+      multiply_planes<2, planes>(x, w, panel, read, y, ldy, scratch);
     }
   });
   _tile_release();

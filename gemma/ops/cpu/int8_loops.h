@@ -209,29 +209,26 @@ inline void multiply_int16_tile(int64_t pairs,
   }
 }
 
-inline void multiply_many_int16(const std::byte* packed,
-                                int64_t rows,
-                                const Matrix& w,
-                                int64_t panel,
-                                float* y,
-                                int64_t ldy,
-                                float* scratch) {
+inline void multiply_many_int16(
+    const PackedRows& x, const Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) {
   const auto present = rows_in_panel(w, panel);
-  const PackedInt16 layout(rows, w.columns);
+  const PackedInt16 layout(x.rows, w.columns);
   const auto padded_rows = layout.padded_rows;
-  const auto* const values = reinterpret_cast<const int16_t*>(packed);
-  const auto* row_scales = reinterpret_cast<const float*>(packed + layout.scales_at);
+  const auto* const values = reinterpret_cast<const int16_t*>(x.data);
+  const auto* row_scales = reinterpret_cast<const float*>(x.data + layout.scales_at);
   auto* const wide = reinterpret_cast<int16_t*>(scratch + kPanelRows * kPackedColumns / 2);
   float column_scales[kPanelRows];
   each_block(w.columns, [&](int64_t begin, int64_t width) {
     const auto pairs = (width + 1) / 2;
     pack_int16_weights(w, panel, begin, width, scratch, wide, column_scales);
-    for (int64_t m = 0; m < rows; m += kPackedRows) {
+    for (auto m = x.begin; m < x.end; m += kPackedRows) {
       const auto* const a = values + begin * padded_rows + m * pairs * 2;
-      const auto count = rows - m < kPackedRows ? rows - m : kPackedRows;
-      with_tile(count, present, begin > 0, y + m * ldy, ldy, [&](float* c, int64_t ldc) {
-        multiply_int16_tile(pairs, a, scratch, row_scales + m, column_scales, begin > 0, c, ldc);
-      });
+      const auto count = x.end - m < kPackedRows ? x.end - m : kPackedRows;
+      with_tile(count, present, begin > 0, y + (m - x.begin) * ldy, ldy,
+                [&](float* c, int64_t ldc) {
+                  multiply_int16_tile(pairs, a, scratch, row_scales + m, column_scales, begin > 0,
+                                      c, ldc);
+                });
     }
     row_scales += padded_rows;
   });

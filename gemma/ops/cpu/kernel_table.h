@@ -25,6 +25,7 @@ constexpr Kernels make_kernels(const char* name) {
       .packed_size = packed_size,
       .pack = pack,
       .panel_rows = kManyPanelRows,
+      .block_rows = kBlockRows,
       .panel_scratch = kPanelScratch,
       .multiply_many = multiply_many,
       .geglu = geglu,

@@ -51,6 +51,14 @@ struct Int8Rows {
   const float* offsets;  // Likewise.
 };
 
+/// Rows [begin, end) of `rows` that were packed; begin is a multiple of packed_rows.
+struct PackedRows {
+  const std::byte* data;
+  int64_t rows;
+  int64_t begin;
+  int64_t end;
+};
+
 /// One key/value head of one sequence's cache, a ring: position p is in slot p % slots. A slot has
 /// `stride` numbers, `dim` of them in use.
 struct CacheHead {
@@ -150,21 +158,17 @@ struct Kernels {
                WeightType type,
                std::byte* packed);
 
-  /// Weight rows that multiply_many takes together.
+  /// Weight rows that multiply_many takes together, and most rows of x.
   int64_t panel_rows;
+  int64_t block_rows;
 
   /// Floats that multiply_many needs as scratch memory, at a cache line's begin.
   int64_t panel_scratch;
 
-  /// As multiply_few for any number of rows, weights of any type, and the `panel`-th panel_rows
-  /// rows of w (fewer in the last).
-  void (*multiply_many)(const std::byte* packed,
-                        int64_t rows,
-                        const Matrix& w,
-                        int64_t panel,
-                        float* y,
-                        int64_t ldy,
-                        float* scratch);
+  /// As multiply_few, of any type, for some of the rows that were packed and the `panel`-th
+  /// panel_rows rows of w (fewer in the last).
+  void (*multiply_many)(
+      const PackedRows& x, const Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch);
 
   /// gate[i] = gelu_tanh(gate[i]) * up[i], rows of `columns` numbers `ld_gate` and `ld_up` apart.
   void (*geglu)(

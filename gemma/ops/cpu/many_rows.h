@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kManyRows = kPackedRows;
 constexpr int64_t kManyPanelRows = kPanelRows;
+constexpr int64_t kBlockRows = int64_t{1} << 40;  // As many as there are.
 constexpr int64_t kPanelScratch = kPanelRows * kPackedColumns;
 
 int64_t packed_size(int64_t rows, int64_t columns, WeightType type) {
@@ -30,15 +31,10 @@ void pack(const float* x,
   pack_floats(x, rows, columns, group, reinterpret_cast<float*>(packed));
 }
 
-void multiply_many(const std::byte* packed,
-                   int64_t rows,
-                   const Matrix& w,
-                   int64_t panel,
-                   float* y,
-                   int64_t ldy,
-                   float* scratch) {
-  if (!is_float(w.type)) return multiply_many_int16(packed, rows, w, panel, y, ldy, scratch);
-  multiply_many_floats(reinterpret_cast<const float*>(packed), rows, w, panel, y, ldy, scratch);
+void multiply_many(
+    const PackedRows& x, const Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) {
+  if (!is_float(w.type)) return multiply_many_int16(x, w, panel, y, ldy, scratch);
+  multiply_many_floats(x, w, panel, y, ldy, scratch);
 }
 
 }  // namespace

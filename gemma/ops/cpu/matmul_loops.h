@@ -130,23 +130,19 @@ void pack_weights(const Matrix& w, int64_t panel, int64_t begin, int64_t width, 
   });
 }
 
-inline void multiply_many_floats(const float* packed,
-                                 int64_t rows,
-                                 const Matrix& w,
-                                 int64_t panel,
-                                 float* y,
-                                 int64_t ldy,
-                                 float* scratch) {
+inline void multiply_many_floats(
+    const PackedRows& x, const Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) {
   const auto present = rows_in_panel(w, panel);
-  const auto padded_rows = round_up(rows, kPackedRows);
+  const auto padded_rows = round_up(x.rows, kPackedRows);
+  const auto* const packed = reinterpret_cast<const float*>(x.data);
   each_block(w.columns, [&](int64_t begin, int64_t width) {
     pack_weights(w, panel, begin, width, scratch);
-    for (int64_t m = 0; m < rows; m += kPackedRows) {
+    for (auto m = x.begin; m < x.end; m += kPackedRows) {
       const auto* const a = packed + begin * padded_rows + m * width;
-      const auto count = rows - m < kPackedRows ? rows - m : kPackedRows;
-      with_tile(count, present, begin > 0, y + m * ldy, ldy, [&](float* c, int64_t ldc) {
-        multiply_tile(width, a, scratch, begin > 0, c, ldc);
-      });
+      const auto count = x.end - m < kPackedRows ? x.end - m : kPackedRows;
+      with_tile(
+          count, present, begin > 0, y + (m - x.begin) * ldy, ldy,
+          [&](float* c, int64_t ldc) { multiply_tile(width, a, scratch, begin > 0, c, ldc); });
     }
   });
 }
