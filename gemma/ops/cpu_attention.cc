@@ -141,13 +141,14 @@ void attend_chunk(const Attention& attention,
                   const cpu::CacheHead* caches,
                   const float* q,
                   float* out) {
+  const auto& kernels = cpu::kernels();
   const auto [num_heads, num_kv_heads, dim] = attention.shape;
   // A group larger than a tile is cut into pieces.
-  const auto heads = std::min(attention.group(), cpu::kTileRows);
+  const auto heads = std::min(attention.group(), kernels.tile_rows);
   const auto pieces = cpu::round_up(attention.group(), heads) / heads;
-  const auto tokens = cpu::kTileRows / heads;
+  const auto tokens = kernels.tile_rows / heads;
   const auto tiles = cpu::round_up(run.rows, tokens) / tokens;
-  const Scratch scratch(cpu::kernels().tile_scratch(attention.stride));
+  const Scratch scratch(kernels.tile_scratch(*caches));
   const auto ld_q = num_heads * attention.stride;
   const auto ld_out = num_heads * dim;
   parallel_for(tiles * num_kv_heads * pieces, [&](int64_t task, int64_t worker) {
@@ -167,7 +168,7 @@ void attend_chunk(const Attention& attention,
         .out = out + first * ld_out + head * dim,
         .ld_out = ld_out,
     };
-    cpu::kernels().attend_tile(tile, caches[kv_head], scratch.of(worker));
+    kernels.attend_tile(tile, caches[kv_head], scratch.of(worker));
   });
 }
 

@@ -146,18 +146,18 @@ void attend_one(benchmark::State& state, at::ScalarType dtype) {
 }
 
 void attend_tile(benchmark::State& state, at::ScalarType dtype) {
-  constexpr int64_t kTokens = cpu::kTileRows / kHeads;
+  const auto tokens = cpu::kernels().tile_rows / kHeads;
   const auto length = state.range(0);
   Cache cache(length, dtype);
-  const auto q = random_floats({kTokens, kHeads, kHeadDim}) * 0.05;
+  const auto q = random_floats({tokens, kHeads, kHeadDim}) * 0.05;
   auto out = at::empty_like(q);
-  auto scratch = at::empty({cpu::kernels().tile_scratch(kHeadDim)}, at::kFloat);
+  auto scratch = at::empty({cpu::kernels().tile_scratch(cache.head())}, at::kFloat);
   for (auto _ : state) {
     cpu::kernels().attend_tile({.q = floats(q),
                                 .ld_q = kHeads * kHeadDim,
-                                .tokens = kTokens,
+                                .tokens = tokens,
                                 .heads = kHeads,
-                                .position = length - kTokens,
+                                .position = length - tokens,
                                 .window = 0,
                                 .softcap = 0.0F,
                                 .out = out.mutable_data_ptr<float>(),
@@ -165,7 +165,7 @@ void attend_tile(benchmark::State& state, at::ScalarType dtype) {
                                cache.head(), scratch.mutable_data_ptr<float>());
     benchmark::ClobberMemory();
   }
-  set_flops(state, 4 * kTokens * kHeads * kHeadDim * length);
+  set_flops(state, 4 * tokens * kHeads * kHeadDim * length);
 }
 
 // Logits and choice of a token, greedy or drawn.

@@ -1,8 +1,8 @@
 #pragma once
 
-#include <gemma/ops/cpu/matmul_loops.h>
+#include <gemma/ops/cpu/simd.h>
 
-// Rotary embedding, the cache, and attention over it.
+// Rotary embedding, the cache, and the attention of one token.
 namespace gemma::cpu {
 namespace {
 
@@ -191,150 +191,14 @@ void attend_one(const float* q,
   }
 }
 
-int64_t tile_scratch(int64_t stride) {
-  const auto width = round_up(stride, kPanelRows);
-  return 2 * (kTileRows + kTileKeys) * width + 2 * kPackedRows * kTileKeys;
-}
-
-// The parts of a tile's scratch memory.
-struct TileMemory {
-  TileMemory(float* memory, int64_t width)
-      : q(memory),
-        keys(q + kTileRows * width),
-        values(keys + kTileKeys * width),
-        sums(values + kTileKeys * width),
-        scores(sums + kTileRows * width),
-        weights(scores + kPackedRows * kTileKeys) {}
-
-  float* q;        // Packed.
-  float* keys;     // Panels over the keys.
-  float* values;   // Panels over the head's numbers.
-  float* sums;     // [rows, width], the result before its division.
-  float* scores;   // [kPackedRows, kTileKeys], of one group of rows at a time.
-  float* weights;  // Their exponentials, packed.
-};
-
-inline void pack_queries(const AttentionTile& tile, int64_t stride, float* packed) {
-  const auto rows = tile.tokens * tile.heads;
-  for (int64_t row0 = 0; row0 < rows; row0 += kPackedRows) {
-    const auto queries = [&](int64_t r) {
-      const auto row = row0 + r;
-      if (row >= rows) return static_cast<const float*>(nullptr);
-      return tile.q + row / tile.heads * tile.ld_q + row % tile.heads * stride;
-    };
-    pack_group(queries, load_up_to(stride), stride, packed + row0 * stride);
-  }
-}
-
-// Keys and values of the positions [begin, begin + count).
-template <typename T>
-void pack_keys(const CacheHead& cache, int64_t begin, int64_t count, const TileMemory& memory) {
-  const auto width = round_up(cache.stride, kPanelRows);
-  for (int64_t key = 0; key < count; key += kPanelRows) {
-    pack_panel(
-        [&](int64_t r) {
-          return key + r < count ? slot_of<const T>(cache.k, cache, begin + key + r) : nullptr;
-        },
-        load_up_to(cache.stride), cache.stride, memory.keys + key * cache.stride);
-  }
-  const auto load_value = load_up_to(cache.stride);
-  for (int64_t key = 0; key < count; ++key) {
-    const auto* from = slot_of<const T>(cache.v, cache, begin + key);
-    for (int64_t i = 0; i < width; i += kLanes) {
-      auto* to = memory.values + i / kPanelRows * kPanelRows * kTileKeys + key * kPanelRows;
-      store(to + i % kPanelRows, i < cache.stride ? load_value(from, i) : zeros());
-    }
-  }
-}
-
-// Keys of a block: [begin, end).
+// Keys that a tile takes together, and those of them that are seen: [begin, end).
+constexpr int64_t kTileKeys = 64;
 struct Seen {
   int64_t begin, end;
 };
 
-// The scores of a row become their exponentials where the row sees them, else zeros, in all that
-// its group sees. -> what has to multiply the values that were summed before.
-inline float weigh(float* scores, Seen row, Seen group, float cap, PartialSoftmax& partial) {
-  const auto clear = [&](int64_t begin, int64_t end) {
-    if (begin < end) std::memset(scores + begin, 0, (end - begin) * sizeof(float));
-  };
-  if (row.begin >= row.end) {
-    clear(group.begin, group.end);
-    return 1.0F;
-  }
-  clear(group.begin, row.begin);
-  clear(row.end, group.end);
-  const auto size = row.end - row.begin;
-  if (cap != 0.0F) softcap(scores + row.begin, size, cap);
-  return extend_softmax(scores + row.begin, size, partial);
-}
-
-template <typename T>
-void attend_tile_as(const AttentionTile& tile, const CacheHead& cache, float* scratch) {
-  const auto rows = tile.tokens * tile.heads;
-  const auto groups = round_up(rows, kPackedRows) / kPackedRows;
-  const auto width = round_up(cache.stride, kPanelRows);
-  const TileMemory memory(scratch, width);
-  PartialSoftmax partial[kTileRows];
-  for (auto& row : partial) row = {kNothingSeen, 0.0F};
-  std::memset(memory.sums, 0, groups * kPackedRows * width * sizeof(float));
-  pack_queries(tile, cache.stride, memory.q);
-
-  const auto last = tile.image_end > 0 ? tile.image_end : tile.position + tile.tokens;
-  const auto oldest = tile.position - tile.window + 1;
-  const auto first = tile.window > 0 && oldest > 0 ? oldest : 0;
-  for (auto begin = first; begin < last; begin += kTileKeys) {
-    const auto count = last - begin < kTileKeys ? last - begin : kTileKeys;
-    pack_keys<T>(cache, begin, count, memory);
-    // Of these keys, what the token of a row sees.
-    const auto seen_by = [&](int64_t row) -> Seen {
-      const auto position = tile.position + row / tile.heads - begin;
-      const auto start = tile.window > 0 ? position + 1 - tile.window : 0;
-      const auto end = tile.image_end > 0 ? tile.image_end - begin : position + 1;
-      return {start > 0 ? start : 0, end < count ? end : count};
-    };
-    for (int64_t row0 = 0; row0 < rows; row0 += kPackedRows) {
-      const auto present = rows - row0 < kPackedRows ? rows - row0 : kPackedRows;
-      // Later tokens see later keys.
-      const Seen seen{seen_by(row0).begin, seen_by(row0 + present - 1).end};
-      if (seen.begin >= seen.end) continue;
-      for (auto key = seen.begin / kPanelRows * kPanelRows; key < seen.end; key += kPanelRows) {
-        multiply_tile(cache.stride, memory.q + row0 * cache.stride,
-                      memory.keys + key * cache.stride, /*add=*/false, memory.scores + key,
-                      kTileKeys);
-      }
-      for (int64_t r = 0; r < present; ++r) {
-        auto* const line = memory.scores + r * kTileKeys;
-        const auto factor = weigh(line, seen_by(row0 + r), seen, tile.softcap, partial[row0 + r]);
-        if (factor == 1.0F) continue;
-        auto* const sums = memory.sums + (row0 + r) * width;
-        for (int64_t i = 0; i < width; i += kLanes) store(sums + i, load(sums + i) * factor);
-      }
-      const auto size = seen.end - seen.begin;
-      const auto weights = [&](int64_t r) {
-        return r < present ? memory.scores + r * kTileKeys + seen.begin : nullptr;
-      };
-      pack_group(weights, load_up_to(size), size, memory.weights);
-      for (int64_t i = 0; i < width; i += kPanelRows) {
-        multiply_tile(size, memory.weights, memory.values + i * kTileKeys + seen.begin * kPanelRows,
-                      /*add=*/true, memory.sums + row0 * width + i, width);
-      }
-    }
-  }
-  for (int64_t row = 0; row < rows; ++row) {
-    auto* out = tile.out + row / tile.heads * tile.ld_out + row % tile.heads * cache.dim;
-    const auto scale = 1.0F / partial[row].sum;
-    for (int64_t i = 0; i < cache.dim; ++i) out[i] = memory.sums[row * width + i] * scale;
-  }
-}
-
-void attend_tile(const AttentionTile& tile, const CacheHead& cache, float* scratch) {
-  switch (cache.type) {
-    case CacheType::kFloat32:
-      return attend_tile_as<float>(tile, cache, scratch);
-    case CacheType::kBFloat16:
-      return attend_tile_as<BFloat16>(tile, cache, scratch);
-  }
+inline const float* query_of(const AttentionTile& tile, const CacheHead& cache, int64_t row) {
+  return tile.q + row / tile.heads * tile.ld_q + row % tile.heads * cache.stride;
 }
 
 }  // namespace

@@ -1,9 +1,8 @@
 #pragma once
 
-#include <gemma/ops/cpu/attention_loops.h>
+#include <gemma/ops/cpu/attention_tiles.h>
 #include <gemma/ops/cpu/int4_loops.h>
 #include <gemma/ops/cpu/int8_loops.h>
-#include <gemma/ops/cpu/many_rows.h>
 #include <gemma/ops/cpu/matmul_loops.h>
 #include <gemma/ops/cpu/probe_loops.h>
 #include <gemma/ops/cpu/row_loops.h>
@@ -34,6 +33,7 @@ constexpr Kernels make_kernels(const char* name) {
       .rotate = rotate,
       .write_slot = write_slot,
       .attend_one = attend_one,
+      .tile_rows = kTileRows,
       .tile_scratch = tile_scratch,
       .attend_tile = attend_tile,
       .finish_logits = finish_logits,

@@ -81,7 +81,7 @@ struct PartialSoftmax {
 struct AttentionTile {
   const float* q;  // Of the first token and head; tokens `ld_q` apart, heads `cache.stride`.
   int64_t ld_q;
-  int64_t tokens;  // tokens * heads is at most kTileRows.
+  int64_t tokens;  // tokens * heads is at most tile_rows.
   int64_t heads;
   int64_t position;       // Of the first token. A token sees what is before it, and itself,
   int64_t window;         // and of that so many last positions; 0: all.
@@ -95,9 +95,6 @@ struct AttentionTile {
 inline constexpr int64_t kFewRows = 8;
 /// Most columns of x that are packed together.
 inline constexpr int64_t kPackedColumns = 320;
-/// Most rows of an AttentionTile, and keys that it takes together.
-inline constexpr int64_t kTileRows = 96;
-inline constexpr int64_t kTileKeys = 64;
 
 /// One instruction set's implementation.
 struct Kernels {
@@ -204,10 +201,13 @@ struct Kernels {
                      PartialSoftmax* partial,
                      float* out);
 
-  /// Floats that attend_tile needs as scratch memory.
-  int64_t (*tile_scratch)(int64_t stride);
+  /// Most rows of an AttentionTile.
+  int64_t tile_rows;
 
-  /// Attention of a tile, finished. scratch: tile_scratch(cache.stride) floats.
+  /// Floats that attend_tile needs as scratch memory, at a cache line's begin.
+  int64_t (*tile_scratch)(const CacheHead& cache);
+
+  /// Attention of a tile, finished. scratch: tile_scratch(cache) floats.
   void (*attend_tile)(const AttentionTile& tile, const CacheHead& cache, float* scratch);
 
   /// x = tanh(x / softcap) * softcap / temperature; softcap 0: none. -> the largest.

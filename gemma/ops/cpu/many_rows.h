@@ -1,13 +1,10 @@
 #pragma once
 
-// Products of many rows of activations.
-#ifdef __AMX_BF16__
-#include <gemma/ops/cpu/amx_loops.h>
-#else
 #include <gemma/ops/cpu/int8_loops.h>
 #include <gemma/ops/cpu/matmul_loops.h>
 
-// Of floats as floats, of integers as integers.
+// Products of many rows of activations with weights, by vectors: of floats as floats, of integers
+// as integers.
 namespace gemma::cpu {
 namespace {
 
@@ -39,4 +36,3 @@ void multiply_many(
 
 }  // namespace
 }  // namespace gemma::cpu
-#endif
