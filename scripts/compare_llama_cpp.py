@@ -95,6 +95,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompt_len", type=int, default=512)
     parser.add_argument("--output_len", type=int, default=64)
+    parser.add_argument(
+        "--llama_repack",
+        type=int,
+        default=1,
+        choices=(0, 1),
+        help="0 keeps llama.cpp from its kernels for repacked weights: those for AMX end with a "
+        "segmentation fault on the 270M",
+    )
     return parser.parse_args()
 
 
@@ -120,8 +128,8 @@ def main() -> int:
             bench = [args.gemma, "bench", "--ckpt", ckpt]
             for row in json.loads(run(*bench, *lengths, "-r", 3, "-o", "json")):
                 ours.setdefault(row["test"], []).append(row["tokens_per_second"]["median"])
-            llama = run(programs / "llama-bench", "-m", gguf_file, *lengths, "-r", 3, "-o", "json")
-            for row in json.loads(llama):
+            llama = [programs / "llama-bench", "-m", gguf_file, "--repack", args.llama_repack]
+            for row in json.loads(run(*llama, *lengths, "-r", 3, "-o", "json")):
                 test = f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}"
                 theirs.setdefault(test, []).append(statistics.median(row["samples_ts"]))
         for test, rates in ours.items():

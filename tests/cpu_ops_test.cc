@@ -54,11 +54,13 @@ struct Shape {
   int64_t rows, in, out;
 };
 
-// Few rows and many, whole vectors and tails, one panel and parts of it, several blocks of columns.
-const std::vector<Shape> kShapes{{1, 64, 32}, {1, 1, 1},    {1, 7, 5},      {2, 33, 100},
-                                 {3, 40, 17}, {4, 129, 66}, {5, 24, 3},     {6, 640, 48},
-                                 {7, 31, 19}, {8, 96, 257}, {9, 8, 16},     {12, 321, 40},
-                                 {13, 5, 1},  {64, 33, 15}, {100, 700, 31}, {19, 1000, 65}};
+// Few rows and many, whole vectors and tails, one panel and parts of it, several blocks of columns
+// and of rows.
+const std::vector<Shape> kShapes{{1, 64, 32},   {1, 1, 1},      {1, 7, 5},      {2, 33, 100},
+                                 {3, 40, 17},   {4, 129, 66},   {5, 24, 3},     {6, 640, 48},
+                                 {7, 31, 19},   {8, 96, 257},   {9, 8, 16},     {12, 321, 40},
+                                 {13, 5, 1},    {64, 33, 15},   {100, 700, 31}, {19, 1000, 65},
+                                 {200, 37, 70}, {530, 40, 300}, {40, 2100, 33}};
 
 class WeightTypes : public ::testing::TestWithParam<at::ScalarType> {};
 INSTANTIATE_TEST_SUITE_P(All,
@@ -202,6 +204,18 @@ TEST(CpuOps, FourBitWeightsRefuseScalesThatDoNotFit) {
   const Weight weight(at::zeros({4, 32}, at::kByte), at::zeros({4, 1}, at::kHalf));
   const auto message = message_of<c10::Error>([&] { kFast.linear(at::zeros({1, 64}), weight); });
   EXPECT_TRUE(contains(message, "wants a scale for each 32 numbers"));
+}
+
+// Both may use AMX, whose registers each has to set up for itself.
+TEST(CpuOps, TakeTurnsWithLibTorchsProducts) {
+  const Weight weight = random_weight(64, 128, at::kBFloat16, /*seed=*/1);
+  const auto x = random_tensor({40, 128}, /*seed=*/2, at::kBFloat16);
+  const auto fast = kFast.linear(x, weight);
+  const auto exact = ReferenceOps().linear(x, weight);
+  for (int turn = 0; turn < 3; ++turn) {
+    EXPECT_TRUE(at::equal(kFast.linear(x, weight), fast));
+    EXPECT_TRUE(at::equal(ReferenceOps().linear(x, weight), exact));
+  }
 }
 
 TEST(CpuOps, GiveTheSameBitsForAnyNumberOfThreads) {
@@ -356,6 +370,23 @@ TEST(CpuOps, ABFloat16CacheIsReadAsItWasRounded) {
     // Another order of summation may round a number the other way.
     EXPECT_TRUE(near_to(fast_cache[0].k, slow_cache[0].k.to(at::kDouble), 1e-2));
     EXPECT_TRUE(at::equal(fast_cache[0].v, slow_cache[0].v));
+  }
+}
+
+TEST(CpuOps, ABFloat16CacheServesPromptsAsItServesTokens) {
+  for (const auto& row : kAttentionCases) {
+    const auto qkv = random_tensor({150, (row.heads + 2 * row.kv_heads) * row.dim}, /*seed=*/1);
+    const auto in_pieces = [&](int64_t piece) {
+      const std::vector cache{empty_cache(row, 150, at::kBFloat16)};
+      std::vector<at::Tensor> parts;
+      for (int64_t at = 0; at < 150; at += piece) {
+        const auto part = qkv.narrow(0, at, piece);
+        parts.push_back(attend(kFast, row, part, {{0, piece, at}}, cache));
+      }
+      return at::cat(parts);
+    };
+    EXPECT_TRUE(near_to(in_pieces(50), in_pieces(1).to(at::kDouble), 1e-5))
+        << row.heads << " heads of " << row.dim;
   }
 }
 

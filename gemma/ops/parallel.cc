@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <atomic>
 
 #include <ATen/Parallel.h>
@@ -18,6 +19,7 @@ namespace {
 
 struct Region {
   int64_t count;
+  int64_t step;  // Tasks that a thread takes at once.
   c10::function_ref<void(int64_t, int64_t)> body;
   std::atomic<int64_t> next{0};
 };
@@ -26,9 +28,10 @@ void work(void* data) {
   auto& region = *static_cast<Region*>(data);
   const auto worker = static_cast<int64_t>(omp_get_thread_num());
   for (;;) {
-    const auto task = region.next.fetch_add(1, std::memory_order_relaxed);
-    if (task >= region.count) return;
-    region.body(task, worker);
+    const auto first = region.next.fetch_add(region.step, std::memory_order_relaxed);
+    if (first >= region.count) return;
+    const auto end = std::min(first + region.step, region.count);
+    for (auto task = first; task < end; ++task) region.body(task, worker);
   }
 }
 
@@ -42,7 +45,9 @@ void parallel_for(int64_t count, c10::function_ref<void(int64_t, int64_t)> body)
     for (int64_t task = 0; task < count; ++task) body(task, 0);
     return;
   }
-  Region region{count, body};
+  // Short tasks, such as rows: to ask for each would take as long as some of them do.
+  constexpr int64_t kTurns = 64;
+  Region region{count, std::max<int64_t>(1, count / (threads * kTurns)), body};
   GOMP_parallel(work, &region, static_cast<unsigned>(threads), /*flags=*/0);
 }
 

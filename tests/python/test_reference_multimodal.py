@@ -206,7 +206,9 @@ def test_with_the_references_mask_logits_depend_on_how_long_a_text_may_get() -> 
         run = tiny.decode_images(model, ids, steps, tiny.greedy(1), feed, is_text, **images)
         return run["logits.2"]
 
-    torch.testing.assert_close(logits(3, True), logits(12, True), rtol=0, atol=1e-6)
+    # Longer rows are summed in another order.
+    shorter, longer = logits(3, True), logits(12, True)
+    torch.testing.assert_close(shorter, longer, rtol=0, atol=1e-6 * longer.abs().max().item())
     assert (logits(3, False) - logits(12, False)).abs().max() > 1e-3
 
 
