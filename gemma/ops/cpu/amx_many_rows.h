@@ -197,7 +197,7 @@ void multiply_planes(const PackedRows& x,
 
 void multiply_many(
     const PackedRows& x, const Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) {
-  const Tiles tiles;
+  const TileRegisters registers;
   with_planes(w, [&](auto planes, const auto& read) {
     if (is_float(w.type)) {
       multiply_planes<3, planes>(x, w, panel, read, y, ldy, scratch);

@@ -77,7 +77,7 @@ class TileProducts {
 
   // scores = the group's queries times the keys.
   void score(int64_t row0, Seen seen) {
-    const Tiles tiles;
+    const TileRegisters registers;
     const auto steps = width_ / kTileColumns;
     for (auto key = seen.begin; key < seen.end; key += kPairRows) {
       const Sums to{scores_ + key, kTileKeys};
@@ -96,7 +96,7 @@ class TileProducts {
           },
           weights_ + kPlanes * kGroup * (key - seen.begin));
     }
-    const Tiles tiles;
+    const TileRegisters registers;
     const auto steps = (seen.end - seen.begin) / kTileColumns;
     for (int64_t i = 0; i < width_; i += kTileColumns) {
       const Sums to{sums(row0) + i, width_};

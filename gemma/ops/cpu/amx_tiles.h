@@ -57,6 +57,7 @@ Numbers load_numbers(const T* from, int64_t count) {
   std::memcpy(padded, from, count * sizeof(T));
   return {load(padded), load(padded + kLanes)};
 }
+
 // A bfloat16 number is its only plane.
 inline Plane load_plane(const BFloat16* from, int64_t count) {
   Plane plane{};
@@ -136,16 +137,16 @@ struct alignas(64) TileShapes {
   uint8_t rows[16] = {};
 };
 
-// AMX's registers, while it lives.
-class Tiles {
+// AMX's registers, ready while it lives.
+class TileRegisters {
  public:
-  Tiles() {
+  TileRegisters() {
     const TileShapes shapes;
     _tile_loadconfig(&shapes);
   }
-  ~Tiles() { _tile_release(); }
-  Tiles(const Tiles&) = delete;
-  Tiles& operator=(const Tiles&) = delete;
+  ~TileRegisters() { _tile_release(); }
+  TileRegisters(const TileRegisters&) = delete;
+  TileRegisters& operator=(const TileRegisters&) = delete;
 };
 
 // Four tiles of sums, two by two, rows `stride` floats apart.
