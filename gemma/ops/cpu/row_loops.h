@@ -32,11 +32,18 @@ void rms_norm_as(const float* x,
                  const float* residual,
                  int64_t size,
                  float* out) {
-  auto squares = zeros();
+  // As many sums as hide how long each addition takes.
+  constexpr int64_t kSums = 4;
+  Floats squares[kSums] = {};
+  const auto add = [&](int64_t s, Floats v) { squares[s] = fma(v, v, squares[s]); };
   int64_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) squares = fma(load(x + i), load(x + i), squares);
-  if (i < size) squares = fma(load_part(x + i, size - i), load_part(x + i, size - i), squares);
-  const auto scale = 1.0F / __builtin_sqrtf(sum(squares) / static_cast<float>(size) + eps);
+  for (; i + kSums * kLanes <= size; i += kSums * kLanes) {
+    for (int64_t s = 0; s < kSums; ++s) add(s, load(x + i + s * kLanes));
+  }
+  for (; i + kLanes <= size; i += kLanes) add(0, load(x + i));
+  if (i < size) add(0, load_part(x + i, size - i));
+  const auto total = sum((squares[0] + squares[1]) + (squares[2] + squares[3]));
+  const auto scale = 1.0F / __builtin_sqrtf(total / static_cast<float>(size) + eps);
   for (i = 0; i + kLanes <= size; i += kLanes) {
     const auto normed = load(x + i) * scale * (load(weight + i) + offset);
     store(out + i, residual == nullptr ? normed : load(residual + i) + normed);
