@@ -78,6 +78,18 @@ TEST_P(WeightTypes, LinearAgreesWithFloat64) {
   }
 }
 
+TEST_P(WeightTypes, ProductsOfNothingAreZeros) {
+  for (const int64_t rows : {1, 20}) {
+    const auto weight = random_weight(5, 0, GetParam(), /*seed=*/1);
+    EXPECT_TRUE(at::equal(kFast.linear(at::zeros({rows, 0}), weight), at::zeros({rows, 5})));
+    const auto down = random_weight(3, 5, GetParam(), /*seed=*/2);
+    EXPECT_TRUE(at::equal(kFast.gated_mlp(at::zeros({rows, 0}), weight, weight, down),
+                          at::zeros({rows, 3})));
+    const auto none = random_weight(0, 5, GetParam(), /*seed=*/3);
+    EXPECT_EQ(kFast.linear(at::zeros({rows, 5}), none).sizes(), at::IntArrayRef({rows, 0}));
+  }
+}
+
 TEST_P(WeightTypes, GatedMlpAgreesWithFloat64) {
   for (const auto& [rows, in, out] : kShapes) {
     const auto x = random_tensor({rows, in}, /*seed=*/1);

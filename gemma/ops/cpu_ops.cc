@@ -11,9 +11,6 @@
 namespace gemma {
 namespace {
 
-// Rows of x, of its last dimension.
-int64_t row_count(const at::Tensor& x) { return x.numel() / std::max<int64_t>(1, x.size(-1)); }
-
 // Empty float32 of x's shape, but `columns` in the last dimension.
 at::Tensor empty_rows(const at::Tensor& x, int64_t columns) {
   auto sizes = x.sizes().vec();
@@ -67,6 +64,10 @@ void gated(const at::Tensor& x, const cpu::Matrix& gate, const cpu::Matrix& up, 
       few.multiply(up, begin, end, scratch.of(worker), step);
       kernels.geglu(act + begin, width, scratch.of(worker), step, rows, end - begin);
     });
+    return;
+  }
+  if (gate.columns == 0) {
+    std::fill_n(act, rows * width, 0.0F);
     return;
   }
   const ManyRows many(from, rows, gate);

@@ -1,5 +1,7 @@
 #include <algorithm>
 
+#include <c10/util/accumulate.h>
+
 #include <gemma/ops/cpu_tensors.h>
 #include <gemma/ops/parallel.h>
 
@@ -40,6 +42,10 @@ at::Tensor as_rows(const at::Tensor& x) {
   return in_dtype(x, at::kFloat).contiguous();
 }
 
+int64_t row_count(const at::Tensor& x) {
+  return c10::multiply_integers(x.sizes().slice(0, x.dim() - 1));
+}
+
 MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous()) {
   check_device(data_);
   const auto type = weight_type(data_.scalar_type());
@@ -47,7 +53,7 @@ MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous(
   matrix_ = {.data = data_.const_data_ptr(),
              .type = type,
              .scales = nullptr,
-             .rows = columns == 0 ? 0 : data_.numel() / columns,
+             .rows = row_count(data_),
              .columns = columns};
   if (type == cpu::WeightType::kInt4) {
     check_device(weight.scaler);
@@ -126,7 +132,8 @@ int64_t ManyRows::task_rows(const cpu::Matrix& w) const {
   constexpr int64_t kLeast = 64;
   const auto& kernels = cpu::kernels();
   const auto panels = cpu::round_up(w.rows, kernels.panel_rows) / kernels.panel_rows;
-  const auto parts = std::max<int64_t>(1, num_workers() * kTasksPerWorker / panels);
+  const auto parts =
+      std::max<int64_t>(1, num_workers() * kTasksPerWorker / std::max<int64_t>(1, panels));
   const auto rows = std::clamp((rows_ + parts - 1) / parts, kLeast, kernels.block_rows);
   return cpu::round_up(std::min(rows, rows_), kernels.packed_rows);
 }
@@ -164,6 +171,11 @@ void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y) {
       const auto begin = task * step;
       few.multiply(w, begin, std::min(begin + step, w.rows), y + begin, w.rows);
     });
+    return;
+  }
+  // Kernels begin with the first of the columns.
+  if (w.columns == 0) {
+    std::fill_n(y, rows * w.rows, 0.0F);
     return;
   }
   const ManyRows many(x, rows, w);

@@ -16,6 +16,9 @@ namespace gemma {
 /// x as float32 rows one after the other; x itself if it is that.
 at::Tensor as_rows(const at::Tensor& x);
 
+/// How many rows of its last dimension x has, which may be empty.
+int64_t row_count(const at::Tensor& x);
+
 /// x in `dtype`; x itself, without a detour through LibTorch's dispatcher, if it is that.
 at::Tensor in_dtype(const at::Tensor& x, at::ScalarType dtype);
 

@@ -162,8 +162,8 @@ struct Kernels {
   /// Floats that multiply_many needs as scratch memory, at a cache line's begin.
   int64_t panel_scratch;
 
-  /// As multiply_few, of any type, for some of the rows that were packed and the `panel`-th
-  /// panel_rows rows of w (fewer in the last).
+  /// y[(m - x.begin) * ldy + n] = x[m] . w[panel * panel_rows + n] for the rows m of x and
+  /// n < panel_rows (fewer in the last panel); w of any type, with a column or more.
   void (*multiply_many)(
       const PackedRows& x, const Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch);
 
