@@ -53,6 +53,10 @@ void gated(const at::Tensor& x, const cpu::Matrix& gate, const cpu::Matrix& up, 
   const auto rows = row_count(x);
   const auto* const from = x.const_data_ptr<float>();
   const auto width = gate.rows;
+  if (gate.columns == 0) {
+    std::fill_n(act, rows * width, 0.0F);
+    return;
+  }
   if (rows <= cpu::kFewRows) {
     const auto step = rows_per_task(gate);
     const Scratch scratch(rows * step);
@@ -64,10 +68,6 @@ void gated(const at::Tensor& x, const cpu::Matrix& gate, const cpu::Matrix& up, 
       few.multiply(up, begin, end, scratch.of(worker), step);
       kernels.geglu(act + begin, width, scratch.of(worker), step, rows, end - begin);
     });
-    return;
-  }
-  if (gate.columns == 0) {
-    std::fill_n(act, rows * width, 0.0F);
     return;
   }
   const ManyRows many(from, rows, gate);

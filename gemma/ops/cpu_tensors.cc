@@ -164,6 +164,11 @@ int64_t rows_per_task(const cpu::Matrix& w) {
 
 void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y) {
   const auto& kernels = cpu::kernels();
+  // Kernels begin with the first of the columns.
+  if (w.columns == 0) {
+    std::fill_n(y, rows * w.rows, 0.0F);
+    return;
+  }
   if (rows <= cpu::kFewRows) {
     const auto step = rows_per_task(w);
     const FewRows few(x, rows, w);
@@ -171,11 +176,6 @@ void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y) {
       const auto begin = task * step;
       few.multiply(w, begin, std::min(begin + step, w.rows), y + begin, w.rows);
     });
-    return;
-  }
-  // Kernels begin with the first of the columns.
-  if (w.columns == 0) {
-    std::fill_n(y, rows * w.rows, 0.0F);
     return;
   }
   const ManyRows many(x, rows, w);
