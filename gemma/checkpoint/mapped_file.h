@@ -8,9 +8,10 @@
 namespace gemma {
 
 /// A regular file in memory, without reading it: pages come from the disk when they are touched,
-/// and the kernel may drop them again. Copy on write: a write through `data()` changes this
-/// process's page, never the file. Whoever truncates the file while it is mapped makes later reads
-/// raise SIGBUS; replace a checkpoint by renaming, not by rewriting it in place.
+/// huge ones where the kernel has such of files, and it may drop them again. Copy on write: a write
+/// through `data()` changes this process's page, never the file. Whoever truncates the file while
+/// it is mapped makes later reads raise SIGBUS; replace a checkpoint by renaming, not by rewriting
+/// it in place.
 ///
 /// Shared as std::shared_ptr<const MappedFile>: every tensor that views the bytes holds one.
 class MappedFile {

@@ -32,16 +32,11 @@ constexpr int weight_planes(WeightType type) {
   }
 }
 
-// Calls use(begin, width) for parts of the columns, of equal size and whole tiles.
-template <typename Use>
-void each_part(int64_t columns, WeightType type, const Use& use) {
-  const auto most = kMostColumns / weight_planes(type) / kTileColumns * kTileColumns;
-  const auto blocks = (columns + most - 1) / most;
-  const auto block = round_up((columns + blocks - 1) / blocks, kTileColumns);
-  for (int64_t begin = 0; begin < columns; begin += block) {
-    use(begin, columns - begin < block ? columns - begin : block);
-  }
+// Columns of a panel of weights that stay in the second cache.
+constexpr int64_t most_columns(WeightType type) {
+  return kMostColumns / weight_planes(type) / kTileColumns * kTileColumns;
 }
+static_assert(kTileColumns == kGroup);
 
 int64_t packed_size(int64_t rows, int64_t columns, WeightType type) {
   return round_up(rows, kManyRows) * round_up(columns, kTileColumns) * activation_planes(type) *
@@ -58,7 +53,7 @@ void pack_planes(const float* x,
                  WeightType type,
                  BFloat16* packed) {
   const auto padded_rows = round_up(rows, kManyRows);
-  each_part(columns, type, [&](int64_t begin, int64_t width) {
+  const auto pack_block = [&](int64_t begin, int64_t width) {
     auto* out = packed +
                 (begin * padded_rows + group * kManyRows * round_up(width, kTileColumns)) * kPlanes;
     for (int64_t i = 0; i < width; i += kTileColumns, out += kPlanes * kTwoTiles) {
@@ -69,7 +64,8 @@ void pack_planes(const float* x,
           },
           out);
     }
-  });
+  };
+  each_block(columns, pack_block, most_columns(type));
 }
 
 void pack(const float* x,
@@ -171,7 +167,7 @@ void multiply_planes(const PackedRows& x,
   const auto rows = x.end - x.begin;
   const auto first = panel * kManyPanelRows;
   const auto columns = w.rows - first < kManyPanelRows ? w.rows - first : kManyPanelRows;
-  each_part(w.columns, w.type, [&](int64_t begin, int64_t width) {
+  const auto multiply_block = [&](int64_t begin, int64_t width) {
     pack_panel_planes<kWeightPlanes>(w, panel, begin, width, read, weights);
     const auto steps = (width + kTileColumns - 1) / kTileColumns;
     const bool last = begin + width == w.columns;
@@ -192,7 +188,8 @@ void multiply_planes(const PackedRows& x,
         }
       }
     }
-  });
+  };
+  each_block(w.columns, multiply_block, most_columns(w.type));
 }
 
 void multiply_many(

@@ -246,10 +246,10 @@ static constexpr int64_t round_up(int64_t value, int64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
-/// Columns that are packed together: parts of equal size and whole groups, none above
-/// kPackedColumns.
-static constexpr int64_t packed_block(int64_t columns) {
-  const auto blocks = (columns + kPackedColumns - 1) / kPackedColumns;
+/// Columns that are packed together: parts of equal size and whole groups, none above `most`, which
+/// is a multiple of kGroup.
+static constexpr int64_t packed_block(int64_t columns, int64_t most = kPackedColumns) {
+  const auto blocks = (columns + most - 1) / most;
   return blocks == 0 ? 0 : round_up((columns + blocks - 1) / blocks, kGroup);
 }
 

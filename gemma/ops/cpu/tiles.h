@@ -75,8 +75,8 @@ inline int64_t rows_in_panel(const Matrix& w, int64_t panel) {
 
 // Calls use(begin, width) for each packed_block of the columns.
 template <typename Use>
-void each_block(int64_t columns, const Use& use) {
-  const auto block = packed_block(columns);
+void each_block(int64_t columns, const Use& use, int64_t most = kPackedColumns) {
+  const auto block = packed_block(columns, most);
   for (int64_t begin = 0; begin < columns; begin += block) {
     use(begin, columns - begin < block ? columns - begin : block);
   }
