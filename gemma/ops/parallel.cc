@@ -40,14 +40,16 @@ void work(void* data) {
 int64_t num_workers() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
 
 void parallel_for(int64_t count, c10::function_ref<void(int64_t, int64_t)> body) {
-  const auto threads = std::min<int64_t>(num_workers(), count);
-  if (threads <= 1) {
+  const auto threads = num_workers();
+  if (threads == 1 || count <= 1) {
     for (int64_t task = 0; task < count; ++task) body(task, 0);
     return;
   }
   // Short tasks, such as rows: to ask for each would take as long as some of them do.
   constexpr int64_t kTurns = 64;
   Region region{count, std::max<int64_t>(1, count / (threads * kTurns)), body};
+  // All threads, however few the tasks: GNU's runtime ends those that a region leaves out, and the
+  // next region that has them starts them anew, which takes longer than most regions do.
   GOMP_parallel(work, &region, static_cast<unsigned>(threads), /*flags=*/0);
 }
 
