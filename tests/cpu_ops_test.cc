@@ -18,22 +18,10 @@ namespace {
 
 using testing::contains;
 using testing::message_of;
+using testing::near_to;
 using testing::random_tensor;
 
 const CpuOps kFast;
-
-// |got - want| <= tolerance times the largest |want|; `want` in float64.
-::testing::AssertionResult near_to(const at::Tensor& got,
-                                   const at::Tensor& want,
-                                   double tolerance = 2e-6) {
-  if (got.sizes() != want.sizes()) {
-    return ::testing::AssertionFailure() << got.sizes() << " for " << want.sizes();
-  }
-  const auto scale = want.abs().max().item<double>();
-  const auto error = (got.to(at::kDouble) - want).abs().max().item<double>();
-  if (error <= tolerance * scale) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure() << "off by " << error << " where the largest is " << scale;
-}
 
 // The formats of weights, by the dtype that they are kept in: kByte is 4 bits.
 Weight random_weight(int64_t rows, int64_t columns, at::ScalarType dtype, uint64_t seed) {

@@ -17,6 +17,7 @@ using testing::architecture_name;
 using testing::contains;
 using testing::kArchitectures;
 using testing::message_of;
+using testing::near_to;
 using testing::randomize;
 using testing::tiny_config;
 
@@ -25,17 +26,6 @@ constexpr int64_t kLength = 45;  // Far past the window of the tiny configs.
 std::vector<int64_t> random_ids(int64_t count, const GemmaConfig& config) {
   const auto ids = at::randint(config.vocab_size, {count}, at::kLong);
   return {ids.const_data_ptr<int64_t>(), ids.const_data_ptr<int64_t>() + count};
-}
-
-::testing::AssertionResult near_to(const at::Tensor& got,
-                                   const at::Tensor& want,
-                                   double tolerance) {
-  const auto scale = want.abs().max().item<double>();
-  const auto error = (got.to(at::kDouble) - want.to(at::kDouble)).abs().max().item<double>();
-  if (got.sizes() == want.sizes() && error <= tolerance * scale) {
-    return ::testing::AssertionSuccess();
-  }
-  return ::testing::AssertionFailure() << "off by " << error << " where the largest is " << scale;
 }
 
 class EngineTest : public ::testing::TestWithParam<Architecture> {

@@ -116,6 +116,16 @@ std::string index_text(int64_t flat, const at::Tensor& tensor) {
   return compare(got, want, tolerance_of(got.scalar_type()));
 }
 
+::testing::AssertionResult near_to(const at::Tensor& got,
+                                   const at::Tensor& want,
+                                   double tolerance) {
+  if (auto same = same_shape(got, want); !same) return same;
+  const auto scale = want.abs().max().item<double>();
+  const auto error = (got.to(at::kDouble) - want.to(at::kDouble)).abs().max().item<double>();
+  if (error <= tolerance * scale) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure() << "off by " << error << " where the largest is " << scale;
+}
+
 ::testing::AssertionResult contains(std::string_view text, std::string_view part) {
   if (text.find(part) != std::string_view::npos) return ::testing::AssertionSuccess();
   return ::testing::AssertionFailure() << "got \"" << text << "\", without \"" << part << "\"";

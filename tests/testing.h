@@ -28,6 +28,11 @@ namespace gemma::testing {
 /// dtype. `want` may be float64 where `got` is not: then it comes from an oracle.
 ::testing::AssertionResult tensors_close(const at::Tensor& got, const at::Tensor& want);
 
+/// Same shape, and |got - want| <= tolerance times the largest |want|.
+::testing::AssertionResult near_to(const at::Tensor& got,
+                                   const at::Tensor& want,
+                                   double tolerance = 2e-6);
+
 /// Whether `text` has `part` in it.
 ::testing::AssertionResult contains(std::string_view text, std::string_view part);
 

@@ -221,8 +221,9 @@ void bench(const BenchOptions& options) {
   for (const auto& name : numerics) {
     const auto model = model_for(options.model, name);
     if (!options.checkout.empty() && !reference) {
-      reference = std::make_unique<BenchReference>(options.checkout, options.python,
-                                                   model->config(), options.model.ckpt);
+      reference =
+          std::make_unique<BenchReference>(options.checkout, options.python, model->config(),
+                                           options.model.ckpt, device_of(options.model));
     }
     const auto cache =
         model->numerics() == Numerics::kExact ? model->config().get_dtype() : kv_dtype;
@@ -276,9 +277,9 @@ void add_bench(CLI::App& app) {
   command->add_option("-o,--output", options->format, "md, csv or json")
       ->check(CLI::IsMember({"md", "csv", "json"}))
       ->capture_default_str();
-  auto* compare = command->add_option(
-      both("compare_python"), options->checkout,
-      "Checkout of gemma_pytorch, measured in turns with the model here, on the CPU");
+  auto* compare =
+      command->add_option(both("compare_python"), options->checkout,
+                          "Checkout of gemma_pytorch, measured in turns with the model here");
   command->add_option("--python", options->python, "Interpreter for that, with torch in it")
       ->needs(compare)
       ->capture_default_str();

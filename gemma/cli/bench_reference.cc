@@ -154,7 +154,8 @@ class BenchReference::Child {
 BenchReference::BenchReference(const std::string& checkout,
                                const std::string& python,
                                const GemmaConfig& config,
-                               const std::string& ckpt) {
+                               const std::string& ckpt,
+                               torch::Device device) {
   const std::filesystem::path root = checkout;
   if (!std::filesystem::exists(root / "gemma" / "model.py")) {
     throw std::runtime_error(
@@ -164,7 +165,8 @@ BenchReference::BenchReference(const std::string& checkout,
   }
   const Json argument{{"checkout", std::filesystem::absolute(root).string()},
                       {"fields", fields_of(config)},
-                      {"ckpt", ckpt}};
+                      {"ckpt", ckpt},
+                      {"device", device.str()}};
   child_ = std::make_unique<Child>(python, argument.dump());
   child_->receive();
 }

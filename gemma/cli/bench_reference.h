@@ -11,13 +11,14 @@ namespace gemma::cli {
 class BenchReference {
  public:
   /// Starts `python` on the checkout of gemma_pytorch. The models, made when they are first asked
-  /// for, have the shapes of `config` and the weights of the checkpoint, or any weights when `ckpt`
-  /// is empty. Throws std::runtime_error when there is no such checkout, or Python cannot be
+  /// for, are on `device` and have the shapes of `config` and the weights of the checkpoint, or any
+  /// weights when `ckpt` is empty. Throws std::runtime_error when there is no such checkout, or Python cannot be
   /// started.
   BenchReference(const std::string& checkout,
                  const std::string& python,
                  const GemmaConfig& config,
-                 const std::string& ckpt);
+                 const std::string& ckpt,
+                 torch::Device device);
   ~BenchReference();
 
   /// Runs the test once in `dtype` -> seconds. Throws std::runtime_error with Python's own message,

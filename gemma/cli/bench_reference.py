@@ -1,7 +1,7 @@
 """Times gemma_pytorch for `gemma bench --compare-python`, which holds this script as text.
 
-The first argument is JSON: the checkout, the config's fields, the checkpoint. Then a line of JSON
-on standard input is a test, and a line on standard output its seconds, or an error.
+The first argument is JSON: the checkout, the config's fields, the checkpoint, the device. Then a line
+of JSON on standard input is a test, and a line on standard output its seconds, or an error.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def fill(model):
 
 
 class Reference:
-    def __init__(self, checkout, fields, ckpt):
+    def __init__(self, checkout, fields, ckpt, device):
         sys.path.insert(0, checkout)
         import gemma
         import gemma.config
@@ -42,7 +42,7 @@ class Reference:
 
         # Tokens are given as ids.
         gemma.model.tokenizer.Tokenizer = lambda path: None
-        self.gemma, self.fields, self.ckpt = gemma, fields, ckpt
+        self.gemma, self.fields, self.ckpt, self.device = gemma, fields, ckpt, device
         self.models = {}
 
     def model(self, dtype):
@@ -54,7 +54,7 @@ class Reference:
                 model.load_weights(self.ckpt)
             else:
                 fill(model)
-            self.models[dtype] = model.eval()
+            self.models[dtype] = model.to(self.device).eval()
         return self.models[dtype]
 
     def seconds(self, dtype, threads, prompt, steps, depth, sampled):
@@ -62,6 +62,10 @@ class Reference:
         model = self.model(dtype)
         torch.set_default_dtype(model.config.get_dtype())
         torch.set_num_threads(threads)
+        with torch.device(self.device):
+            return self.timed(model, prompt, steps, depth, sampled)
+
+    def timed(self, model, prompt, steps, depth, sampled):
         config = model.config
         length = depth + prompt + steps
         shape = (1, length, config.num_key_value_heads, config.head_dim)
@@ -73,12 +77,12 @@ class Reference:
         mask = torch.triu(everything, diagonal=1)
         window = config.sliding_window_size
         local_mask = mask + torch.tril(everything, diagonal=-window) if window else None
-        temperatures = torch.FloatTensor([1.0]) if sampled else None
-        top_ps, top_ks = torch.FloatTensor([0.95]), torch.LongTensor([64])
+        temperatures = torch.tensor([1.0], dtype=torch.float) if sampled else None
+        top_ps, top_ks = torch.tensor([0.95], dtype=torch.float), torch.tensor([64])
 
         tokens = torch.randint(config.vocab_size, (1, prompt))
         positions = torch.arange(depth, depth + prompt)
-        output = torch.LongTensor([prompt - 1])
+        output = torch.tensor([prompt - 1])
         start = time.perf_counter()
         for index in range(depth + prompt, length + 1):
             chosen, _ = model(
@@ -93,8 +97,9 @@ class Reference:
                 top_ks=top_ks,
                 local_mask=local_mask.index_select(2, positions) if window else None,
             )
-            tokens, positions = chosen.reshape(1, 1), torch.LongTensor([index])
+            tokens, positions = chosen.reshape(1, 1), torch.tensor([index])
             output = torch.tensor(0)
+        tokens.item()  # Waits for a GPU.
         return time.perf_counter() - start
 
 

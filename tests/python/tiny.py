@@ -269,7 +269,8 @@ def decode(
 ) -> dict[str, torch.Tensor]:
     """Every token, logit and cache, by name, of the prompt [B, L] and then `steps` single tokens.
 
-    The tokens are those of `feed` [B, steps], or else the ones that the model chooses.
+    The tokens are those of `feed` [B, steps], or else the ones that the model chooses. All is
+    computed where the prompt is.
     """
     masks = make_masks(model.config, prompt.shape[1] + steps)
     text = {"kv_write_indices": None}
@@ -288,11 +289,16 @@ def _decode(
 ) -> dict[str, torch.Tensor]:
     """`first` and `later` are what else forward takes in the first step and in those after it."""
     batch, prompt_len = prompt.shape
-    caches = make_caches(model.config, batch, prompt_len + steps)
-    mask, local_mask = masks
+    device = prompt.device
+    caches = [
+        (k.to(device), v.to(device))
+        for k, v in make_caches(model.config, batch, prompt_len + steps)
+    ]
+    mask, local_mask = (None if m is None else m.to(device) for m in masks)
+    choice = {name: None if c is None else c.to(device) for name, c in choice.items()}
     out = {}
-    ids, positions = prompt, torch.arange(prompt_len)
-    output_positions = torch.tensor([prompt_len - 1])
+    ids, positions = prompt, torch.arange(prompt_len, device=device)
+    output_positions = torch.tensor([prompt_len - 1], device=device)
     for step in range(steps + 1):
         tokens, logits = model(
             input_token_ids=ids,
@@ -306,8 +312,8 @@ def _decode(
         )
         out[f"tokens.{step}"], out[f"logits.{step}"] = tokens, logits
         ids = tokens.reshape(batch, 1) if feed is None else feed[:, step : step + 1]
-        positions = torch.tensor([prompt_len + step])
-        output_positions = torch.tensor(0)
+        positions = torch.tensor([prompt_len + step], device=device)
+        output_positions = torch.tensor(0, device=device)
     for layer, (k, v) in enumerate(caches):
         out[f"cache.{layer}.k"], out[f"cache.{layer}.v"] = k, v
     return out
