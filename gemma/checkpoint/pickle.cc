@@ -353,7 +353,8 @@ void Machine::push_stack_global() {
 
 // ('storage', torch.FloatStorage, '0', 'cpu', numel). Where it was does not matter.
 void Machine::push_storage() {
-  const auto& id = expect_arguments(pop(), "a persistent id", 5, 5);
+  const Value tuple = pop();
+  const auto& id = expect_arguments(tuple, "a persistent id", 5, 5);
   if (expect<std::string_view>(id[0], "a persistent id", "str") != "storage") {
     format_error("a persistent id is not that of a storage");
   }

@@ -244,7 +244,8 @@ Written write_gguf(const ConvertArguments& arguments,
                                 written.tensors = progress.tensors_total;
                                 bar(progress);
                               });
-  for (const auto& entry : Checkpoint::open(arguments.out).entries()) {
+  const auto file = Checkpoint::open(arguments.out);
+  for (const auto& entry : file.entries()) {
     if (entry.encoding != Encoding::kPlain) ++written.quantized;
   }
   return written;
