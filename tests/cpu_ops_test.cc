@@ -225,8 +225,10 @@ TEST(CpuOps, GiveTheSameBitsForAnyNumberOfThreads) {
     const auto x = random_tensor({rows, 129}, /*seed=*/2);
     at::set_num_threads(1);
     const auto one = kFast.linear(x, weight);
-    at::set_num_threads(3);
-    EXPECT_TRUE(at::equal(kFast.linear(x, weight), one)) << rows << " rows";
+    for (const int many : {3, 16}) {
+      at::set_num_threads(many);
+      EXPECT_TRUE(at::equal(kFast.linear(x, weight), one)) << rows << " rows, " << many;
+    }
   }
   at::set_num_threads(threads);
 }
@@ -341,6 +343,24 @@ TEST(CpuOps, AttentionInPiecesIsAttentionAtOnce) {
       EXPECT_TRUE(near_to(at::cat(slow_parts), want, 1e-5)) << "ReferenceOps, by " << piece;
     }
   }
+}
+
+// The more threads, the smaller the tiles that they share.
+TEST(CpuOps, AttentionGivesTheSameBitsForAnyNumberOfThreads) {
+  const auto threads = at::get_num_threads();
+  for (const auto& row : kAttentionCases) {
+    const auto qkv = random_tensor({300, (row.heads + 2 * row.kv_heads) * row.dim}, /*seed=*/1);
+    const auto with_threads = [&](int count) {
+      at::set_num_threads(count);
+      return attend(kFast, row, qkv, {{0, 300, 0}}, {empty_cache(row, 300)});
+    };
+    const auto one = with_threads(1);
+    for (const int many : {3, 16}) {
+      EXPECT_TRUE(at::equal(with_threads(many), one))
+          << row.heads << " heads of " << row.dim << ", " << many << " threads";
+    }
+  }
+  at::set_num_threads(threads);
 }
 
 TEST(CpuOps, SequencesOfAStepDoNotSeeEachOther) {

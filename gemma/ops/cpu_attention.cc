@@ -146,7 +146,13 @@ void attend_chunk(const Attention& attention,
   // A group larger than a tile is cut into pieces.
   const auto heads = std::min(attention.group(), kernels.tile_rows);
   const auto pieces = cpu::round_up(attention.group(), heads) / heads;
-  const auto tokens = kernels.tile_rows / heads;
+  // Each tile brings the keys and values that it sees into the form of products: large ones for few
+  // threads, for many so small that all have some.
+  constexpr int64_t kTilesPerWorker = 3;
+  const auto share =
+      run.rows * heads * pieces * num_kv_heads / (num_workers() * kTilesPerWorker) + 1;
+  const auto rows = std::min(cpu::round_up(share, kernels.tile_group), kernels.tile_rows);
+  const auto tokens = std::max<int64_t>(1, rows / heads);
   const auto tiles = cpu::round_up(run.rows, tokens) / tokens;
   const Scratch scratch(kernels.tile_scratch(*caches));
   const auto ld_q = num_heads * attention.stride;

@@ -19,19 +19,38 @@ namespace {
 
 struct Region {
   int64_t count;
-  int64_t step;  // Tasks that a thread takes at once.
+  int64_t threads;
   c10::function_ref<void(int64_t, int64_t)> body;
-  std::atomic<int64_t> next{0};
+  std::atomic<int64_t> next{0};  // Of the turns.
 };
+
+struct Tasks {
+  int64_t begin, end;
+};
+
+// Each round gives half of the tasks that are left to the threads, in equal shares: few turns, as
+// to take one costs what a short task does, more so the more threads there are; and single tasks at
+// the end, so that the threads end together. No tasks once all are taken.
+Tasks tasks_of_turn(int64_t turn, int64_t count, int64_t threads) {
+  int64_t begin = 0;
+  auto step = std::max<int64_t>(1, count / (2 * threads));
+  while (turn >= threads && step > 1) {
+    turn -= threads;
+    begin += threads * step;
+    step = std::max<int64_t>(1, (count - begin) / (2 * threads));
+  }
+  begin = std::min(begin + turn * step, count);
+  return {begin, std::min(begin + step, count)};
+}
 
 void work(void* data) {
   auto& region = *static_cast<Region*>(data);
   const auto worker = static_cast<int64_t>(omp_get_thread_num());
   for (;;) {
-    const auto first = region.next.fetch_add(region.step, std::memory_order_relaxed);
-    if (first >= region.count) return;
-    const auto end = std::min(first + region.step, region.count);
-    for (auto task = first; task < end; ++task) region.body(task, worker);
+    const auto turn = region.next.fetch_add(1, std::memory_order_relaxed);
+    const auto [begin, end] = tasks_of_turn(turn, region.count, region.threads);
+    if (begin == end) return;
+    for (auto task = begin; task < end; ++task) region.body(task, worker);
   }
 }
 
@@ -45,9 +64,7 @@ void parallel_for(int64_t count, c10::function_ref<void(int64_t, int64_t)> body)
     for (int64_t task = 0; task < count; ++task) body(task, 0);
     return;
   }
-  // Short tasks, such as rows: to ask for each would take as long as some of them do.
-  constexpr int64_t kTurns = 64;
-  Region region{count, std::max<int64_t>(1, count / (threads * kTurns)), body};
+  Region region{count, threads, body};
   // All threads, however few the tasks: GNU's runtime ends those that a region leaves out, and the
   // next region that has them starts them anew, which takes longer than most regions do.
   GOMP_parallel(work, &region, static_cast<unsigned>(threads), /*flags=*/0);

@@ -8,26 +8,26 @@ namespace gemma::cpu {
 namespace {
 
 constexpr int64_t kTileRows = 192;
+// Rows that are multiplied together.
+constexpr int64_t kTileGroup = kPairRows;
+static_assert(kKeyStep % kTileColumns == 0);
 
 // A tile's queries, some keys and values, and what becomes of them.
 template <typename T>
 class TileProducts {
  public:
-  // Rows that are multiplied together.
-  static constexpr int64_t kGroup = kPairRows;
-
   TileProducts(const AttentionTile& tile, const CacheHead& cache, float* scratch)
       : cache_(cache),
         width_(round_up(cache.stride, kTileColumns)),
         scores_(scratch),
-        sums_(scores_ + kGroup * kTileKeys),
+        sums_(scores_ + kTileGroup * kTileKeys),
         q_(reinterpret_cast<BFloat16*>(sums_ + kTileRows * width_)),
         keys_(q_ + kPlanes * kTileRows * width_),
         values_(keys_ + kCachePlanes * kTileKeys * width_),
         weights_(values_ + kCachePlanes * kTileKeys * width_) {
     const auto rows = tile.tokens * tile.heads;
     auto* out = q_;
-    for (int64_t row0 = 0; row0 < rows; row0 += kGroup) {
+    for (int64_t row0 = 0; row0 < rows; row0 += kTileGroup) {
       for (int64_t i = 0; i < width_; i += kTileColumns, out += kPlanes * kTwoTiles) {
         pack_left<kPlanes>(
             [&](int64_t r, auto& planes) {
@@ -42,8 +42,8 @@ class TileProducts {
   // Floats that it needs: two numbers of a plane in a float's place.
   static int64_t scratch(int64_t stride) {
     const auto width = round_up(stride, kTileColumns);
-    return kGroup * kTileKeys + kTileRows * width +
-           (kPlanes * (kTileRows * width + kGroup * kTileKeys) +
+    return kTileGroup * kTileKeys + kTileRows * width +
+           (kPlanes * (kTileRows * width + kTileGroup * kTileKeys) +
             2 * kCachePlanes * kTileKeys * width) /
                2;
   }
@@ -94,7 +94,7 @@ class TileProducts {
           [&](int64_t r, auto& planes) {
             if (r < present) load_planes(scores(r) + key, kTileColumns, planes);
           },
-          weights_ + kPlanes * kGroup * (key - seen.begin));
+          weights_ + kPlanes * kTileGroup * (key - seen.begin));
     }
     const TileRegisters registers;
     const auto steps = (seen.end - seen.begin) / kTileColumns;

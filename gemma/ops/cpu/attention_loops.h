@@ -193,6 +193,9 @@ void attend_one(const float* q,
 
 // Keys that a tile takes together, and those of them that are seen: [begin, end).
 constexpr int64_t kTileKeys = 64;
+// Keys that are multiplied together, or a multiple of them.
+constexpr int64_t kKeyStep = 32;
+static_assert(kTileKeys % kKeyStep == 0);
 struct Seen {
   int64_t begin, end;
 };

@@ -26,17 +26,19 @@ inline float weigh(float* scores, Seen row, Seen group, float cap, PartialSoftma
 template <typename T>
 void attend_tile_as(const AttentionTile& tile, const CacheHead& cache, float* scratch) {
   TileProducts<T> products(tile, cache, scratch);
-  constexpr auto kGroup = TileProducts<T>::kGroup;
   const auto rows = tile.tokens * tile.heads;
   PartialSoftmax partial[kTileRows];
   for (auto& row : partial) row = {kNothingSeen, 0.0F};
-  std::memset(products.sums(0), 0, round_up(rows, kGroup) * products.width() * sizeof(float));
+  std::memset(products.sums(0), 0, round_up(rows, kTileGroup) * products.width() * sizeof(float));
 
   const auto last = tile.image_end > 0 ? tile.image_end : tile.position + tile.tokens;
   const auto oldest = tile.position - tile.window + 1;
-  const auto first = tile.window > 0 && oldest > 0 ? oldest : 0;
-  for (auto begin = first; begin < last; begin += kTileKeys) {
-    const auto count = last - begin < kTileKeys ? last - begin : kTileKeys;
+  // Blocks begin and end where those of any other tile do, so that what becomes of a row does not
+  // depend on the tile that it is in.
+  const auto first = tile.window > 0 && oldest > 0 ? oldest / kKeyStep * kKeyStep : 0;
+  for (auto begin = first, next = first; begin < last; begin = next) {
+    next = (begin / kTileKeys + 1) * kTileKeys;
+    const auto count = (next < last ? next : last) - begin;
     products.take(begin, count);
     // Of these keys, what the token of a row sees.
     const auto seen_by = [&](int64_t row) -> Seen {
@@ -45,8 +47,8 @@ void attend_tile_as(const AttentionTile& tile, const CacheHead& cache, float* sc
       const auto end = tile.image_end > 0 ? tile.image_end - begin : position + 1;
       return {start > 0 ? start : 0, end < count ? end : count};
     };
-    for (int64_t row0 = 0; row0 < rows; row0 += kGroup) {
-      const auto present = rows - row0 < kGroup ? rows - row0 : kGroup;
+    for (int64_t row0 = 0; row0 < rows; row0 += kTileGroup) {
+      const auto present = rows - row0 < kTileGroup ? rows - row0 : kTileGroup;
       // Later tokens see later keys.
       const Seen seen{seen_by(row0).begin, seen_by(row0 + present - 1).end};
       if (seen.begin >= seen.end) continue;

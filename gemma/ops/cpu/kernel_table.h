@@ -34,6 +34,7 @@ constexpr Kernels make_kernels(const char* name) {
       .write_slot = write_slot,
       .attend_one = attend_one,
       .tile_rows = kTileRows,
+      .tile_group = kTileGroup,
       .tile_scratch = tile_scratch,
       .attend_tile = attend_tile,
       .finish_logits = finish_logits,

@@ -201,8 +201,9 @@ struct Kernels {
                      PartialSoftmax* partial,
                      float* out);
 
-  /// Most rows of an AttentionTile.
+  /// Most rows of an AttentionTile, and how many of them are multiplied together.
   int64_t tile_rows;
+  int64_t tile_group;
 
   /// Floats that attend_tile needs as scratch memory, at a cache line's begin.
   int64_t (*tile_scratch)(const CacheHead& cache);

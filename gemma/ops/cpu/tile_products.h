@@ -8,25 +8,25 @@ namespace gemma::cpu {
 namespace {
 
 constexpr int64_t kTileRows = 96;
+// Rows that are multiplied together.
+constexpr int64_t kTileGroup = kPackedRows;
+static_assert(kKeyStep % kPanelRows == 0);
 
 // A tile's queries, some keys and values, and what becomes of them.
 template <typename T>
 class TileProducts {
  public:
-  // Rows that are multiplied together.
-  static constexpr int64_t kGroup = kPackedRows;
-
   TileProducts(const AttentionTile& tile, const CacheHead& cache, float* scratch)
       : cache_(cache),
         width_(round_up(cache.stride, kPanelRows)),
         scores_(scratch),
-        sums_(scores_ + kGroup * kTileKeys),
+        sums_(scores_ + kTileGroup * kTileKeys),
         q_(sums_ + kTileRows * width_),
         keys_(q_ + kTileRows * width_),
         values_(keys_ + kTileKeys * width_),
         weights_(values_ + kTileKeys * width_) {
     const auto rows = tile.tokens * tile.heads;
-    for (int64_t row0 = 0; row0 < rows; row0 += kGroup) {
+    for (int64_t row0 = 0; row0 < rows; row0 += kTileGroup) {
       const auto queries = [&](int64_t r) {
         return row0 + r < rows ? query_of(tile, cache, row0 + r) : nullptr;
       };
@@ -36,7 +36,7 @@ class TileProducts {
 
   // Floats that it needs.
   static int64_t scratch(int64_t stride) {
-    return 2 * (kTileRows + kTileKeys) * round_up(stride, kPanelRows) + 2 * kGroup * kTileKeys;
+    return 2 * (kTileRows + kTileKeys) * round_up(stride, kPanelRows) + 2 * kTileGroup * kTileKeys;
   }
 
   // Takes the keys and values of the positions [begin, begin + count), at most kTileKeys.
