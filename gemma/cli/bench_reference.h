@@ -12,8 +12,8 @@ class BenchReference {
  public:
   /// Starts `python` on the checkout of gemma_pytorch. The models, made when they are first asked
   /// for, are on `device` and have the shapes of `config` and the weights of the checkpoint, or any
-  /// weights when `ckpt` is empty. Throws std::runtime_error when there is no such checkout, or Python cannot be
-  /// started.
+  /// weights when `ckpt` is empty. Throws std::runtime_error when there is no such checkout, or
+  /// Python cannot be started.
   BenchReference(const std::string& checkout,
                  const std::string& python,
                  const GemmaConfig& config,

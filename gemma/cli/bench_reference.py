@@ -1,7 +1,7 @@
 """Times gemma_pytorch for `gemma bench --compare-python`, which holds this script as text.
 
-The first argument is JSON: the checkout, the config's fields, the checkpoint, the device. Then a line
-of JSON on standard input is a test, and a line on standard output its seconds, or an error.
+The first argument is JSON: the checkout, the config's fields, the checkpoint, the device. Then a
+line of JSON on standard input is a test, and a line on standard output its seconds, or an error.
 """
 
 import contextlib

@@ -191,11 +191,11 @@ void attend_one(const float* q,
   }
 }
 
-// Keys that a tile takes together, and those of them that are seen: [begin, end).
-constexpr int64_t kTileKeys = 64;
-// Keys that are multiplied together, or a multiple of them.
+// Keys that a tile takes together: steps of what products take together, or a multiple of it.
 constexpr int64_t kKeyStep = 32;
-static_assert(kTileKeys % kKeyStep == 0);
+constexpr int64_t kTileKeys = 2 * kKeyStep;
+
+// Those of them that are seen: [begin, end).
 struct Seen {
   int64_t begin, end;
 };
