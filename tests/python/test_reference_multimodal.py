@@ -245,7 +245,11 @@ def test_pictures_of_any_mode_become_rgb_here_only(tokenizer: str) -> None:
     )
 
 
-@pytest.mark.parametrize("prompts", ["text", ["text"], [[3]], [[SQUARE, None]]], ids=repr)
+@pytest.mark.parametrize(
+    "prompts",
+    ["text", ["text"], [[3]], [[SQUARE, None]]],
+    ids=["text", "list of text", "number", "none"],
+)
 def test_prompts_of_another_kind_are_refused(tokenizer: str, prompts: Any) -> None:
     with pytest.raises(TypeError, match="incompatible function arguments"):
         tiny.make_multimodal(gemma_libtorch, tokenizer=tokenizer).generate(prompts, "cpu")
