@@ -118,15 +118,41 @@ inline void multiply_tile(
   }
 }
 
+// Rows [0, present) of floats, `columns` apart, by pack_panel.
+template <typename T>
+void pack_rows(const T* data, int64_t columns, int64_t present, int64_t width, float* packed) {
+  const auto row = [&](int64_t r) { return r < present ? data + r * columns : nullptr; };
+  pack_panel(row, load_up_to(width), width, packed);
+}
+
+// As pack_panel does, but pairs of columns are moved together: they have the bits of one float.
+inline void pack_rows(
+    const BFloat16* data, int64_t columns, int64_t present, int64_t width, float* packed) {
+  for (int64_t half = 0; half < kPanelRows; half += kLanes) {
+    each_step<2 * kLanes>(width, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+      Floats pairs[kLanes] = {};
+#pragma GCC unroll 16
+      for (int64_t r = 0; r < kLanes; ++r) {
+        // What becomes of rows that are not there is not looked at.
+        const auto row = half + r < present ? half + r : present - 1;
+        std::memcpy(&pairs[r], data + row * columns + i, count * sizeof(BFloat16));
+      }
+      transpose(pairs);
+      auto* const to = packed + i * kPanelRows + half;
+#pragma GCC unroll 32
+      for (int64_t c = 0; c < count; ++c) {
+        const auto pair = bits<Words>(pairs[c / 2]);
+        store(to + c * kPanelRows, bits<Floats>(c % 2 == 0 ? pair << 16 : pair & 0xffff0000U));
+      }
+    });
+  }
+}
+
 // The panel's columns [begin, begin + width), packed.
-void pack_weights(const Matrix& w, int64_t panel, int64_t begin, int64_t width, float* scratch) {
-  const auto first = panel * kPanelRows;
-  const auto present = rows_in_panel(w, panel);
+void pack_weights(const Matrix& w, int64_t panel, int64_t begin, int64_t width, float* packed) {
   visit_floats(w, [&](const auto* data) {
-    const auto row = [&](int64_t r) {
-      return r < present ? data + (first + r) * w.columns + begin : nullptr;
-    };
-    pack_panel(row, load_up_to(width), width, scratch);
+    pack_rows(data + panel * kPanelRows * w.columns + begin, w.columns, rows_in_panel(w, panel),
+              width, packed);
   });
 }
 

@@ -82,24 +82,32 @@ void each_block(int64_t columns, const Use& use, int64_t most = kPackedColumns) 
   }
 }
 
+// Calls use(i, count) for `count` columns from i on, kStep of them but at the end. Written out for
+// kStep, so that vectors stay in registers.
+template <int64_t kStep, typename Use>
+inline __attribute__((always_inline)) void each_step(int64_t width, const Use& use) {
+  int64_t i = 0;
+  for (; i + kStep <= width; i += kStep) use(i, kStep);
+  if (i < width) use(i, width - i);
+}
+
 // kPanelRows rows of any address, as columns of kPanelRows numbers: `width` columns.
 // row(r) is the address of row r, or nullptr for a row of zeros; load(address, i) is its columns
 // [i, i + kLanes), zeros after `width`.
 template <typename Row, typename Load>
 void pack_panel(const Row& row, const Load& load, int64_t width, float* packed) {
-  for (int64_t half = 0; half < 2; ++half) {
-    for (int64_t i = 0; i < width; i += kLanes) {
+  for (int64_t half = 0; half < kPanelRows; half += kLanes) {
+    each_step<kLanes>(width, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
       Floats v[kLanes];
+#pragma GCC unroll 16
       for (int64_t r = 0; r < kLanes; ++r) {
-        const auto* from = row(half * kLanes + r);
+        const auto* from = row(half + r);
         v[r] = from == nullptr ? zeros() : load(from, i);
       }
       transpose(v);
-      const auto count = width - i < kLanes ? width - i : kLanes;
-      for (int64_t c = 0; c < count; ++c) {
-        store(packed + (i + c) * kPanelRows + half * kLanes, v[c]);
-      }
-    }
+#pragma GCC unroll 16
+      for (int64_t c = 0; c < count; ++c) store(packed + (i + c) * kPanelRows + half, v[c]);
+    });
   }
 }
 
@@ -107,14 +115,15 @@ void pack_panel(const Row& row, const Load& load, int64_t width, float* packed) 
 template <typename Row, typename Load>
 void pack_group(const Row& row, const Load& load, int64_t width, float* packed) {
   constexpr int64_t kParts = (kPackedRows + kLanes - 1) / kLanes;
-  for (int64_t i = 0; i < width; i += kLanes) {
+  each_step<kLanes>(width, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
     Floats v[kParts][kLanes];
+#pragma GCC unroll 16
     for (int64_t r = 0; r < kParts * kLanes; ++r) {
       const auto* from = r < kPackedRows ? row(r) : nullptr;
       v[r / kLanes][r % kLanes] = from == nullptr ? zeros() : load(from, i);
     }
     for (auto& part : v) transpose(part);
-    const auto count = width - i < kLanes ? width - i : kLanes;
+#pragma GCC unroll 16
     for (int64_t c = 0; c < count; ++c) {
       for (int64_t part = 0; part < kParts; ++part) {
         auto* const to = packed + (i + c) * kPackedRows + part * kLanes;
@@ -127,7 +136,7 @@ void pack_group(const Row& row, const Load& load, int64_t width, float* packed) 
         }
       }
     }
-  }
+  });
 }
 
 // load(address, i) of rows of floats of any kind.
