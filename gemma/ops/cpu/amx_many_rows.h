@@ -79,12 +79,21 @@ void pack(const float* x,
   pack_planes<2>(x, rows, columns, group, type, out);
 }
 
+// Memory brings the kTileColumns numbers into the second cache.
+template <typename T>
+void ask_for_numbers(const T* from) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < kTileColumns; i += kLine) prefetch_weights(from + i);
+}
+
 // Calls use(planes, read): of how many planes the weights are, a Constant, and what reads `count`
-// numbers of a row from a column on, at most 32, into them.
+// numbers of a row from a column on, at most 32, into them. What is read so far apart comes from
+// memory one line after the other, so those of the rows that are packed next are asked for.
 template <typename Use>
 void with_planes(const Matrix& w, const Use& use) {
   const auto split_as = [&w](const auto* data) {
     return [data, &w](int64_t row, int64_t column, int64_t count, auto& planes) {
+      ask_for_numbers(data + (row + kPairRows) * w.columns + column);
       load_planes(data + row * w.columns + column, count, planes);
     };
   };
@@ -104,6 +113,8 @@ void with_planes(const Matrix& w, const Use& use) {
     case WeightType::kInt4:
       return use(Constant<weight_planes(WeightType::kInt4)>(),
                  [&w](int64_t row, int64_t column, int64_t count, auto& planes) {
+                   const auto* const bytes = static_cast<const uint8_t*>(w.data);
+                   prefetch_weights(bytes + ((row + kPairRows) * w.columns + column) / 2);
                    float numbers[kTileColumns] = {};
                    read_int4(w, row, column, count, numbers);
                    load_planes(numbers, kTileColumns, planes);

@@ -118,14 +118,19 @@ inline void multiply_tile(
   }
 }
 
-// Rows [0, present) of floats, `columns` apart, by pack_panel.
+// Rows [0, present) of floats, `columns` apart, by pack_panel. Memory is asked for what lies under
+// them, of the panel that most often comes next: it has the time of this one's products.
 template <typename T>
 void pack_rows(const T* data, int64_t columns, int64_t present, int64_t width, float* packed) {
   const auto row = [&](int64_t r) { return r < present ? data + r * columns : nullptr; };
-  pack_panel(row, load_up_to(width), width, packed);
+  const auto load = [&, load = load_up_to(width)](const T* from, int64_t i) {
+    prefetch_weights(from + kPanelRows * columns + i);
+    return load(from, i);
+  };
+  pack_panel(row, load, width, packed);
 }
 
-// As pack_panel does, but pairs of columns are moved together: they have the bits of one float.
+// The same, but pairs of columns are moved together: they have the bits of one float.
 inline void pack_rows(
     const BFloat16* data, int64_t columns, int64_t present, int64_t width, float* packed) {
   for (int64_t half = 0; half < kPanelRows; half += kLanes) {
@@ -134,8 +139,9 @@ inline void pack_rows(
 #pragma GCC unroll 16
       for (int64_t r = 0; r < kLanes; ++r) {
         // What becomes of rows that are not there is not looked at.
-        const auto row = half + r < present ? half + r : present - 1;
-        std::memcpy(&pairs[r], data + row * columns + i, count * sizeof(BFloat16));
+        const auto* const row = data + (half + r < present ? half + r : present - 1) * columns + i;
+        prefetch_weights(row + kPanelRows * columns);
+        std::memcpy(&pairs[r], row, count * sizeof(BFloat16));
       }
       transpose(pairs);
       auto* const to = packed + i * kPanelRows + half;
