@@ -71,7 +71,7 @@ void multiply_few(const float* x,
                   float* y,
                   int64_t ldy) {
   visit_floats(w, [&](const auto* data) {
-    with_rows<6>(rows, [&](auto weight_rows, auto count) {
+    with_rows<kFloatRows>(rows, [&](auto weight_rows, auto count) {
       stretches<weight_rows>(begin, end, [&](auto together, int64_t n, int64_t apart) {
         dots<together, count>(x, w.columns, data + n * w.columns, apart, y + n - begin, ldy);
       });

@@ -153,11 +153,14 @@ inline float row_scale(const Matrix& w, int64_t row) {
 
 inline void prefetch(const void* address) { __builtin_prefetch(address); }
 
-// Of weights, kFloatPrefetch or kIntegerPrefetch bytes ahead. Where that is far, into the second
-// cache: the first has fewer reads under way at once.
+// Of weights, kFloatPrefetch or kIntegerPrefetch bytes ahead. Where that is far, processors with
+// AMX take them into the second cache: the first has fewer reads under way at once. A Zen 5 reads
+// a tenth more when caches behind the first need not keep what is used but once.
 inline void prefetch_weights(const void* address) {
-#ifdef __AVX512F__
+#if defined(__AMX_TILE__)
   __builtin_prefetch(address, /*rw=*/0, /*locality=*/2);
+#elif defined(__AVX512F__)
+  __builtin_prefetch(address, /*rw=*/0, /*locality=*/0);
 #else
   __builtin_prefetch(address);
 #endif
