@@ -1,6 +1,6 @@
 #pragma once
 
-#include <gemma/ops/cpu/simd.h>
+#include <gemma/ops/cpu/tiles.h>
 
 // Rotary embedding, the cache, and the attention of one token.
 namespace gemma::cpu {
@@ -81,6 +81,68 @@ inline float extend_softmax(float* scores, int64_t size, PartialSoftmax& partial
 
 constexpr int64_t kKeysAtOnce = 32;
 
+// Scores of kHeads heads and kKeys keys, rows of `stride` numbers: scores[h * kKeysAtOnce + j] =
+// q[h] . keys[j].
+template <int kHeads, int kKeys, typename T>
+void score_keys(const float* q, int64_t stride, const T* const* keys, float* scores) {
+  Floats sums[kKeys][kHeads] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= stride; i += kLanes) {
+    Floats k[kKeys];
+    for (int j = 0; j < kKeys; ++j) k[j] = load(keys[j] + i);
+    for (int h = 0; h < kHeads; ++h) {
+      const auto query = load(q + h * stride + i);
+      for (int j = 0; j < kKeys; ++j) sums[j][h] = fma(k[j], query, sums[j][h]);
+    }
+  }
+  for (int h = 0; h < kHeads; ++h) {
+    for (int j = 0; j < kKeys; ++j) scores[h * kKeysAtOnce + j] = sum(sums[j][h]);
+  }
+  const auto left = stride - i;
+  if (left == 0) return;
+  for (int h = 0; h < kHeads; ++h) {
+    const auto query = load_part(q + h * stride + i, left);
+    for (int j = 0; j < kKeys; ++j) {
+      scores[h * kKeysAtOnce + j] += sum(load_part(keys[j] + i, left) * query);
+    }
+  }
+}
+
+// out[h] = out[h] * factors[h] + the sum over `count` rows j of scores[h * kKeysAtOnce + j] *
+// values[j], of the numbers [i, i + kVectors * kLanes). Memory is asked for these of the rows
+// `next`: nothing else waits for it meanwhile.
+template <int kHeads, int kVectors, typename T, typename Load, typename Store>
+inline __attribute__((always_inline)) void weigh_values(const float* scores,
+                                                        const Floats* factors,
+                                                        const T* const* values,
+                                                        const T* const* next,
+                                                        int64_t count,
+                                                        int64_t stride,
+                                                        int64_t i,
+                                                        const Load& load_at,
+                                                        const Store& store_at,
+                                                        float* out) {
+  Floats sums[kHeads][kVectors];
+  for (int h = 0; h < kHeads; ++h) {
+    for (int n = 0; n < kVectors; ++n) {
+      sums[h][n] = load_at(out + h * stride + i + n * kLanes) * factors[h];
+    }
+  }
+  for (int64_t j = 0; j < count; ++j) {
+    constexpr int64_t kLine = 64 / sizeof(T);
+    for (int64_t n = 0; n < kVectors * kLanes; n += kLine) prefetch(next[j] + i + n);
+    Floats v[kVectors];
+    for (int n = 0; n < kVectors; ++n) v[n] = load_at(values[j] + i + n * kLanes);
+    for (int h = 0; h < kHeads; ++h) {
+      const auto score = splat(scores[h * kKeysAtOnce + j]);
+      for (int n = 0; n < kVectors; ++n) sums[h][n] = fma(score, v[n], sums[h][n]);
+    }
+  }
+  for (int h = 0; h < kHeads; ++h) {
+    for (int n = 0; n < kVectors; ++n) store_at(out + h * stride + i + n * kLanes, sums[h][n]);
+  }
+}
+
 // Heads [0, kHeads) over keys [begin, end) of at most kKeysAtOnce.
 template <int kHeads, typename T>
 void attend_keys(const float* q,
@@ -92,46 +154,54 @@ void attend_keys(const float* q,
                  float* out) {
   const auto stride = cache.stride;
   const auto count = end - begin;
+  const T* keys[kKeysAtOnce];
   const T* values[kKeysAtOnce];
-  float scores[kHeads][kKeysAtOnce];
+  const T* next_keys[kKeysAtOnce];
+  auto slot = begin % cache.slots;
+  const auto next_slot = [&] {
+    const auto at = slot * stride;
+    if (++slot == cache.slots) slot = 0;
+    return at;
+  };
   for (int64_t j = 0; j < count; ++j) {
-    const auto* key = slot_of<const T>(cache.k, cache, begin + j);
-    values[j] = slot_of<const T>(cache.v, cache, begin + j);
-    Floats sums[kHeads] = {};
-    const auto add = [&](const auto& load_at, int64_t i) {
-      const auto k = load_at(key + i);
-      for (int h = 0; h < kHeads; ++h) sums[h] = fma(k, load_at(q + h * stride + i), sums[h]);
-    };
-    int64_t i = 0;
-    for (; i + kLanes <= stride; i += kLanes) add([](const auto* from) { return load(from); }, i);
-    if (i < stride) add([&](const auto* from) { return load_part(from, stride - i); }, i);
-    for (int h = 0; h < kHeads; ++h) scores[h][j] = sum(sums[h]);
-    for (int64_t byte = 0; byte < stride * static_cast<int64_t>(sizeof(T)); byte += 64) {
-      prefetch(reinterpret_cast<const char*>(values[j]) + byte);
-    }
+    const auto at = next_slot();
+    keys[j] = static_cast<const T*>(cache.k) + at;
+    values[j] = static_cast<const T*>(cache.v) + at;
   }
+  for (int64_t j = 0; j < count; ++j) next_keys[j] = static_cast<const T*>(cache.k) + next_slot();
+  float scores[kHeads * kKeysAtOnce];
+  int64_t j = 0;
+  const auto score = [&](auto together) {
+    score_keys<kHeads, together>(q, stride, keys + j, scores + j);
+    for (const auto last = j + together; j < last; ++j) {
+      for (int64_t byte = 0; byte < stride * static_cast<int64_t>(sizeof(T)); byte += 64) {
+        prefetch(reinterpret_cast<const char*>(values[j]) + byte);
+      }
+    }
+  };
+  while (j + 2 <= count) score(Constant<2>());
+  while (j < count) score(Constant<1>());
+
   Floats factors[kHeads];
   for (int h = 0; h < kHeads; ++h) {
-    if (cap != 0.0F) softcap(scores[h], count, cap);
-    factors[h] = splat(extend_softmax(scores[h], count, partial[h]));
+    auto* const of_head = scores + h * kKeysAtOnce;
+    if (cap != 0.0F) softcap(of_head, count, cap);
+    factors[h] = splat(extend_softmax(of_head, count, partial[h]));
   }
-  const auto weigh_values = [&](const auto& load_at, const auto& store_at, int64_t i) {
-    Floats sums[kHeads];
-    for (int h = 0; h < kHeads; ++h) sums[h] = load_at(out + h * stride + i) * factors[h];
-    for (int64_t j = 0; j < count; ++j) {
-      const auto v = load_at(values[j] + i);
-      for (int h = 0; h < kHeads; ++h) sums[h] = fma(splat(scores[h][j]), v, sums[h]);
-    }
-    for (int h = 0; h < kHeads; ++h) store_at(out + h * stride + i, sums[h]);
+  const auto weigh = [&](auto vectors, int64_t i, const auto& load_at, const auto& store_at) {
+    weigh_values<kHeads, vectors>(scores, factors, values, next_keys, count, stride, i, load_at,
+                                  store_at, out);
   };
+  const auto load_whole = [](const auto* from) { return load(from); };
+  const auto store_whole = [](float* to, Floats v) { store(to, v); };
   int64_t i = 0;
-  for (; i + kLanes <= stride; i += kLanes) {
-    weigh_values([](const auto* from) { return load(from); },
-                 [](float* to, Floats v) { store(to, v); }, i);
-  }
-  if (i < stride) {
-    weigh_values([&](const auto* from) { return load_part(from, stride - i); },
-                 [&](float* to, Floats v) { store_part(to, v, stride - i); }, i);
+  for (; i + 2 * kLanes <= stride; i += 2 * kLanes)
+    weigh(Constant<2>(), i, load_whole, store_whole);
+  for (; i < stride; i += kLanes) {
+    const auto left = stride - i;
+    weigh(
+        Constant<1>(), i, [&](const auto* from) { return load_up_to(left)(from, 0); },
+        [&](float* to, Floats v) { store_part(to, v, left < kLanes ? left : kLanes); });
   }
 }
 
