@@ -81,6 +81,12 @@ inline float extend_softmax(float* scores, int64_t size, PartialSoftmax& partial
 
 constexpr int64_t kKeysAtOnce = 32;
 
+template <typename T>
+inline void prefetch_row(const T* from, int64_t size) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < size; i += kLine) prefetch(from + i);
+}
+
 // Scores of kHeads heads and kKeys keys, rows of `stride` numbers: scores[h * kKeysAtOnce + j] =
 // q[h] . keys[j].
 template <int kHeads, int kKeys, typename T>
@@ -108,10 +114,12 @@ void score_keys(const float* q, int64_t stride, const T* const* keys, float* sco
   }
 }
 
+constexpr int64_t kWeighed = 2 * kLanes;
+
 // out[h] = out[h] * factors[h] + the sum over `count` rows j of scores[h * kKeysAtOnce + j] *
-// values[j], of the numbers [i, i + kVectors * kLanes). Memory is asked for these of the rows
-// `next`: nothing else waits for it meanwhile.
-template <int kHeads, int kVectors, typename T, typename Load, typename Store>
+// values[j], of the numbers [i, i + width), at most kWeighed. These of the rows `next` are asked
+// for: they come while there is nothing but arithmetic to do.
+template <int kHeads, typename T>
 inline __attribute__((always_inline)) void weigh_values(const float* scores,
                                                         const Floats* factors,
                                                         const T* const* values,
@@ -119,27 +127,36 @@ inline __attribute__((always_inline)) void weigh_values(const float* scores,
                                                         int64_t count,
                                                         int64_t stride,
                                                         int64_t i,
-                                                        const Load& load_at,
-                                                        const Store& store_at,
+                                                        int64_t width,
                                                         float* out) {
+  constexpr int64_t kVectors = kWeighed / kLanes;
+  const auto vectors = (width + kLanes - 1) / kLanes;
+  const auto load_at = load_up_to(width);
   Floats sums[kHeads][kVectors];
   for (int h = 0; h < kHeads; ++h) {
-    for (int n = 0; n < kVectors; ++n) {
-      sums[h][n] = load_at(out + h * stride + i + n * kLanes) * factors[h];
+    for (int64_t n = 0; n < vectors; ++n) {
+      sums[h][n] = load_at(out + h * stride + i, n * kLanes) * factors[h];
     }
   }
   for (int64_t j = 0; j < count; ++j) {
-    constexpr int64_t kLine = 64 / sizeof(T);
-    for (int64_t n = 0; n < kVectors * kLanes; n += kLine) prefetch(next[j] + i + n);
+    prefetch_row(next[j] + i, width);
     Floats v[kVectors];
-    for (int n = 0; n < kVectors; ++n) v[n] = load_at(values[j] + i + n * kLanes);
+    for (int64_t n = 0; n < vectors; ++n) v[n] = load_at(values[j] + i, n * kLanes);
     for (int h = 0; h < kHeads; ++h) {
       const auto score = splat(scores[h * kKeysAtOnce + j]);
-      for (int n = 0; n < kVectors; ++n) sums[h][n] = fma(score, v[n], sums[h][n]);
+      for (int64_t n = 0; n < vectors; ++n) sums[h][n] = fma(score, v[n], sums[h][n]);
     }
   }
   for (int h = 0; h < kHeads; ++h) {
-    for (int n = 0; n < kVectors; ++n) store_at(out + h * stride + i + n * kLanes, sums[h][n]);
+    for (int64_t n = 0; n < vectors; ++n) {
+      auto* const to = out + h * stride + i + n * kLanes;
+      const auto left = width - n * kLanes;
+      if (left >= kLanes) {
+        store(to, sums[h][n]);
+      } else {
+        store_part(to, sums[h][n], left);
+      }
+    }
   }
 }
 
@@ -154,30 +171,20 @@ void attend_keys(const float* q,
                  float* out) {
   const auto stride = cache.stride;
   const auto count = end - begin;
-  const T* keys[kKeysAtOnce];
+  const T* keys[2 * kKeysAtOnce];  // And those that come next.
   const T* values[kKeysAtOnce];
-  const T* next_keys[kKeysAtOnce];
   auto slot = begin % cache.slots;
-  const auto next_slot = [&] {
-    const auto at = slot * stride;
-    if (++slot == cache.slots) slot = 0;
-    return at;
-  };
-  for (int64_t j = 0; j < count; ++j) {
-    const auto at = next_slot();
-    keys[j] = static_cast<const T*>(cache.k) + at;
-    values[j] = static_cast<const T*>(cache.v) + at;
+  for (int64_t j = 0; j < 2 * count; ++j) {
+    keys[j] = static_cast<const T*>(cache.k) + slot * stride;
+    if (j < count) values[j] = static_cast<const T*>(cache.v) + slot * stride;
+    slot = slot + 1 < cache.slots ? slot + 1 : 0;
   }
-  for (int64_t j = 0; j < count; ++j) next_keys[j] = static_cast<const T*>(cache.k) + next_slot();
+
   float scores[kHeads * kKeysAtOnce];
   int64_t j = 0;
   const auto score = [&](auto together) {
     score_keys<kHeads, together>(q, stride, keys + j, scores + j);
-    for (const auto last = j + together; j < last; ++j) {
-      for (int64_t byte = 0; byte < stride * static_cast<int64_t>(sizeof(T)); byte += 64) {
-        prefetch(reinterpret_cast<const char*>(values[j]) + byte);
-      }
-    }
+    for (const auto last = j + together; j < last; ++j) prefetch_row(values[j], stride);
   };
   while (j + 2 <= count) score(Constant<2>());
   while (j < count) score(Constant<1>());
@@ -188,21 +195,9 @@ void attend_keys(const float* q,
     if (cap != 0.0F) softcap(of_head, count, cap);
     factors[h] = splat(extend_softmax(of_head, count, partial[h]));
   }
-  const auto weigh = [&](auto vectors, int64_t i, const auto& load_at, const auto& store_at) {
-    weigh_values<kHeads, vectors>(scores, factors, values, next_keys, count, stride, i, load_at,
-                                  store_at, out);
-  };
-  const auto load_whole = [](const auto* from) { return load(from); };
-  const auto store_whole = [](float* to, Floats v) { store(to, v); };
-  int64_t i = 0;
-  for (; i + 2 * kLanes <= stride; i += 2 * kLanes)
-    weigh(Constant<2>(), i, load_whole, store_whole);
-  for (; i < stride; i += kLanes) {
-    const auto left = stride - i;
-    weigh(
-        Constant<1>(), i, [&](const auto* from) { return load_up_to(left)(from, 0); },
-        [&](float* to, Floats v) { store_part(to, v, left < kLanes ? left : kLanes); });
-  }
+  each_step<kWeighed>(stride, [&](int64_t i, int64_t width) __attribute__((always_inline)) {
+    weigh_values<kHeads>(scores, factors, values, keys + count, count, stride, i, width, out);
+  });
 }
 
 template <int kHeads, typename T>

@@ -155,7 +155,8 @@ inline void prefetch(const void* address) { __builtin_prefetch(address); }
 
 // Of weights, kFloatPrefetch or kIntegerPrefetch bytes ahead. Where that is far, processors with
 // AMX take them into the second cache: the first has fewer reads under way at once. A Zen 5 reads
-// a tenth more when caches behind the first need not keep what is used but once.
+// a tenth more into the first, and 4 % more again when the caches behind it need not keep what is
+// used but once.
 inline void prefetch_weights(const void* address) {
 #if defined(__AMX_TILE__)
   __builtin_prefetch(address, /*rw=*/0, /*locality=*/2);
