@@ -4,7 +4,7 @@
 #include "language_model.h"
 #include "transformers.h"
 
-#include <gemma/models/causal_lm.h>
+#include <gemma/generate/causal_lm.h>
 
 namespace gemma::bindings {
 namespace {

@@ -6,9 +6,9 @@
 
 #include "bindings.h"
 
-#include <gemma/config.h>
-#include <gemma/models/checkpoint_config.h>
-#include <gemma/models/hf_config.h>
+#include <gemma/config/config.h>
+#include <gemma/weights/checkpoint_config.h>
+#include <gemma/weights/hf/hf_config.h>
 
 namespace gemma::bindings {
 namespace {

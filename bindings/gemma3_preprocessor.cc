@@ -2,7 +2,7 @@
 
 #include "image.h"
 
-#include <gemma/models/gemma3_preprocessor.h>
+#include <gemma/vision/gemma3_preprocessor.h>
 
 namespace gemma::bindings {
 namespace {

@@ -2,7 +2,7 @@
 
 #include "bindings.h"
 
-#include <gemma/vision/image.h>
+#include <gemma/image/image.h>
 
 namespace gemma::bindings {
 

@@ -6,8 +6,8 @@
 #include "language_model.h"
 #include "transformers.h"
 
-#include <gemma/models/hf_layout.h>
-#include <gemma/models/multimodal_lm.h>
+#include <gemma/generate/multimodal_lm.h>
+#include <gemma/weights/hf/hf_layout.h>
 
 namespace gemma::bindings {
 namespace {

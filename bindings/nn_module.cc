@@ -7,7 +7,7 @@
 
 #include "bindings.h"
 
-#include <gemma/models/weights.h>
+#include <gemma/weights/weights.h>
 
 // What a Python user expects of a torch.nn.Module, for the C++ modules.
 namespace gemma::bindings {

@@ -2,8 +2,8 @@
 
 #include "bindings.h"
 
-#include <gemma/models/gguf_tokenizer.h>
 #include <gemma/text/tokenizer.h>
+#include <gemma/weights/gguf/gguf_tokenizer.h>
 
 namespace gemma::bindings {
 

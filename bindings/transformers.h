@@ -9,9 +9,9 @@
 
 #include "bindings.h"
 
-#include <gemma/models/causal_lm.h>
-#include <gemma/models/hf_config.h>
-#include <gemma/models/hf_state_dict.h>
+#include <gemma/generate/causal_lm.h>
+#include <gemma/weights/hf/hf_config.h>
+#include <gemma/weights/hf/hf_state_dict.h>
 
 namespace gemma::bindings {
 

@@ -1,26 +1,37 @@
 #!/usr/bin/env bash
-# Includes inside gemma/ point down the list of layers only (CONTRIBUTING.md); fails on an upward one.
+# Fails when a file of gemma/ includes one of a room above its own. The rooms, low to high, are those of CONTRIBUTING.md.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
-# Folder -> what it may include besides itself.
+# Room -> what it may include besides itself, gemma/config and gemma/errors.h.
 declare -A below=(
+  [config]=""
   [checkpoint]=""
-  [ops]=""
   [text]=""
+  [image]=""
+  [ops]=""
   [modules]="ops"
-  [vision]="ops modules"
-  [models]="ops modules vision text checkpoint"
-  [generate]="ops modules vision text checkpoint models"
-  [cli]="ops modules vision text checkpoint models generate"
+  [vision]="text image ops modules"
+  [weights]="checkpoint text ops modules"
+  [models]="checkpoint text image ops modules vision weights"
+  [convert]="checkpoint text ops modules weights"
+  [engine]="ops modules models"
+  [generate]="text image ops modules vision weights models engine"
+  [cli]="checkpoint text image ops modules vision weights models convert engine generate"
 )
 
 status=0
-for folder in "${!below[@]}"; do
-  allowed="config.h|errors.h|pch.h|vision/config.h|$folder/"
-  for other in ${below[$folder]}; do allowed+="|$other/"; done
-  if found=$(grep -rnE '#include ["<]gemma/' "gemma/$folder" | grep -vE "#include [\"<]gemma/($allowed)"); then
-    printf 'gemma/%s may not include:\n%s\n' "$folder" "$found" >&2
+for room in gemma/*/; do
+  room=$(basename -- "$room")
+  if [[ -z ${below[$room]+known} ]]; then
+    printf 'gemma/%s is a room that scripts/check_includes.sh does not know\n' "$room" >&2
+    status=1
+    continue
+  fi
+  allowed="errors.h|pch.h|config/|$room/"
+  for other in ${below[$room]}; do allowed+="|$other/"; done
+  if found=$(grep -rnE '#include ["<]gemma/' "gemma/$room" | grep -vE "#include [\"<]gemma/($allowed)"); then
+    printf 'gemma/%s may not include:\n%s\n' "$room" "$found" >&2
     status=1
   fi
 done

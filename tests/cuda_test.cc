@@ -6,9 +6,9 @@
 #include <gtest/gtest.h>
 #include <torch/cuda.h>
 
-#include "testing.h"
+#include "tests/testing.h"
 
-#include <gemma/models/causal_lm.h>
+#include <gemma/generate/causal_lm.h>
 
 namespace gemma {
 namespace {

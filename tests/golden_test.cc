@@ -17,15 +17,15 @@
 #include <gtest/gtest.h>
 #include <torch/version.h>
 
-#include "testing.h"
+#include "tests/testing.h"
 
 #include <gemma/checkpoint/checkpoint.h>
-#include <gemma/models/causal_lm.h>
-#include <gemma/models/weights.h>
+#include <gemma/generate/causal_lm.h>
 #include <gemma/modules/masks.h>
 #include <gemma/modules/rms_norm.h>
 #include <gemma/modules/sampler.h>
 #include <gemma/ops/rotary.h>
+#include <gemma/weights/weights.h>
 
 // What gemma_pytorch gave on tiny models: scripts/make_golden.py wrote it to tests/golden, and
 // tests/python/golden_cases.py says what was run. Where this machine computes as the one of the

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include <gemma/vision/image.h>
+#include <gemma/image/image.h>
 
 // Writes the pictures that the tests of gemma/vision read, good and bad.
 namespace gemma::testing {

@@ -1,12 +1,12 @@
-#include "saved_models.h"
+#include "tests/saved_models.h"
 
 #include <stdexcept>
 #include <utility>
 
 #include <gtest/gtest.h>
 
-#include "bad_files.h"
-#include "testing.h"
+#include "tests/bad_files.h"
+#include "tests/testing.h"
 
 namespace gemma::testing {
 namespace {

@@ -8,8 +8,8 @@
 #include <torch/nn/module.h>
 #include <torch/types.h>
 
-#include <gemma/models/causal_lm.h>
-#include <gemma/models/weights.h>
+#include <gemma/generate/causal_lm.h>
+#include <gemma/weights/weights.h>
 
 // Models with contents, and the checkpoints that torch.save would make of them.
 namespace gemma::testing {

@@ -13,8 +13,8 @@
 #include <torch/nn/module.h>
 #include <torch/types.h>
 
-#include <gemma/config.h>
-#include <gemma/models/causal_lm.h>
+#include <gemma/config/config.h>
+#include <gemma/generate/causal_lm.h>
 #include <gemma/ops/ops.h>
 
 // What the tests of the modules share: comparisons that explain themselves, models small enough to

@@ -22,14 +22,14 @@
 #include <gemma/cli/convert.h>
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/progress.h>
-#include <gemma/config.h>
-#include <gemma/models/checkpoint_config.h>
-#include <gemma/models/convert.h>
-#include <gemma/models/gguf_export.h>
-#include <gemma/models/gguf_tokenizer.h>
-#include <gemma/models/hf_config.h>
-#include <gemma/models/hf_writer.h>
-#include <gemma/models/transformer_lens.h>
+#include <gemma/config/config.h>
+#include <gemma/convert/convert.h>
+#include <gemma/convert/gguf_export.h>
+#include <gemma/convert/hf_writer.h>
+#include <gemma/convert/transformer_lens.h>
+#include <gemma/weights/checkpoint_config.h>
+#include <gemma/weights/gguf/gguf_tokenizer.h>
+#include <gemma/weights/hf/hf_config.h>
 
 namespace gemma::cli {
 namespace {

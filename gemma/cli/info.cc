@@ -13,8 +13,8 @@
 
 #include <gemma/checkpoint/gguf_blocks.h>
 #include <gemma/cli/info.h>
-#include <gemma/models/checkpoint_config.h>
-#include <gemma/models/make_model.h>
+#include <gemma/generate/make_model.h>
+#include <gemma/weights/checkpoint_config.h>
 
 namespace gemma::cli {
 namespace {

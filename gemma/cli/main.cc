@@ -8,7 +8,7 @@
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
-#include <gemma/cli/bench.h>
+#include <gemma/cli/bench/bench.h>
 #include <gemma/cli/convert.h>
 #include <gemma/cli/info.h>
 #include <gemma/cli/perplexity.h>

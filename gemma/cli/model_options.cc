@@ -7,8 +7,8 @@
 
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/progress.h>
-#include <gemma/models/checkpoint_config.h>
-#include <gemma/models/make_model.h>
+#include <gemma/generate/make_model.h>
+#include <gemma/weights/checkpoint_config.h>
 
 namespace gemma::cli {
 namespace {

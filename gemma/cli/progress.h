@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <string>
 
-#include <gemma/models/weights.h>
+#include <gemma/weights/weights.h>
 
 namespace gemma::cli {
 

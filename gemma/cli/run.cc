@@ -19,8 +19,8 @@
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/progress.h>
 #include <gemma/cli/run.h>
-#include <gemma/models/causal_lm.h>
-#include <gemma/models/multimodal_lm.h>
+#include <gemma/generate/causal_lm.h>
+#include <gemma/generate/multimodal_lm.h>
 #include <gemma/text/stream_decoder.h>
 
 namespace gemma::cli {

@@ -1,6 +1,6 @@
 #include <ATen/ATen.h>
 
-#include <gemma/generate/engine.h>
+#include <gemma/engine/engine.h>
 #include <gemma/generate/loops.h>
 
 namespace gemma {

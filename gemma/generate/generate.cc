@@ -5,8 +5,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <gemma/generate/causal_lm.h>
 #include <gemma/generate/loops.h>
-#include <gemma/models/causal_lm.h>
 #include <gemma/modules/masks.h>
 
 namespace gemma {

@@ -5,7 +5,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <gemma/generate/engine.h>
+#include <gemma/engine/engine.h>
 #include <gemma/generate/log_probs.h>
 #include <gemma/modules/masks.h>
 

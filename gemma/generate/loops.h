@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include <gemma/engine/engine.h>
 #include <gemma/generate/continuations.h>
-#include <gemma/generate/engine.h>
 #include <gemma/models/language_model.h>
 
 namespace gemma {

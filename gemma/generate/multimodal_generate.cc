@@ -6,7 +6,7 @@
 #include <fmt/format.h>
 
 #include <gemma/generate/loops.h>
-#include <gemma/models/multimodal_lm.h>
+#include <gemma/generate/multimodal_lm.h>
 #include <gemma/modules/masks.h>
 
 namespace gemma {

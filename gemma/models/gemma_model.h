@@ -10,7 +10,7 @@
 #include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/pimpl.h>
 
-#include <gemma/config.h>
+#include <gemma/config/config.h>
 #include <gemma/modules/decoder_layer.h>
 #include <gemma/modules/module.h>
 #include <gemma/modules/rms_norm.h>

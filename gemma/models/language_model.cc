@@ -4,9 +4,9 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <gemma/models/gguf_tokenizer.h>
 #include <gemma/models/language_model.h>
 #include <gemma/ops/rotary.h>
+#include <gemma/weights/gguf/gguf_tokenizer.h>
 
 namespace gemma {
 

@@ -11,13 +11,13 @@
 
 #include <torch/nn/pimpl.h>
 
-#include <gemma/config.h>
+#include <gemma/config/config.h>
 #include <gemma/models/gemma_model.h>
-#include <gemma/models/weights.h>
 #include <gemma/modules/embedding.h>
 #include <gemma/modules/module.h>
 #include <gemma/modules/sampler.h>
 #include <gemma/text/tokenizer.h>
+#include <gemma/weights/weights.h>
 
 namespace gemma {
 
@@ -64,7 +64,7 @@ class LanguageModelImpl : public Module {
                               std::span<const TokenRun> runs,
                               const std::vector<std::vector<RingCache>>& caches);
 
-  /// Loads what WeightSource::open takes; see gemma/models/weights.h.
+  /// Loads what WeightSource::open takes; see gemma/weights/weights.h.
   LoadReport load_weights(const std::string& model_path, const ProgressCallback& progress = {});
 
   /// Caches of zeros for `max_seq_len` tokens of `batch_size` rows, in config.dtype.

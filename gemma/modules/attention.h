@@ -6,7 +6,7 @@
 
 #include <torch/nn/pimpl.h>
 
-#include <gemma/config.h>
+#include <gemma/config/config.h>
 #include <gemma/modules/attention_inputs.h>
 #include <gemma/modules/linear.h>
 #include <gemma/modules/module.h>

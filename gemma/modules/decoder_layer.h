@@ -5,7 +5,7 @@
 
 #include <torch/nn/pimpl.h>
 
-#include <gemma/config.h>
+#include <gemma/config/config.h>
 #include <gemma/modules/attention.h>
 #include <gemma/modules/mlp.h>
 #include <gemma/modules/module.h>

@@ -7,7 +7,7 @@
 
 #include <torch/nn/pimpl.h>
 
-#include <gemma/config.h>
+#include <gemma/config/config.h>
 #include <gemma/modules/module.h>
 
 namespace gemma {

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <gemma/ops/cpu_ops.h>
+#include <gemma/ops/cpu/cpu_ops.h>
 #include <gemma/ops/reference_ops.h>
 
 namespace gemma {

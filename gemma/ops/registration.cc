@@ -5,7 +5,7 @@
 
 #include <torch/library.h>
 
-#include <gemma/ops/cpu_ops.h>
+#include <gemma/ops/cpu/cpu_ops.h>
 
 namespace gemma {
 namespace {

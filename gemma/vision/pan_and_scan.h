@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include <gemma/vision/image.h>
+#include <gemma/image/image.h>
 
 namespace gemma {
 

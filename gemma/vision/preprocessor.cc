@@ -5,8 +5,8 @@
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
+#include <gemma/image/resize.h>
 #include <gemma/vision/preprocessor.h>
-#include <gemma/vision/resize.h>
 
 namespace gemma {
 namespace {

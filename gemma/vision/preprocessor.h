@@ -6,7 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <gemma/vision/image.h>
+#include <gemma/image/image.h>
 
 namespace gemma {
 

@@ -7,9 +7,9 @@
 #include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/pimpl.h>
 
+#include <gemma/config/vision_config.h>
 #include <gemma/modules/embedding.h>
 #include <gemma/modules/module.h>
-#include <gemma/vision/config.h>
 #include <gemma/vision/siglip_layers.h>
 
 // Shapes: N images, P patches of an image, U tokens that an image becomes, E width of this model.

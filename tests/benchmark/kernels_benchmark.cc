@@ -7,9 +7,9 @@
 #include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
 
+#include <gemma/ops/cpu/cpu_ops.h>
+#include <gemma/ops/cpu/cpu_tensors.h>
 #include <gemma/ops/cpu/kernels.h>
-#include <gemma/ops/cpu_ops.h>
-#include <gemma/ops/cpu_tensors.h>
 
 namespace gemma {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <torch/types.h>
 
-#include <gemma/models/causal_lm.h>
+#include <gemma/generate/causal_lm.h>
 
 int main() {
   gemma::GemmaConfig config = gemma::get_model_config("270m", "float32");

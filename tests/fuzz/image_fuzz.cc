@@ -11,9 +11,9 @@
 
 #include <gemma/checkpoint/bytes.h>
 #include <gemma/checkpoint/crc32.h>
-#include <gemma/vision/exif.h>
-#include <gemma/vision/jpeg.h>
-#include <gemma/vision/png.h>
+#include <gemma/image/exif.h>
+#include <gemma/image/jpeg.h>
+#include <gemma/image/png.h>
 
 namespace {
 

@@ -1,11 +1,11 @@
 #pragma once
 
-#include <gemma/ops/cpu/attention_tiles.h>
-#include <gemma/ops/cpu/int4_loops.h>
-#include <gemma/ops/cpu/int8_loops.h>
-#include <gemma/ops/cpu/matmul_loops.h>
-#include <gemma/ops/cpu/probe_loops.h>
-#include <gemma/ops/cpu/row_loops.h>
+#include <gemma/ops/cpu/vector/attention_tiles.h>
+#include <gemma/ops/cpu/vector/int4_loops.h>
+#include <gemma/ops/cpu/vector/int8_loops.h>
+#include <gemma/ops/cpu/vector/matmul_loops.h>
+#include <gemma/ops/cpu/vector/probe_loops.h>
+#include <gemma/ops/cpu/vector/row_loops.h>
 
 namespace gemma::cpu {
 namespace {

@@ -1,0 +1,189 @@
+#include <algorithm>
+
+#include <c10/util/accumulate.h>
+
+#include <gemma/ops/cpu/cpu_tensors.h>
+#include <gemma/ops/parallel.h>
+
+namespace gemma {
+namespace {
+
+cpu::WeightType weight_type(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return cpu::WeightType::kFloat32;
+    case at::kBFloat16:
+      return cpu::WeightType::kBFloat16;
+    case at::kHalf:
+      return cpu::WeightType::kFloat16;
+    case at::kChar:
+      return cpu::WeightType::kInt8;
+    case at::kByte:
+      return cpu::WeightType::kInt4;
+    default:
+      TORCH_CHECK(false, "fast numerics: a weight is ", dtype,
+                  ", but must be float32, bfloat16, float16, int8, or 4 bits in uint8");
+  }
+}
+
+void check_device(const at::Tensor& tensor) {
+  TORCH_CHECK(tensor.is_cpu(), "fast numerics: a tensor is on ", tensor.device(),
+              ", but they compute on the CPU only; set_numerics(\"exact\") runs anywhere");
+}
+
+}  // namespace
+
+at::Tensor in_dtype(const at::Tensor& x, at::ScalarType dtype) {
+  return x.scalar_type() == dtype ? x : x.to(dtype);
+}
+
+at::Tensor as_rows(const at::Tensor& x) {
+  check_device(x);
+  return in_dtype(x, at::kFloat).contiguous();
+}
+
+int64_t row_count(const at::Tensor& x) {
+  return c10::multiply_integers(x.sizes().slice(0, x.dim() - 1));
+}
+
+MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous()) {
+  check_device(data_);
+  const auto type = weight_type(data_.scalar_type());
+  const auto columns = data_.size(-1);
+  matrix_ = {.data = data_.const_data_ptr(),
+             .type = type,
+             .scales = nullptr,
+             .rows = row_count(data_),
+             .columns = columns};
+  if (type == cpu::WeightType::kInt4) {
+    check_device(weight.scaler);
+    matrix_.columns = 2 * columns;
+    scales_ = in_dtype(weight.scaler, at::kHalf).contiguous();
+    TORCH_CHECK(matrix_.columns % cpu::kGroup == 0 &&
+                    scales_.numel() == matrix_.rows * matrix_.columns / cpu::kGroup,
+                "fast numerics: a 4-bit weight is ", data_.sizes(), " with scales ",
+                scales_.sizes(), ", but wants a scale for each ", cpu::kGroup, " numbers");
+    matrix_.group_scales = static_cast<const cpu::Float16*>(scales_.const_data_ptr());
+  } else if (weight.quantized()) {
+    check_device(weight.scaler);
+    scales_ = weight.scaler.contiguous();
+    TORCH_CHECK(scales_.numel() == matrix_.rows && scales_.is_floating_point(),
+                "fast numerics: an int8 weight is ", data_.sizes(), " with scales ",
+                scales_.sizes(), " of ", scales_.scalar_type(), ", but wants a float for each row");
+    matrix_.scales = scales_.const_data_ptr();
+    matrix_.scale_type = weight_type(scales_.scalar_type());
+  }
+}
+
+FewRows::FewRows(const float* x, int64_t rows, const cpu::Matrix& w) : x_(x), rows_(rows) {
+  const auto& kernels = cpu::kernels();
+  if (w.type == cpu::WeightType::kBFloat16) {
+    split_ = Buffer<float>(rows * w.columns);
+    for (int64_t i = 0; i < rows; ++i) {
+      kernels.split_pairs(x + i * w.columns, w.columns, split_.get() + i * w.columns);
+    }
+    x_ = split_.get();
+  } else if (w.type == cpu::WeightType::kInt8) {
+    const auto blocks = cpu::packed_blocks(w.columns);
+    int16_ = Buffer<int16_t>(rows * w.columns);
+    scales_ = Buffer<float>(rows * blocks);
+    for (int64_t i = 0; i < rows; ++i) {
+      kernels.quantize_int16(x + i * w.columns, w.columns, int16_.get() + i * w.columns,
+                             scales_.get() + i * blocks);
+    }
+  } else if (w.type == cpu::WeightType::kInt4) {
+    const auto groups = w.columns / cpu::kGroup;
+    const auto width = cpu::round_up(w.columns, cpu::kInt8RowGroups * cpu::kGroup);
+    int8_ = Buffer<int8_t>(rows * width);
+    scales_ = Buffer<float>(rows * groups);
+    offsets_ = Buffer<float>(rows * groups);
+    for (int64_t i = 0; i < rows; ++i) {
+      kernels.quantize_int8(x + i * w.columns, w.columns, int8_.get() + i * width,
+                            scales_.get() + i * groups, offsets_.get() + i * groups);
+    }
+  }
+}
+
+void FewRows::multiply(
+    const cpu::Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy) const {
+  const auto& kernels = cpu::kernels();
+  if (w.type == cpu::WeightType::kInt8) {
+    kernels.multiply_int8({int16_.get(), scales_.get()}, rows_, w, begin, end, y, ldy);
+  } else if (w.type == cpu::WeightType::kInt4) {
+    kernels.multiply_int4({int8_.get(), scales_.get(), offsets_.get()}, rows_, w, begin, end, y,
+                          ldy);
+  } else {
+    kernels.multiply_few(x_, rows_, w, begin, end, y, ldy);
+  }
+}
+
+ManyRows::ManyRows(const float* x, int64_t rows, const cpu::Matrix& w)
+    : rows_(rows), packed_(cpu::kernels().packed_size(rows, w.columns, w.type)) {
+  const auto& kernels = cpu::kernels();
+  parallel_for(cpu::round_up(rows, kernels.packed_rows) / kernels.packed_rows,
+               [&](int64_t group, int64_t /*worker*/) {
+                 kernels.pack(x, rows, w.columns, group, w.type, packed_.get());
+               });
+}
+
+int64_t ManyRows::task_rows(const cpu::Matrix& w) const {
+  constexpr int64_t kTasksPerWorker = 3;
+  // Packing a panel of weights for fewer costs more than it brings.
+  constexpr int64_t kLeast = 64;
+  const auto& kernels = cpu::kernels();
+  const auto panels = cpu::round_up(w.rows, kernels.panel_rows) / kernels.panel_rows;
+  const auto parts =
+      std::max<int64_t>(1, num_workers() * kTasksPerWorker / std::max<int64_t>(1, panels));
+  const auto rows = std::clamp((rows_ + parts - 1) / parts, kLeast, kernels.block_rows);
+  return cpu::round_up(std::min(rows, rows_), kernels.packed_rows);
+}
+
+void ManyRows::each_task(
+    const cpu::Matrix& w,
+    c10::function_ref<void(const cpu::PackedRows&, int64_t, int64_t)> work) const {
+  const auto panel_rows = cpu::kernels().panel_rows;
+  const auto panels = cpu::round_up(w.rows, panel_rows) / panel_rows;
+  const auto step = task_rows(w);
+  parallel_for(panels * (cpu::round_up(rows_, step) / step), [&](int64_t task, int64_t worker) {
+    const auto begin = task / panels * step;
+    work({packed_.get(), rows_, begin, std::min(begin + step, rows_)}, task % panels, worker);
+  });
+}
+
+Scratch::Scratch(int64_t size) : size_(cpu::round_up(size, 16)), memory_(num_workers() * size_) {}
+
+int64_t rows_per_task(const cpu::Matrix& w) {
+  constexpr int64_t kTasksPerWorker = 4;
+  // Kernels take 4 or 6 rows together, and those that are left one by one.
+  constexpr int64_t kUnit = 12;
+  constexpr int64_t kLeast = 3 * kUnit;
+  constexpr int64_t kMost = 170 * kUnit;
+  return std::clamp(cpu::round_up(w.rows / (num_workers() * kTasksPerWorker), kUnit), kLeast,
+                    kMost);
+}
+
+void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y) {
+  const auto& kernels = cpu::kernels();
+  // Kernels begin with the first of the columns.
+  if (w.columns == 0) {
+    std::fill_n(y, rows * w.rows, 0.0F);
+    return;
+  }
+  if (rows <= cpu::kFewRows) {
+    const auto step = rows_per_task(w);
+    const FewRows few(x, rows, w);
+    parallel_for(cpu::round_up(w.rows, step) / step, [&](int64_t task, int64_t /*worker*/) {
+      const auto begin = task * step;
+      few.multiply(w, begin, std::min(begin + step, w.rows), y + begin, w.rows);
+    });
+    return;
+  }
+  const ManyRows many(x, rows, w);
+  const Scratch scratch(kernels.panel_scratch);
+  many.each_task(w, [&](const cpu::PackedRows& part, int64_t panel, int64_t worker) {
+    kernels.multiply_many(part, w, panel, y + part.begin * w.rows + panel * kernels.panel_rows,
+                          w.rows, scratch.of(worker));
+  });
+}
+
+}  // namespace gemma

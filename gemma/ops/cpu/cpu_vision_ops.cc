@@ -1,0 +1,61 @@
+#include <ATen/ATen.h>
+#include <ATen/record_function.h>
+
+#include <gemma/ops/cpu/cpu_ops.h>
+#include <gemma/ops/cpu/cpu_tensors.h>
+
+namespace gemma {
+namespace {
+
+// [..., in] -> float32 [..., out].
+at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  const auto from = as_rows(x);
+  const MatrixTensor w(weight);
+  TORCH_CHECK(from.size(-1) == w->columns, "biased_linear: x is ", x.sizes(),
+              ", but the weight takes ", w->columns, " features");
+  auto sizes = from.sizes().vec();
+  sizes.back() = w->rows;
+  auto out = at::empty(sizes, at::kFloat);
+  multiply(from.const_data_ptr<float>(), row_count(from), *w, out.mutable_data_ptr<float>());
+  if (bias.defined()) out.add_(bias);
+  return out;
+}
+
+}  // namespace
+
+at::Tensor CpuOps::biased_linear(const at::Tensor& x, const BiasedWeight& linear) const {
+  RECORD_FUNCTION("gemma::biased_linear", std::vector<c10::IValue>());
+  return in_dtype(product(x, linear.weight, linear.bias), x.scalar_type());
+}
+
+at::Tensor CpuOps::layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const {
+  RECORD_FUNCTION("gemma::layer_norm", std::vector<c10::IValue>());
+  const LayerNormWeight wide{norm.weight.to(at::kFloat), norm.bias.to(at::kFloat), norm.eps};
+  return in_dtype(ReferenceOps::layer_norm(as_rows(x), wide), x.scalar_type());
+}
+
+at::Tensor CpuOps::gelu_mlp(const at::Tensor& x,
+                            const BiasedWeight& up,
+                            const BiasedWeight& down) const {
+  RECORD_FUNCTION("gemma::gelu_mlp", std::vector<c10::IValue>());
+  auto act = product(x, up.weight, up.bias);
+  at::gelu_(act, /*approximate=*/"tanh");
+  return in_dtype(product(act, down.weight, down.bias), x.scalar_type());
+}
+
+at::Tensor CpuOps::embed_patches(const at::Tensor& pixels,
+                                 const at::Tensor& weight,
+                                 const at::Tensor& bias) const {
+  RECORD_FUNCTION("gemma::embed_patches", std::vector<c10::IValue>());
+  TORCH_CHECK(pixels.dim() == 4 && weight.dim() == 4 && pixels.size(1) == weight.size(1),
+              "embed_patches: pixels are ", pixels.sizes(), ", but the weight is ", weight.sizes());
+  const auto height = weight.size(2);
+  const auto width = weight.size(3);
+  // [N, C, rows, columns, height, width]; what is left over at the edges is seen by no patch.
+  const auto patches = pixels.unfold(2, height, height).unfold(3, width, width);
+  const auto rows = patches.permute({0, 2, 3, 1, 4, 5})
+                        .reshape({pixels.size(0), patches.size(2) * patches.size(3), -1});
+  return product(rows, weight.flatten(1), bias);
+}
+
+}  // namespace gemma

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <gemma/ops/cpu/vector/vectors.h>
+
+// What simd.h says, in portable C++.
+namespace gemma::cpu {
+namespace {
+
+inline Floats splat(float value) { return Floats{value, value, value, value}; }
+
+inline Floats load(const BFloat16* from) {
+  Shorts half;
+  std::memcpy(&half, from, sizeof(half));
+  return bits<Floats>(__builtin_convertvector(half, Ints) << 16);
+}
+
+inline float to_float(Float16 half) {
+  // By way of a float32 with the half's exponent and fraction, 2^112 times too small.
+  const uint32_t magnitude = static_cast<uint32_t>(half.bits & 0x7fff) << 13;
+  auto result = bits<uint32_t>(bits<float>(magnitude) * 0x1p112F);
+  if (magnitude >= 0x0f800000) result |= 0x7f800000;  // Infinity and NaN.
+  return bits<float>(result | static_cast<uint32_t>(half.bits & 0x8000) << 16);
+}
+
+inline Floats load(const Float16* from) {
+  Floats to;
+  for (int64_t i = 0; i < kLanes; ++i) to[i] = to_float(from[i]);
+  return to;
+}
+
+inline Floats load(const int8_t* from) {
+  Floats to;
+  for (int64_t i = 0; i < kLanes; ++i) to[i] = from[i];
+  return to;
+}
+
+inline Ints load_bytes(const uint8_t* from) { return Ints{from[0], from[1], from[2], from[3]}; }
+
+inline Pairs load_pairs(const int8_t* from) {
+  Pairs to;
+  for (int64_t i = 0; i < 2 * kLanes; ++i) to[i] = from[i];
+  return to;
+}
+
+inline Ints add_products(Pairs a, Pairs b, Ints sum) {
+  for (int64_t i = 0; i < kLanes; ++i) sum[i] += a[2 * i] * b[2 * i] + a[2 * i + 1] * b[2 * i + 1];
+  return sum;
+}
+
+inline Floats fma(Floats a, Floats b, Floats c) { return a * b + c; }
+
+inline Floats max(Floats a, Floats b) { return a > b ? a : b; }
+inline Floats min(Floats a, Floats b) { return a < b ? a : b; }
+
+inline float sum(Floats v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+
+inline void transpose(Floats (&v)[4]) {
+  for (int i = 0; i < 4; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const auto swapped = v[i][j];
+      v[i][j] = v[j][i];
+      v[j][i] = swapped;
+    }
+  }
+}
+
+inline Floats repeat(const float* four) { return load(four); }
+inline Floats repeat(const Float16* four) { return load(four); }
+
+inline Floats spread(Floats v, int64_t first) { return splat(v[first]); }
+
+inline Ints nibble_products(const uint8_t* nibbles, const int8_t* low, const int8_t* high) {
+  Ints totals{};
+  for (int64_t i = 0; i < 4 * kLanes; ++i) {
+    totals[i / 4] += (nibbles[i] & 15) * low[i] + (nibbles[i] >> 4) * high[i];
+  }
+  return totals;
+}
+
+}  // namespace
+}  // namespace gemma::cpu

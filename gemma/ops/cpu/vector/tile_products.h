@@ -1,0 +1,102 @@
+#pragma once
+
+#include <gemma/ops/cpu/vector/attention_loops.h>
+#include <gemma/ops/cpu/vector/matmul_loops.h>
+
+// The products of a tile's attention, by vectors.
+namespace gemma::cpu {
+namespace {
+
+constexpr int64_t kTileRows = 96;
+// Rows that are multiplied together.
+constexpr int64_t kTileGroup = kPackedRows;
+static_assert(kKeyStep % kPanelRows == 0);
+
+// A tile's queries, some keys and values, and what becomes of them.
+template <typename T>
+class TileProducts {
+ public:
+  TileProducts(const AttentionTile& tile, const CacheHead& cache, float* scratch)
+      : cache_(cache),
+        width_(round_up(cache.stride, kPanelRows)),
+        scores_(scratch),
+        sums_(scores_ + kTileGroup * kTileKeys),
+        q_(sums_ + kTileRows * width_),
+        keys_(q_ + kTileRows * width_),
+        values_(keys_ + kTileKeys * width_),
+        weights_(values_ + kTileKeys * width_) {
+    const auto rows = tile.tokens * tile.heads;
+    for (int64_t row0 = 0; row0 < rows; row0 += kTileGroup) {
+      const auto queries = [&](int64_t r) {
+        return row0 + r < rows ? query_of(tile, cache, row0 + r) : nullptr;
+      };
+      pack_group(queries, load_up_to(cache.stride), cache.stride, q_ + row0 * cache.stride);
+    }
+  }
+
+  // Floats that it needs.
+  static int64_t scratch(int64_t stride) {
+    return 2 * (kTileRows + kTileKeys) * round_up(stride, kPanelRows) + 2 * kTileGroup * kTileKeys;
+  }
+
+  // Takes the keys and values of the positions [begin, begin + count), at most kTileKeys.
+  void take(int64_t begin, int64_t count) {
+    for (int64_t key = 0; key < count; key += kPanelRows) {
+      const auto row = [&](int64_t r) {
+        return key + r < count ? slot_of<const T>(cache_.k, cache_, begin + key + r) : nullptr;
+      };
+      pack_panel(row, load_up_to(cache_.stride), cache_.stride, keys_ + key * cache_.stride);
+    }
+    const auto load_value = load_up_to(cache_.stride);
+    for (int64_t key = 0; key < count; ++key) {
+      const auto* from = slot_of<const T>(cache_.v, cache_, begin + key);
+      for (int64_t i = 0; i < width_; i += kLanes) {
+        auto* to = values_ + i / kPanelRows * kPanelRows * kTileKeys + key * kPanelRows;
+        store(to + i % kPanelRows, i < cache_.stride ? load_value(from, i) : zeros());
+      }
+    }
+  }
+
+  // Those of the keys that are multiplied where these are seen.
+  static Seen around(Seen seen) { return seen; }
+
+  // scores = the group's queries times the keys.
+  void score(int64_t row0, Seen seen) {
+    for (auto key = seen.begin / kPanelRows * kPanelRows; key < seen.end; key += kPanelRows) {
+      multiply_tile(cache_.stride, q_ + row0 * cache_.stride, keys_ + key * cache_.stride,
+                    /*add=*/false, scores_ + key, kTileKeys);
+    }
+  }
+
+  // The group's sums += the scores of its first `present` rows times the values.
+  void add_values(int64_t row0, int64_t present, Seen seen) {
+    const auto size = seen.end - seen.begin;
+    const auto weights = [&](int64_t r) {
+      return r < present ? scores_ + r * kTileKeys + seen.begin : nullptr;
+    };
+    pack_group(weights, load_up_to(size), size, weights_);
+    for (int64_t i = 0; i < width_; i += kPanelRows) {
+      multiply_tile(size, weights_, values_ + i * kTileKeys + seen.begin * kPanelRows,
+                    /*add=*/true, sums_ + row0 * width_ + i, width_);
+    }
+  }
+
+  // Of a row of the group, kTileKeys of them.
+  float* scores(int64_t r) const { return scores_ + r * kTileKeys; }
+  // Of a row of the tile, `width` of them.
+  float* sums(int64_t row) const { return sums_ + row * width_; }
+  int64_t width() const { return width_; }
+
+ private:
+  const CacheHead& cache_;
+  int64_t width_;
+  float* scores_;
+  float* sums_;
+  float* q_;        // Packed.
+  float* keys_;     // Panels over the keys.
+  float* values_;   // Panels over the head's numbers.
+  float* weights_;  // Scores, packed.
+};
+
+}  // namespace
+}  // namespace gemma::cpu

@@ -1,0 +1,91 @@
+#include <algorithm>
+#include <stdexcept>
+#include <string_view>
+#include <system_error>
+
+#include <fmt/format.h>
+
+#include <gemma/weights/checkpoint_config.h>
+#include <gemma/weights/gguf/gguf_config.h>
+#include <gemma/weights/hf/hf_config.h>
+#include <gemma/weights/weights.h>
+
+namespace gemma {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::optional<std::string> tokenizer_beside(const fs::path& path) {
+  std::error_code unknown;
+  const auto folder = fs::is_directory(path, unknown) ? path : path.parent_path();
+  const auto tokenizer = folder / "tokenizer.model";
+  return fs::exists(tokenizer, unknown) ? std::optional(tokenizer.string()) : std::nullopt;
+}
+
+// The dtype of the float weights, or of the scales; bfloat16 where blocks of few bits stand for
+// them, which hold no more than that.
+std::string dtype_of(const WeightSource& source) {
+  for (const auto* name : {"embedder.weight_scaler", "text_token_embedder.weight_scaler",
+                           "embedder.weight", "text_token_embedder.weight"}) {
+    const auto* entry = source.find(name);
+    if (entry == nullptr || !c10::isFloatingType(entry->dtype)) continue;
+    return entry->encoding == Encoding::kPlain ? std::string(dtype_to_string(entry->dtype))
+                                               : "bfloat16";
+  }
+  return "float32";
+}
+
+bool is_quantized(const WeightSource& source) {
+  return std::ranges::any_of(source.entries(), [](const TensorEntry& entry) {
+    return entry.name.ends_with(".weight_scaler");
+  });
+}
+
+// What says it, with its own dtype and tokenizer.
+std::optional<GemmaConfig> stated_config(const WeightSource& source, const std::string& variant) {
+  if (!variant.empty()) return get_model_config(variant);
+  const auto& checkpoint = source.checkpoint();
+  if (checkpoint.metadata() != nullptr) return gguf_config(checkpoint);
+  if (const auto json = checkpoint.config_json()) {
+    return config_from_hf(*json, "config.json in " + source.path());
+  }
+  if (has_hf_config(source.path())) return read_hf_config(source.path());
+  const auto detected = detect_variant(source);
+  return detected ? std::optional(get_model_config(detected->variant)) : std::nullopt;
+}
+
+}  // namespace
+
+std::optional<std::string> tokenizer_of(const WeightSource& source) {
+  const auto* const metadata = source.checkpoint().metadata();
+  if (metadata != nullptr && metadata->contains("tokenizer.ggml.tokens")) return source.path();
+  return tokenizer_beside(source.path());
+}
+
+std::optional<GemmaConfig> config_of(const WeightSource& source, const std::string& variant) {
+  auto config = stated_config(source, variant);
+  if (!config) return std::nullopt;
+  config->dtype = dtype_of(source);
+  if (config->vision_config) config->vision_config->dtype = config->dtype;
+  config->quant = is_quantized(source);
+  config->tokenizer = tokenizer_of(source);
+  return config;
+}
+
+GemmaConfig config_from_pretrained(const fs::path& path) {
+  if (has_hf_config(path)) {
+    auto config = read_hf_config(path);
+    config.tokenizer = tokenizer_beside(path);
+    return config;
+  }
+  auto config = config_of(WeightSource::open(path));
+  if (!config) {
+    throw std::runtime_error(
+        fmt::format("load_weights: {}: says nowhere what model it is, and its shapes fit no "
+                    "variant; put a config.json beside the weights, in a directory of their own",
+                    path.string()));
+  }
+  return *std::move(config);
+}
+
+}  // namespace gemma

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include <gemma/config/config.h>
+
+namespace gemma {
+
+/// The config that a config.json of Hugging Face transformers describes: model_type "gemma",
+/// "gemma2", "gemma3_text" or "gemma3", of old and new releases. Fields that are not there have the
+/// family's defaults; where the published variants leave a field away, it is left away. The
+/// tokenizer is none. Throws std::runtime_error: one line that names `path`, which serves for
+/// nothing else, and the field.
+GemmaConfig config_from_hf(std::string_view json, const std::string& path);
+
+/// That of the config.json in `directory`. Throws FileNotFound when there is none, and as
+/// config_from_hf does.
+GemmaConfig read_hf_config(const std::filesystem::path& directory);
+
+/// Whether `path` is a directory with a config.json.
+bool has_hf_config(const std::filesystem::path& path);
+
+/// The config.json that transformers reads. Throws std::invalid_argument, naming the field, when
+/// transformers has no such model, or the config is quantised.
+std::string config_to_hf(const GemmaConfig& config);
+
+}  // namespace gemma

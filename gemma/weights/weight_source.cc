@@ -1,0 +1,237 @@
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+
+#include <ATen/ATen.h>
+#include <c10/util/strides.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <gemma/modules/module.h>
+#include <gemma/weights/gguf/gguf_layout.h>
+#include <gemma/weights/hf/hf_layout.h>
+#include <gemma/weights/layout.h>
+#include <gemma/weights/row_blocks.h>
+#include <gemma/weights/weight_source.h>
+
+namespace gemma {
+namespace {
+
+// Tried in this order; each knows its own names.
+constexpr std::array kLayouts = {gguf_layout, hf_layout};
+
+[[noreturn]] void refuse(std::string_view path, std::string_view what) {
+  throw std::runtime_error(fmt::format("load_weights: {}: {}", path, what));
+}
+
+const TensorEntry& part_of(const Checkpoint& checkpoint,
+                           const Recipe& recipe,
+                           const std::string& part) {
+  const auto* entry = checkpoint.find(part);
+  if (entry == nullptr) {
+    refuse(checkpoint.path(),
+           fmt::format("has no tensor '{}', which belongs to '{}': download it again", part,
+                       recipe.name));
+  }
+  return *entry;
+}
+
+// Rows one after another: everything but their number is the first part's.
+void check_joins(const Checkpoint& checkpoint, const TensorEntry& first, const TensorEntry& next) {
+  const auto row = [](const TensorEntry& entry) { return at::IntArrayRef(entry.sizes).slice(1); };
+  if (!first.sizes.empty() && first.sizes.size() == next.sizes.size() && row(first) == row(next) &&
+      first.dtype == next.dtype) {
+    return;
+  }
+  refuse(checkpoint.file_of(next.name),
+         fmt::format("tensor '{}' is {} [{}], which does not go with '{}', {} [{}]", next.name,
+                     c10::toString(next.dtype), fmt::join(next.sizes, ", "), first.name,
+                     c10::toString(first.dtype), fmt::join(first.sizes, ", ")));
+}
+
+void check_is_matrix(const Checkpoint& checkpoint, const TensorEntry& entry) {
+  if (entry.sizes.size() == 2) return;
+  refuse(checkpoint.file_of(entry.name), fmt::format("tensor '{}' is [{}], not a matrix",
+                                                     entry.name, fmt::join(entry.sizes, ", ")));
+}
+
+// The shape of what the recipe makes.
+std::vector<int64_t> sizes_of(const Checkpoint& checkpoint, const Recipe& recipe) {
+  const auto& first = part_of(checkpoint, recipe, recipe.parts.front());
+  auto sizes = first.sizes;
+  for (size_t i = 1; i < recipe.parts.size(); ++i) {
+    const auto& next = part_of(checkpoint, recipe, recipe.parts[i]);
+    check_joins(checkpoint, first, next);
+    sizes[0] += next.sizes[0];
+  }
+  if (recipe.rows) {
+    check_is_matrix(checkpoint, first);
+    sizes[0] = std::min(sizes[0], *recipe.rows);
+  }
+  if (recipe.transposed) {
+    check_is_matrix(checkpoint, first);
+    std::swap(sizes[0], sizes[1]);
+  }
+  return sizes;
+}
+
+TensorEntry entry_of(const Checkpoint& checkpoint, const Recipe& recipe) {
+  auto entry = part_of(checkpoint, recipe, recipe.parts.front());
+  entry.name = recipe.name;
+  if (recipe.is_alias()) return entry;
+  entry.sizes = sizes_of(checkpoint, recipe);
+  const auto strides = c10::contiguous_strides(entry.sizes);
+  entry.strides.assign(strides.begin(), strides.end());
+  entry.offset = 0;
+  entry.encoding = Encoding::kPlain;
+  entry.nbytes =
+      static_cast<uint64_t>(c10::multiply_integers(entry.sizes)) * c10::elementSize(entry.dtype);
+  return entry;
+}
+
+// The rows of all parts in one tensor.
+torch::Tensor joined(const Checkpoint& checkpoint,
+                     const Recipe& recipe,
+                     const std::vector<int64_t>& sizes) {
+  auto target = uninitialized(sizes, checkpoint.find(recipe.parts.front())->dtype);
+  int64_t row = 0;
+  for (const auto& part : recipe.parts) {
+    const auto source = checkpoint.tensor(part);
+    for_row_blocks(source, [&](int64_t first, int64_t count) {
+      target.narrow(0, row + first, count).copy_(source.narrow(0, first, count));
+      checkpoint.release(part);
+    });
+    row += source.size(0);
+  }
+  return target;
+}
+
+torch::Tensor made(const Checkpoint& checkpoint, const Recipe& recipe, const TensorEntry& entry) {
+  const torch::NoGradGuard no_grad;
+  auto tensor = recipe.parts.size() == 1 ? checkpoint.tensor(recipe.parts.front())
+                                         : joined(checkpoint, recipe, entry.sizes);
+  if (recipe.rows && tensor.size(0) > *recipe.rows) tensor = tensor.narrow(0, 0, *recipe.rows);
+  if (recipe.transposed) tensor = tensor.t().contiguous();
+  if (recipe.plus != 0) tensor = tensor + recipe.plus;
+  return tensor;
+}
+
+bool has_same_numbers(const Checkpoint& checkpoint, const std::string& a, const std::string& b) {
+  const auto &x = *checkpoint.find(a), &y = *checkpoint.find(b);
+  if (x.sizes != y.sizes || x.sizes.empty()) return false;
+  if (x.offset == y.offset && checkpoint.file_of(a) == checkpoint.file_of(b)) return true;
+  constexpr int64_t kRows = 1024;
+  for (int64_t first = 0; first < x.sizes[0]; first += kRows) {
+    const auto block = [&](const std::string& name) {
+      const auto rows = checkpoint.rows(name, first, std::min(kRows, x.sizes[0] - first));
+      const auto numbers = rows.to(at::kFloat);
+      checkpoint.release(name);
+      return numbers;
+    };
+    if (!at::equal(block(a), block(b))) return false;
+  }
+  return true;
+}
+
+std::optional<Layout> find_layout(const Checkpoint& checkpoint) {
+  for (const auto& layout_of : kLayouts) {
+    if (auto layout = layout_of(checkpoint)) return layout;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+struct WeightSource::Contents {
+  Checkpoint checkpoint;
+  std::optional<Layout> layout;              // None: entries are the checkpoint's.
+  std::vector<TensorEntry> entries;          // Of the recipes, in their order.
+  std::map<std::string_view, size_t> index;  // Views of the recipes' names.
+
+  explicit Contents(Checkpoint opened)
+      : checkpoint(std::move(opened)), layout(find_layout(checkpoint)) {
+    if (!layout) return;
+    for (const auto& recipe : layout->recipes) {
+      const auto [known, is_new] = index.try_emplace(recipe.name, entries.size());
+      if (!is_new) {
+        refuse(checkpoint.path(),
+               fmt::format("has tensors '{}' and '{}', which both are '{}': which one is meant?",
+                           layout->recipes[known->second].parts.front(), recipe.parts.front(),
+                           recipe.name));
+      }
+      entries.push_back(entry_of(checkpoint, recipe));
+    }
+  }
+};
+
+WeightSource WeightSource::open(const std::filesystem::path& path) {
+  return Checkpoint::open(path);
+}
+
+WeightSource::WeightSource(Checkpoint checkpoint)
+    : contents_(std::make_shared<const Contents>(std::move(checkpoint))) {}
+
+const Checkpoint& WeightSource::checkpoint() const { return contents_->checkpoint; }
+
+const std::vector<TensorEntry>& WeightSource::entries() const {
+  return contents_->layout ? contents_->entries : contents_->checkpoint.entries();
+}
+
+const TensorEntry* WeightSource::find(std::string_view name) const {
+  if (!contents_->layout) return contents_->checkpoint.find(name);
+  const auto found = contents_->index.find(name);
+  return found == contents_->index.end() ? nullptr : &contents_->entries[found->second];
+}
+
+size_t WeightSource::index_of(std::string_view name) const {
+  const auto found = contents_->index.find(name);
+  if (found == contents_->index.end()) {
+    refuse(path(), fmt::format("has no tensor for '{}'", name));
+  }
+  return found->second;
+}
+
+torch::Tensor WeightSource::tensor(std::string_view name) const {
+  if (!contents_->layout) return contents_->checkpoint.tensor(name);
+  const auto i = index_of(name);
+  return made(contents_->checkpoint, contents_->layout->recipes[i], contents_->entries[i]);
+}
+
+torch::Tensor WeightSource::rows(std::string_view name, int64_t first, int64_t count) const {
+  if (!contents_->layout) return contents_->checkpoint.rows(name, first, count);
+  const auto& recipe = contents_->layout->recipes[index_of(name)];
+  return recipe.is_alias() ? contents_->checkpoint.rows(recipe.parts.front(), first, count)
+                           : tensor(name).narrow(0, first, count);
+}
+
+void WeightSource::release(std::string_view name) const {
+  if (!contents_->layout) return contents_->checkpoint.release(name);
+  for (const auto& part : contents_->layout->recipes[index_of(name)].parts) {
+    contents_->checkpoint.release(part);
+  }
+}
+
+void WeightSource::check_head() const {
+  if (!contents_->layout || !contents_->layout->head) return;
+  const auto& [head, embedding] = *contents_->layout->head;
+  if (has_same_numbers(contents_->checkpoint, head, embedding)) return;
+  refuse(contents_->checkpoint.file_of(head),
+         fmt::format("tensor '{}' is not '{}' once more: it is not a Gemma, or was trained with "
+                     "tie_word_embeddings false, which this cannot hold",
+                     head, embedding));
+}
+
+const std::string& WeightSource::file_of(std::string_view name) const {
+  if (!contents_->layout) return contents_->checkpoint.file_of(name);
+  return contents_->checkpoint.file_of(contents_->layout->recipes[index_of(name)].parts.front());
+}
+
+const std::string& WeightSource::path() const { return contents_->checkpoint.path(); }
+
+std::string_view WeightSource::layout() const {
+  return contents_->layout ? contents_->layout->name : "gemma_pytorch";
+}
+
+}  // namespace gemma

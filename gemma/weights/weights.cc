@@ -1,0 +1,290 @@
+#include <algorithm>
+#include <span>
+#include <stdexcept>
+#include <unordered_map>
+#include <unordered_set>
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <gemma/config/config.h>
+#include <gemma/modules/module.h>
+#include <gemma/ops/ops.h>
+#include <gemma/weights/row_blocks.h>
+#include <gemma/weights/weights.h>
+
+namespace gemma {
+namespace {
+
+// A parameter and what it is going to hold.
+struct Assignment {
+  torch::Tensor parameter, value;
+};
+
+void append_state(StateDict& out, const torch::nn::Module& module, const std::string& prefix) {
+  for (const auto& item : module.named_parameters(/*recurse=*/false)) {
+    out.emplace_back(prefix + item.key(), item.value());
+  }
+  for (const auto& item : module.named_buffers(/*recurse=*/false)) {
+    out.emplace_back(prefix + item.key(), item.value());
+  }
+  for (const auto& child : module.named_children()) {
+    append_state(out, *child.value(), prefix + child.key() + ".");
+  }
+}
+
+// "a, b, c and 12 more".
+std::string some_of(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 3;
+  const auto shown = std::span(names).first(std::min(names.size(), kShown));
+  auto text = fmt::format("'{}'", fmt::join(shown, "', '"));
+  if (names.size() > kShown) text += fmt::format(" and {} more", names.size() - kShown);
+  return text;
+}
+
+// What most likely went wrong when a checkpoint lacks weights.
+std::string cure_for_missing(const WeightSource& source) {
+  if (source.contains("text_token_embedder.weight")) {
+    return "this is a multimodal checkpoint, which a Gemma3ForMultimodalLM of its variant holds";
+  }
+  const auto detected = detect_variant(source);
+  if (detected) {
+    return fmt::format("the file is of variant '{}'{}", detected->variant,
+                       detected->quant ? ", quantised" : "");
+  }
+  return fmt::format("was the file made for another variant? Variants: {}",
+                     fmt::join(model_variants(), ", "));
+}
+
+void check_kind(const WeightSource& source,
+                const std::string& name,
+                torch::Dtype got,
+                torch::Dtype want) {
+  const bool got_int8 = got == at::kChar;
+  if (got_int8 == (want == at::kChar) && (got_int8 || c10::isFloatingType(got))) return;
+  const auto cure = got_int8 ? "set quant in the config (--quant)"
+                             : (want == at::kChar ? "leave quant unset: the file is not quantised"
+                                                  : "weights are float16, bfloat16 or float32");
+  throw std::runtime_error(
+      fmt::format("load_weights: {}: tensor '{}' is {}, but the model's is {}; {}",
+                  source.file_of(name), name, c10::toString(got), c10::toString(want), cure));
+}
+
+bool is_quantized(torch::Dtype dtype) { return dtype == at::kChar || dtype == at::kByte; }
+
+// The shape of a matrix: 4-bit weights have two numbers in a byte.
+std::vector<int64_t> matrix_sizes(at::IntArrayRef sizes, torch::Dtype dtype) {
+  auto result = sizes.vec();
+  if (dtype == at::kByte && !result.empty()) result.back() *= 2;
+  return result;
+}
+
+// The weight that `name` holds the scales of; nullptr if none.
+const TensorEntry* scaled_by(const WeightSource& source, const std::string& name) {
+  constexpr std::string_view kSuffix = "_scaler";
+  if (!name.ends_with(kSuffix)) return nullptr;
+  return source.find(name.substr(0, name.size() - kSuffix.size()));
+}
+
+// Whether model and file both hold an integer weight, or its scales, one of them in 4 bits: then
+// the parameter takes the file's form. `want` is the parameter.
+bool fits_in_bits(const WeightSource& source, const TensorEntry& entry, const at::Tensor& want) {
+  if (is_quantized(entry.dtype)) {
+    return is_quantized(want.scalar_type()) &&
+           matrix_sizes(entry.sizes, entry.dtype) == matrix_sizes(want.sizes(), want.scalar_type());
+  }
+  const auto* weight = scaled_by(source, entry.name);
+  if (weight == nullptr || weight->sizes.size() != 2 || !is_quantized(weight->dtype)) return false;
+  auto sizes = matrix_sizes(weight->sizes, weight->dtype);
+  if (weight->dtype == at::kChar) return want.dim() == 2 && entry.sizes == std::vector{sizes[0]};
+  sizes[1] /= Weight::kGroup;
+  return entry.dtype == at::kHalf && entry.sizes == sizes && want.size(0) == sizes[0];
+}
+
+void check_fits(const WeightSource& source, const TensorEntry& entry, const at::Tensor& want) {
+  if (fits_in_bits(source, entry, want)) return;
+  check_kind(source, entry.name, entry.dtype, want.scalar_type());
+  if (want.sizes() == at::IntArrayRef(entry.sizes)) return;
+  throw std::runtime_error(
+      fmt::format("load_weights: {}: tensor '{}' is [{}], but the model's is [{}]; {}",
+                  source.file_of(entry.name), entry.name, fmt::join(entry.sizes, ", "),
+                  fmt::join(want.sizes().vec(), ", "), cure_for_missing(source)));
+}
+
+LoadReport compare(const WeightSource& source, const StateDict& weights) {
+  LoadReport report;
+  std::unordered_set<std::string_view> known;
+  for (const auto& [name, parameter] : weights) {
+    known.insert(name);
+    if (const auto* entry = source.find(name)) {
+      check_fits(source, *entry, parameter);
+    } else {
+      report.missing.push_back(name);
+    }
+  }
+  for (const auto& entry : source.entries()) {
+    if (!known.contains(entry.name) && !is_rope_table(entry.name)) {
+      report.unexpected.push_back(entry.name);
+    }
+  }
+  return report;
+}
+
+// `tensor` in the parameter's dtype and on its device: itself if it already is.
+at::Tensor converted(const WeightSource& source,
+                     const TensorEntry& entry,
+                     const at::Tensor& parameter) {
+  const auto make_target = [&] {
+    return parameter.is_cpu() ? uninitialized(entry.sizes, parameter.scalar_type())
+                              : at::empty(entry.sizes, parameter.options());
+  };
+  if (entry.encoding != Encoding::kPlain) {
+    auto target = make_target();
+    // Some rows at a time: as float32, the whole is many times what the file has.
+    for_row_blocks(target, [&](int64_t first, int64_t count) {
+      target.narrow(0, first, count).copy_(source.rows(entry.name, first, count));
+      source.release(entry.name);
+    });
+    return target;
+  }
+  auto tensor = source.tensor(entry.name);
+  if (fits_in_bits(source, entry, parameter)) return tensor.to(parameter.device());
+  if (tensor.scalar_type() == parameter.scalar_type() && tensor.device() == parameter.device()) {
+    return tensor;
+  }
+  auto target = make_target();
+  if (tensor.numel() == 0 || tensor.dim() == 0) return target.copy_(tensor);
+  // Giving the file's pages back after each block, so that memory never holds a tensor twice.
+  for_row_blocks(tensor, [&](int64_t first, int64_t count) {
+    target.narrow(0, first, count).copy_(tensor.narrow(0, first, count));
+    source.release(entry.name);
+  });
+  return target;
+}
+
+void commit(const std::vector<Assignment>& assignments) {
+  const torch::NoGradGuard no_grad;
+  for (const auto& [parameter, value] : assignments) parameter.set_data(value);
+}
+
+std::string sizes_text(const at::Tensor& tensor) {
+  return fmt::format("[{}]", fmt::join(tensor.sizes().vec(), ", "));
+}
+
+}  // namespace
+
+StateDict state_dict(const torch::nn::Module& module) {
+  StateDict out;
+  append_state(out, module, "");
+  return out;
+}
+
+StateDict weights_of(const torch::nn::Module& module) {
+  auto weights = state_dict(module);
+  std::erase_if(weights, [](const auto& item) { return is_rope_table(item.first); });
+  return weights;
+}
+
+bool is_rope_table(std::string_view name) { return name.ends_with("freqs_cis"); }
+
+LoadReport load_weights(torch::nn::Module& module,
+                        const WeightSource& source,
+                        const ProgressCallback& progress) {
+  const torch::NoGradGuard no_grad;
+  const auto weights = weights_of(module);
+  auto report = compare(source, weights);
+  if (!report.missing.empty()) {
+    throw std::runtime_error(fmt::format("load_weights: {}: no tensor {}; {}", source.path(),
+                                         some_of(report.missing), cure_for_missing(source)));
+  }
+  source.check_head();
+  LoadProgress state{.tensor = {},
+                     .tensors_done = 0,
+                     .tensors_total = static_cast<int64_t>(weights.size()),
+                     .bytes_done = 0,
+                     .bytes_total = 0};
+  for (const auto& [name, _] : weights) {
+    state.bytes_total += static_cast<int64_t>(source.find(name)->nbytes);
+  }
+  std::vector<Assignment> assignments;
+  for (const auto& [name, parameter] : weights) {
+    const auto& entry = *source.find(name);
+    assignments.push_back({parameter, converted(source, entry, parameter)});
+    report.loaded.push_back(name);
+    state.tensor = name;
+    ++state.tensors_done;
+    state.bytes_done += static_cast<int64_t>(entry.nbytes);
+    if (progress) progress(state);
+  }
+  commit(assignments);
+  return report;
+}
+
+LoadReport load_state_dict(torch::nn::Module& module,
+                           const StateDict& tensors,
+                           bool strict,
+                           bool assign) {
+  const torch::NoGradGuard no_grad;
+  std::unordered_map<std::string_view, torch::Tensor> given;
+  for (const auto& [name, tensor] : tensors) given.insert_or_assign(name, tensor);
+
+  LoadReport report;
+  std::vector<Assignment> assignments;
+  for (const auto& [name, parameter] : weights_of(module)) {
+    const auto found = given.find(name);
+    if (found == given.end()) {
+      report.missing.push_back(name);
+      continue;
+    }
+    if (found->second.sizes() != parameter.sizes()) {
+      throw std::runtime_error(fmt::format(
+          "load_state_dict: '{}' is {}, but the model's is {}; was it made for another config?",
+          name, sizes_text(found->second), sizes_text(parameter)));
+    }
+    report.loaded.push_back(name);
+    assignments.push_back({parameter, found->second});
+    given.erase(found);
+  }
+  for (const auto& [name, _] : tensors) {
+    if (given.contains(name) && !is_rope_table(name)) report.unexpected.push_back(name);
+  }
+  if (strict && !(report.missing.empty() && report.unexpected.empty())) {
+    throw std::runtime_error(fmt::format(
+        "load_state_dict: missing {}, unexpected {}; pass strict=False to load the rest",
+        report.missing.empty() ? "none" : some_of(report.missing),
+        report.unexpected.empty() ? "none" : some_of(report.unexpected)));
+  }
+  if (assign) {
+    commit(assignments);
+  } else {
+    for (auto& [parameter, value] : assignments) parameter.copy_(value);
+  }
+  return report;
+}
+
+std::optional<DetectedVariant> detect_variant(const WeightSource& source) {
+  const auto has = [&](const std::string& name, const std::vector<int64_t>& sizes) {
+    const auto* entry = source.find(name);
+    return entry != nullptr && matrix_sizes(entry->sizes, entry->dtype) == sizes;
+  };
+  const std::string layer = "model.layers.{}.input_layernorm.weight";
+  for (const auto& variant : model_variants()) {
+    const auto config = get_model_config(variant);
+    const auto embedder = config.vision_config ? "text_token_embedder.weight" : "embedder.weight";
+    const auto qkv_rows =
+        (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim;
+    if (has(embedder, {config.vocab_size, config.hidden_size}) &&
+        has("model.layers.0.self_attn.qkv_proj.weight", {qkv_rows, config.hidden_size}) &&
+        has("model.layers.0.mlp.gate_proj.weight",
+            {config.intermediate_size, config.hidden_size}) &&
+        source.contains("model.norm.weight") &&
+        source.contains(fmt::format(fmt::runtime(layer), config.num_hidden_layers - 1)) &&
+        !source.contains(fmt::format(fmt::runtime(layer), config.num_hidden_layers))) {
+      return DetectedVariant{variant, source.find(embedder)->dtype == at::kChar};
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace gemma
