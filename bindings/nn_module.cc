@@ -61,7 +61,11 @@ void setattr(const py::object& self, const std::string& name, const py::object& 
                                       fmt::join(tensor.sizes().vec(), ", "),
                                       fmt::join(data.sizes().vec(), ", ")));
   }
+  const auto* const ours = dynamic_cast<const Module*>(&self.cast<const NNModule&>());
   const torch::NoGradGuard no_grad;
+  const py::gil_scoped_release release;
+  std::optional<UseLock::Change> change;
+  if (ours != nullptr) change.emplace(ours->use_lock(), name.c_str());
   tensor.set_data(data);
 }
 
@@ -288,7 +292,7 @@ void bind_nn_module(py::module_& m) {
           [](Module& self, const std::string& name) {
             self.set_numerics(numerics_from_string(name));
           },
-          py::arg("numerics"), "'exact': the reference's results, bit for bit.")
+          py::arg("numerics"), ReleaseGil(), "'exact': the reference's results, bit for bit.")
       .def_property_readonly(
           "numerics", [](const Module& self) { return std::string(to_string(self.numerics())); });
 }

@@ -20,7 +20,9 @@
 #include <gemma/checkpoint/safetensors_writer.h>
 #include <gemma/checkpoint/torch_writer.h>
 #include <gemma/cli/convert.h>
+#include <gemma/cli/interrupt.h>
 #include <gemma/cli/model_options.h>
+#include <gemma/cli/output.h>
 #include <gemma/cli/progress.h>
 #include <gemma/config/config.h>
 #include <gemma/convert/convert.h>
@@ -117,16 +119,24 @@ void bring_tokenizer(const fs::path& in, const WeightSource& source, const fs::p
     target.write(std::as_bytes(std::span(model)));
     target.commit();
   }
-  if (fs::exists(to)) fmt::print(stderr, "brought {} along\n", kName);
+  if (fs::exists(to)) note("brought {} along\n", kName);
 }
 
 void print_read(const WeightSource& source) {
   int64_t bytes = 0;
   for (const auto& entry : source.entries()) bytes += static_cast<int64_t>(entry.nbytes);
   const auto detected = detect_variant(source);
-  fmt::print(stderr, "read {}: {}, {} tensors, {:.1f} MB\n", source.path(),
-             detected ? "variant " + detected->variant : "no known variant",
-             source.entries().size(), static_cast<double>(bytes) / 1e6);
+  note("read {}: {}, {} tensors, {:.1f} MB\n", source.path(),
+       detected ? "variant " + detected->variant : "no known variant", source.entries().size(),
+       static_cast<double>(bytes) / 1e6);
+}
+
+// Shows the progress, and ends the conversion where a signal asked for it.
+ProgressCallback watched(ProgressBar& bar) {
+  return [&bar](const LoadProgress& progress) {
+    check_interrupt();
+    bar(progress);
+  };
 }
 
 // gemma_pytorch's file.
@@ -155,7 +165,7 @@ Written write_ckpt(const ConvertArguments& arguments,
         const auto dtype = tensor.scalar_type();
         if (dtype == torch::kChar || dtype == torch::kByte) ++written.quantized;
       },
-      std::ref(bar));
+      watched(bar));
   writer.finish();
   written.bytes = writer.size();
   bring_tokenizer(arguments.in, source, folder_of(out));
@@ -170,7 +180,7 @@ Written write_hf_directory(const ConvertArguments& arguments,
   OutputDirectory directory(arguments.out, arguments.force, "config.json");
   print_read(source);
   ProgressBar bar("Converting");
-  const auto saved = write_hf(source, config, options, directory.part(), std::ref(bar));
+  const auto saved = write_hf(source, config, options, directory.part(), watched(bar));
   bring_tokenizer(arguments.in, source, directory.part());
   for (const auto* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                            "generation_config.json"}) {
@@ -214,7 +224,7 @@ Written write_transformer_lens(const ConvertArguments& arguments,
           writer.add(theirs, value);
         }
       },
-      std::ref(bar));
+      watched(bar));
   writer.finish();
   written.bytes = writer.size();
   return written;
@@ -242,7 +252,7 @@ Written write_gguf(const ConvertArguments& arguments,
                               {.dtype = options.dtype, .q8_0 = q8_0, .overwrite = arguments.force},
                               [&](const LoadProgress& progress) {
                                 written.tensors = progress.tensors_total;
-                                bar(progress);
+                                watched(bar)(progress);
                               });
   const auto file = Checkpoint::open(arguments.out);
   for (const auto& entry : file.entries()) {
@@ -272,16 +282,16 @@ Format format_of(const std::string& name) {
 
 void convert(const ConvertArguments& arguments) {
   const auto start = Clock::now();
+  const InterruptGuard guard;
   const auto options = parse(arguments);
   const auto format = format_of(arguments.to);
   const auto source = WeightSource::open(arguments.in);
   check_out(arguments, source);
   check_space(arguments.out, converted_bytes(source, options));
   const auto written = format.write(arguments, source, options);
-  fmt::print(stderr, "wrote {}: {} tensors, {} of them quantised, {:.1f} MB, in {:.1f} s\n",
-             arguments.out, written.tensors, written.quantized,
-             static_cast<double>(written.bytes) / 1e6,
-             std::chrono::duration<double>(Clock::now() - start).count());
+  note("wrote {}: {} tensors, {} of them quantised, {:.1f} MB, in {:.1f} s\n", arguments.out,
+       written.tensors, written.quantized, static_cast<double>(written.bytes) / 1e6,
+       std::chrono::duration<double>(Clock::now() - start).count());
 }
 
 }  // namespace

@@ -23,8 +23,7 @@ std::string find_tokenizer(const ModelOptions& options, const WeightSource& sour
   return *found;
 }
 
-GemmaConfig make_config(const ModelOptions& options) {
-  const auto source = WeightSource::open(options.ckpt);
+GemmaConfig make_config(const ModelOptions& options, const WeightSource& source) {
   auto config = find_config(source, options.variant);
   const bool is_exact = numerics_of(options) == Numerics::kExact;
   if (!options.dtype.empty() || is_exact) {
@@ -80,19 +79,38 @@ Numerics numerics_of(const ModelOptions& options) {
   return numerics;
 }
 
-LanguageModel load_model(const ModelOptions& options) {
-  const auto device = device_of(options);
+torch::Dtype kv_dtype_of(const ModelOptions& options) {
+  if (options.kv_dtype == "float32") return torch::kFloat32;
+  if (options.kv_dtype == "bfloat16") return torch::kBFloat16;
+  throw std::invalid_argument(
+      fmt::format("--kv_dtype is '{}', but must be float32 or bfloat16", options.kv_dtype));
+}
+
+OpenCheckpoint open_checkpoint(const ModelOptions& options) {
+  numerics_of(options);
+  kv_dtype_of(options);
+  if (!options.dtype.empty()) dtype_from_string(options.dtype);
   if (options.threads < 0) {
     throw std::invalid_argument(
         fmt::format("--threads is {}, but must be 1 or more", options.threads));
   }
+  auto source = WeightSource::open(options.ckpt);
+  auto config = make_config(options, source);
+  return {std::move(source), std::move(config)};
+}
+
+LanguageModel load_model(const ModelOptions& options) {
+  return load_model(options, open_checkpoint(options));
+}
+
+LanguageModel load_model(const ModelOptions& options, const OpenCheckpoint& checkpoint) {
   if (options.threads > 0) at::set_num_threads(options.threads);
-  const auto config = make_config(options);
+  const auto& config = checkpoint.config;
   const DefaultDtypeGuard guard(config.get_dtype());
   auto model = make_model(config);
   ProgressBar bar("Loading");
-  model->load_weights(options.ckpt, std::ref(bar));
-  model->to(device);
+  model->load_weights(checkpoint.source, {.mmap = true, .progress = std::ref(bar)});
+  model->to(device_of(options));
   model->eval();
   model->set_numerics(numerics_of(options));
   return model;

@@ -195,7 +195,7 @@ torch::Tensor Engine::forward(std::span<const Feed> feeds) {
   for (size_t layer = 0; layer < caches.size(); ++layer) {
     for (const auto* sequence : whose) caches[layer].push_back(sequence->caches_[layer]);
   }
-  auto hidden = model_->hidden_states(embed(ids, feeds), runs, caches);
+  auto hidden = model_->hidden_states(embed(ids, feeds), runs, caches, options_.on_layer);
   for (const auto& feed : feeds) feed.sequence->length_ += std::ssize(feed.tokens);
   return hidden;
 }
@@ -215,6 +215,7 @@ torch::Tensor Engine::embed(const std::vector<int64_t>& ids, std::span<const Fee
 }
 
 torch::Tensor Engine::step(std::span<const Feed> feeds) {
+  const UseLock::Use use(model_->use_lock());
   check(feeds);
   std::vector<Chunks> left;
   for (const auto& feed : feeds) left.emplace_back(feed, options_.chunk);
@@ -241,6 +242,7 @@ torch::Tensor Engine::step(std::span<const Feed> feeds) {
 torch::Tensor Engine::extend(Sequence& sequence,
                              std::span<const int64_t> tokens,
                              std::span<const ImageTokens> images) {
+  const UseLock::Use use(model_->use_lock());
   const Feed whole{&sequence, tokens, images};
   check({&whole, 1});
   std::vector<at::Tensor> parts;

@@ -64,6 +64,7 @@ void log_probs(LanguageModel model,
                const LogProbsOptions& options,
                const LogProbsCallback& use) {
   const torch::NoGradGuard no_grad;
+  const UseLock::Use computing(model->use_lock());
   check(options, model->config().max_position_embeddings);
   while (!tokens.empty()) {
     // Nothing is asked of what follows the last token.

@@ -62,18 +62,20 @@ torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
                                                const torch::Tensor& input_positions,
                                                const std::vector<KVCache>& kv_caches,
                                                const torch::Tensor& mask,
-                                               const std::optional<torch::Tensor>& local_mask) {
+                                               const std::optional<torch::Tensor>& local_mask,
+                                               const LayerCallback& on_layer) {
   const torch::NoGradGuard no_grad;
   auto freqs = rope_tables();
   for (auto& [type, table] : freqs) table = table.index_select(0, input_positions);
-  return model(embeddings, freqs, input_positions, kv_caches, mask, local_mask);
+  return model(embeddings, freqs, input_positions, kv_caches, mask, local_mask, on_layer);
 }
 
 torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
                                                std::span<const TokenRun> runs,
-                                               const std::vector<std::vector<RingCache>>& caches) {
+                                               const std::vector<std::vector<RingCache>>& caches,
+                                               const LayerCallback& on_layer) {
   const torch::NoGradGuard no_grad;
-  return model->run(embeddings, rope_tables(), runs, caches);
+  return model->run(embeddings, rope_tables(), runs, caches, on_layer);
 }
 
 FreqsCis LanguageModelImpl::rope_tables() const {
@@ -85,8 +87,12 @@ FreqsCis LanguageModelImpl::rope_tables() const {
 }
 
 LoadReport LanguageModelImpl::load_weights(const std::string& model_path,
-                                           const ProgressCallback& progress) {
-  return gemma::load_weights(*this, WeightSource::open(model_path), progress);
+                                           const LoadOptions& options) {
+  return load_weights(WeightSource::open(model_path), options);
+}
+
+LoadReport LanguageModelImpl::load_weights(const WeightSource& source, const LoadOptions& options) {
+  return gemma::load_weights(*this, source, options);
 }
 
 std::vector<KVCache> LanguageModelImpl::make_kv_caches(int64_t batch_size,

@@ -57,7 +57,14 @@ std::string children_text(const torch::nn::Module& module) {
 
 }  // namespace
 
+void Module::share_use_lock() {
+  for (const auto& child : modules(/*include_self=*/false)) {
+    if (auto* ours = dynamic_cast<Module*>(child.get())) ours->use_lock_ = use_lock_;
+  }
+}
+
 void Module::set_numerics(Numerics numerics) {
+  const UseLock::Change change(use_lock(), "set_numerics");
   const Ops& ops = ops_for(numerics);
   ops_ = &ops;
   for (const auto& child : modules(/*include_self=*/false)) {
@@ -70,16 +77,19 @@ void Module::to(torch::Device device, bool non_blocking) {
     throw std::invalid_argument(
         "to: device is meta, which would discard the weights; move to cpu or cuda");
   }
+  const UseLock::Change change(use_lock(), "to");
   torch::nn::Module::to(device, non_blocking);
 }
 
 void Module::to(torch::Dtype dtype, bool non_blocking) {
+  const UseLock::Change change(use_lock(), "to");
   for (auto& parameter : parameters()) {
     if (parameter.is_floating_point()) parameter.set_data(parameter.to(dtype, non_blocking));
   }
 }
 
 void Module::to(torch::Device device, torch::Dtype dtype, bool non_blocking) {
+  const UseLock::Change change(use_lock(), "to");
   to(dtype, non_blocking);
   to(device, non_blocking);
 }

@@ -1,17 +1,26 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 
 #include <torch/nn/module.h>
 #include <torch/types.h>
 
+#include <gemma/modules/use_lock.h>
 #include <gemma/ops/ops.h>
 
 namespace gemma {
 
-/// Base of every module here: torch::nn::Module, plus the choice of numerics.
+/// After each of a model's layers: how many are done, of how many. What it throws ends the
+/// computation.
+using LayerCallback = std::function<void(int64_t done, int64_t total)>;
+
+/// Base of every module here: torch::nn::Module, plus the choice of numerics. `to`, set_numerics,
+/// load_weights and load_state_dict wait until no thread computes with the model any more; see
+/// UseLock for what they throw.
 class Module : public torch::nn::Module {
  public:
   using torch::nn::Module::Module;
@@ -33,11 +42,18 @@ class Module : public torch::nn::Module {
   /// "Linear(in_features=640, out_features=2048, bias=False)".
   virtual std::string signature() const = 0;
 
+  /// That of the whole model.
+  UseLock& use_lock() const { return *use_lock_; }
+
  protected:
   const Ops& ops() const { return *ops_; }
 
+  /// Gives this module's lock to all below it. For the constructor of a model, at its end.
+  void share_use_lock();
+
  private:
   const Ops* ops_ = &ops_for(Numerics::kExact);
+  std::shared_ptr<UseLock> use_lock_ = std::make_shared<UseLock>();
 };
 
 /// The tree below `module`, as Python's print(module) shows it: equal neighbours of a list are

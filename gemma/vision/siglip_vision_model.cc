@@ -84,7 +84,7 @@ SiglipVisionModelImpl::SiglipVisionModelImpl(const SiglipVisionModelConfig& conf
 }
 
 torch::Tensor SiglipVisionModelImpl::forward(const torch::Tensor& pixel_values,
-                                             const BlockCallback& on_block) {
+                                             const LayerCallback& on_block) {
   const torch::NoGradGuard no_grad;
   const auto size = config_.image_size;
   TORCH_CHECK_VALUE(pixel_values.dim() == 4 && pixel_values.size(1) == config_.input_channels &&

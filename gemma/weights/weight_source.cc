@@ -199,6 +199,13 @@ torch::Tensor WeightSource::tensor(std::string_view name) const {
   return made(contents_->checkpoint, contents_->layout->recipes[i], contents_->entries[i]);
 }
 
+bool WeightSource::is_view(std::string_view name) const {
+  if (find(name)->encoding != Encoding::kPlain) return false;
+  if (!contents_->layout) return true;
+  const auto& recipe = contents_->layout->recipes[index_of(name)];
+  return recipe.parts.size() == 1 && !recipe.transposed && recipe.plus == 0;
+}
+
 torch::Tensor WeightSource::rows(std::string_view name, int64_t first, int64_t count) const {
   if (!contents_->layout) return contents_->checkpoint.rows(name, first, count);
   const auto& recipe = contents_->layout->recipes[index_of(name)];

@@ -39,6 +39,9 @@ class WeightSource {
   /// std::runtime_error when there is none.
   torch::Tensor tensor(std::string_view name) const;
 
+  /// Whether `tensor` is a view of the file, not memory of its own.
+  bool is_view(std::string_view name) const;
+
   /// As Checkpoint::rows. Only for a tensor that is the file's but for its name it is less work
   /// than `tensor`.
   torch::Tensor rows(std::string_view name, int64_t first, int64_t count) const;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <memory>
 #include <span>
 #include <stdexcept>
 #include <unordered_map>
@@ -131,13 +132,15 @@ LoadReport compare(const WeightSource& source, const StateDict& weights) {
   return report;
 }
 
-// `tensor` in the parameter's dtype and on its device: itself if it already is.
+// What the parameter is going to hold: the file's own bytes if that is allowed and possible.
 at::Tensor converted(const WeightSource& source,
                      const TensorEntry& entry,
-                     const at::Tensor& parameter) {
+                     const at::Tensor& parameter,
+                     bool mmap) {
+  const auto dtype = fits_in_bits(source, entry, parameter) ? entry.dtype : parameter.scalar_type();
   const auto make_target = [&] {
-    return parameter.is_cpu() ? uninitialized(entry.sizes, parameter.scalar_type())
-                              : at::empty(entry.sizes, parameter.options());
+    return parameter.is_cpu() ? uninitialized(entry.sizes, dtype)
+                              : at::empty(entry.sizes, parameter.options().dtype(dtype));
   };
   if (entry.encoding != Encoding::kPlain) {
     auto target = make_target();
@@ -149,10 +152,8 @@ at::Tensor converted(const WeightSource& source,
     return target;
   }
   auto tensor = source.tensor(entry.name);
-  if (fits_in_bits(source, entry, parameter)) return tensor.to(parameter.device());
-  if (tensor.scalar_type() == parameter.scalar_type() && tensor.device() == parameter.device()) {
-    return tensor;
-  }
+  const bool fits = tensor.scalar_type() == dtype && parameter.is_cpu();
+  if (fits && (mmap || !source.is_view(entry.name))) return tensor;
   auto target = make_target();
   if (tensor.numel() == 0 || tensor.dim() == 0) return target.copy_(tensor);
   // Giving the file's pages back after each block, so that memory never holds a tensor twice.
@@ -166,6 +167,12 @@ at::Tensor converted(const WeightSource& source,
 void commit(const std::vector<Assignment>& assignments) {
   const torch::NoGradGuard no_grad;
   for (const auto& [parameter, value] : assignments) parameter.set_data(value);
+}
+
+// Waits until no thread computes with the module, if it is one of ours.
+std::unique_ptr<UseLock::Change> change_of(const torch::nn::Module& module, const char* who) {
+  const auto* const ours = dynamic_cast<const Module*>(&module);
+  return ours ? std::make_unique<UseLock::Change>(ours->use_lock(), who) : nullptr;
 }
 
 std::string sizes_text(const at::Tensor& tensor) {
@@ -190,8 +197,9 @@ bool is_rope_table(std::string_view name) { return name.ends_with("freqs_cis"); 
 
 LoadReport load_weights(torch::nn::Module& module,
                         const WeightSource& source,
-                        const ProgressCallback& progress) {
+                        const LoadOptions& options) {
   const torch::NoGradGuard no_grad;
+  const auto change = change_of(module, "load_weights");
   const auto weights = weights_of(module);
   auto report = compare(source, weights);
   if (!report.missing.empty()) {
@@ -210,12 +218,12 @@ LoadReport load_weights(torch::nn::Module& module,
   std::vector<Assignment> assignments;
   for (const auto& [name, parameter] : weights) {
     const auto& entry = *source.find(name);
-    assignments.push_back({parameter, converted(source, entry, parameter)});
+    assignments.push_back({parameter, converted(source, entry, parameter, options.mmap)});
     report.loaded.push_back(name);
     state.tensor = name;
     ++state.tensors_done;
     state.bytes_done += static_cast<int64_t>(entry.nbytes);
-    if (progress) progress(state);
+    if (options.progress) options.progress(state);
   }
   commit(assignments);
   return report;
@@ -226,6 +234,7 @@ LoadReport load_state_dict(torch::nn::Module& module,
                            bool strict,
                            bool assign) {
   const torch::NoGradGuard no_grad;
+  const auto change = change_of(module, "load_state_dict");
   std::unordered_map<std::string_view, torch::Tensor> given;
   for (const auto& [name, tensor] : tensors) given.insert_or_assign(name, tensor);
 

@@ -25,6 +25,16 @@ struct LoadProgress {
 };
 using ProgressCallback = std::function<void(const LoadProgress&)>;
 
+struct LoadOptions {
+  /// Whether weights that need no other dtype or device stay in the mapped file instead of memory
+  /// of their own. Loading takes no time then, but as long as the model lives nobody may write to
+  /// the file: the weights would change with it, and a file that is cut off ends the process. A
+  /// file that is replaced under its name is safe.
+  bool mmap = false;
+  /// Called after each tensor.
+  ProgressCallback progress = {};
+};
+
 struct LoadReport {
   std::vector<std::string> loaded;
   std::vector<std::string> missing;     // Weights that were left as they were.
@@ -42,10 +52,9 @@ StateDict weights_of(const torch::nn::Module& module);
 // context length.
 bool is_rope_table(std::string_view name);
 
-/// Gives the parameters of `module` the tensors of the same names. On the CPU they are views of the
-/// mapped file unless the dtype changes; on another device they are copied there one by one.
-/// Rotary tables in the file are passed over. A quantised model takes int8 and 4-bit weights alike:
-/// its parameters become what the file holds. `progress` is called after each tensor.
+/// Gives the parameters of `module` the tensors of the same names, tensor by tensor, so that
+/// nothing is in memory twice. Rotary tables in the file are passed over. A quantised model takes
+/// int8 and 4-bit weights alike: its parameters become what the file holds.
 ///
 /// Throws std::runtime_error, naming the file, the tensor and the cure, for a weight that is
 /// missing, misshapen, or int8 where floats are wanted (or the other way round). Then, and when
@@ -53,7 +62,7 @@ bool is_rope_table(std::string_view name);
 // Differs from model.py: there strict=False leaves a missing weight unset without a word.
 LoadReport load_weights(torch::nn::Module& module,
                         const WeightSource& source,
-                        const ProgressCallback& progress = {});
+                        const LoadOptions& options = {});
 
 /// torch.nn.Module.load_state_dict: copies the tensors into the parameters, or with `assign` takes
 /// them as they are. Rotary tables are passed over. Throws std::runtime_error for a shape that does

@@ -211,7 +211,7 @@ LanguageModel model_for(ModelOptions options, const std::string& numerics) {
 
 void bench(const BenchOptions& options) {
   const auto tests = tests_of(options);
-  const auto kv_dtype = dtype_from_string(options.model.kv_dtype);
+  const auto kv_dtype = kv_dtype_of(options.model);
   const auto threads =
       options.threads.empty() ? std::vector{at::get_num_threads()} : options.threads;
   const auto numerics = options.numerics.empty() ? std::vector<std::string>{""} : options.numerics;

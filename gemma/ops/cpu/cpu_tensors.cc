@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include <ATen/core/grad_mode.h>
 #include <c10/util/accumulate.h>
 
 #include <gemma/ops/cpu/cpu_tensors.h>
@@ -26,9 +27,13 @@ cpu::WeightType weight_type(at::ScalarType dtype) {
   }
 }
 
-void check_device(const at::Tensor& tensor) {
+// Kernels keep nothing for a backward pass.
+void check_tensor(const at::Tensor& tensor) {
   TORCH_CHECK(tensor.is_cpu(), "fast numerics: a tensor is on ", tensor.device(),
               ", but they compute on the CPU only; set_numerics(\"exact\") runs anywhere");
+  TORCH_CHECK(!(tensor.requires_grad() && at::GradMode::is_enabled()),
+              "fast numerics: a tensor requires a gradient, which kernels do not give; use "
+              "set_numerics(\"exact\"), or torch.no_grad()");
 }
 
 }  // namespace
@@ -38,7 +43,7 @@ at::Tensor in_dtype(const at::Tensor& x, at::ScalarType dtype) {
 }
 
 at::Tensor as_rows(const at::Tensor& x) {
-  check_device(x);
+  check_tensor(x);
   return in_dtype(x, at::kFloat).contiguous();
 }
 
@@ -47,7 +52,7 @@ int64_t row_count(const at::Tensor& x) {
 }
 
 MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous()) {
-  check_device(data_);
+  check_tensor(data_);
   const auto type = weight_type(data_.scalar_type());
   const auto columns = data_.size(-1);
   matrix_ = {.data = data_.const_data_ptr(),
@@ -56,7 +61,7 @@ MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous(
              .rows = row_count(data_),
              .columns = columns};
   if (type == cpu::WeightType::kInt4) {
-    check_device(weight.scaler);
+    check_tensor(weight.scaler);
     matrix_.columns = 2 * columns;
     scales_ = in_dtype(weight.scaler, at::kHalf).contiguous();
     TORCH_CHECK(matrix_.columns % cpu::kGroup == 0 &&
@@ -65,7 +70,7 @@ MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous(
                 scales_.sizes(), ", but wants a scale for each ", cpu::kGroup, " numbers");
     matrix_.group_scales = static_cast<const cpu::Float16*>(scales_.const_data_ptr());
   } else if (weight.quantized()) {
-    check_device(weight.scaler);
+    check_tensor(weight.scaler);
     scales_ = weight.scaler.contiguous();
     TORCH_CHECK(scales_.numel() == matrix_.rows && scales_.is_floating_point(),
                 "fast numerics: an int8 weight is ", data_.sizes(), " with scales ",
