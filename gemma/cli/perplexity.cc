@@ -52,7 +52,12 @@ void add_divergences(const at::Tensor& saved, const at::Tensor& log_probs, Total
 void perplexity(const PerplexityOptions& options) {
   const auto content = read_text_file("perplexity", options.file);
   const auto kv_dtype = kv_dtype_of(options.model);
-  const auto model = load_model(options.model);
+  const auto checkpoint = open_checkpoint(options.model);
+  if (const auto most = checkpoint.config.max_position_embeddings; options.ctx_size > most) {
+    throw std::invalid_argument(fmt::format(
+        "--ctx_size is {}, but the model sees {} tokens at most", options.ctx_size, most));
+  }
+  const auto model = load_model(options.model, checkpoint);
   const auto& tokenizer = model->tokenizer();
   const LogProbsText text{.vocab_size = model->config().vocab_size,
                           .window = options.ctx_size,

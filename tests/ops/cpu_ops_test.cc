@@ -245,6 +245,19 @@ TEST(CpuOps, RefuseFeaturesThatDoNotFit) {
   EXPECT_TRUE(contains(message, "linear: x is [2, 5], but the weight takes 4 features"));
 }
 
+TEST(CpuOps, RefuseToLoseAGradient) {
+  const auto x = at::ones({1, 8}).requires_grad_();
+  const auto weight = at::ones({3, 8});
+  const auto message = message_of<c10::Error>([&] { kFast.linear(x, weight); });
+  EXPECT_TRUE(contains(message, "a tensor requires a gradient"));
+  EXPECT_THROW(kFast.linear(at::ones({1, 8}), weight.clone().requires_grad_()), c10::Error);
+  EXPECT_THROW(kFast.rms_norm(x, {at::ones({8}), 1e-6, true}), c10::Error);
+  EXPECT_THROW(kFast.rms_norm(x.detach(), {at::ones({8}).requires_grad_(), 1e-6, true}),
+               c10::Error);
+  const at::NoGradGuard no_grad;
+  kFast.linear(x, weight);
+}
+
 TEST(CpuOps, RefuseATokenThatIsNotInTheVocabulary) {
   const auto message = message_of<c10::IndexError>(
       [] { kFast.embedding(at::tensor({4L}), Weight(at::zeros({4, 4}))); });

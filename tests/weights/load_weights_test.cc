@@ -70,12 +70,25 @@ TEST_F(LoadWeights, TakesABareDict) {
   expect_state(*model, state_dict(*source));
 }
 
-TEST_F(LoadWeights, GivesViewsOfTheFileInsteadOfCopies) {
+TEST_F(LoadWeights, CopiesSoThatNobodyWhoWritesToTheFileChangesTheModel) {
+  const auto source = random_gemma3(/*seed=*/1);
+  const auto want = copy_of(*source);
+  const auto path = write(saved(state_dict(*source)));
+  auto model = random_gemma3(/*seed=*/2);
+  model->load_weights(path);
+  const auto size = std::filesystem::file_size(path);
+  std::ofstream(path, std::ios::binary) << std::string(size, 'x');  // In place.
+  expect_state(*model, want);
+  std::filesystem::resize_file(path, 0);
+  expect_state(*model, want);
+}
+
+TEST_F(LoadWeights, GivesViewsOfTheFileInsteadOfCopiesIfAskedTo) {
   const auto checkpoint = Checkpoint::open(write(saved(state_dict(*random_gemma3(/*seed=*/1)))));
   auto first = random_gemma3(/*seed=*/2);
   auto second = random_gemma3(/*seed=*/3);
-  load_weights(*first, checkpoint);
-  load_weights(*second, checkpoint);
+  load_weights(*first, checkpoint, {.mmap = true});
+  load_weights(*second, checkpoint, {.mmap = true});
   for (const auto& item : first->named_parameters()) {
     EXPECT_EQ(item.value().data_ptr(), checkpoint.tensor(item.key()).data_ptr()) << item.key();
     EXPECT_EQ(item.value().data_ptr(), second->named_parameters()[item.key()].data_ptr());
@@ -86,8 +99,8 @@ TEST_F(LoadWeights, KeepsTheFileMappedAsLongAsTheModelLives) {
   const auto source = random_gemma3(/*seed=*/1);
   auto model = random_gemma3(/*seed=*/2);
   const auto path = write(saved(state_dict(*source)));
-  model->load_weights(path);      // The checkpoint is gone after this,
-  std::filesystem::remove(path);  // and so is the file's name.
+  model->load_weights(path, {.mmap = true});  // The checkpoint is gone after this,
+  std::filesystem::remove(path);              // and so is the file's name.
   expect_state(*model, state_dict(*source));
 }
 
@@ -193,13 +206,14 @@ TEST_F(LoadWeights, TellsOfItsProgress) {
   std::vector<std::string> names;
   int64_t bytes = 0;
   LoadProgress last{};
-  model->load_weights(write(saved(state_dict(*source))), [&](const LoadProgress& progress) {
-    names.emplace_back(progress.tensor);
+  const auto progress = [&](const LoadProgress& state) {
+    names.emplace_back(state.tensor);
     bytes += static_cast<int64_t>(source->named_parameters()[names.back()].nbytes());
-    EXPECT_EQ(progress.tensors_done, static_cast<int64_t>(names.size()));
-    EXPECT_EQ(progress.bytes_done, bytes);
-    last = progress;
-  });
+    EXPECT_EQ(state.tensors_done, static_cast<int64_t>(names.size()));
+    EXPECT_EQ(state.bytes_done, bytes);
+    last = state;
+  };
+  model->load_weights(write(saved(state_dict(*source))), {.progress = progress});
   EXPECT_EQ(names, parameter_names(*model));
   EXPECT_EQ(last.tensors_done, last.tensors_total);
   EXPECT_EQ(last.bytes_done, last.bytes_total);
@@ -211,14 +225,12 @@ TEST_F(LoadWeights, LeavesTheModelAsItWasWhenTheCallbackThrows) {
     auto model = random_gemma3(/*seed=*/2, /*quant=*/false, dtype);
     const Unchanged unchanged(*model);
     for (const bool at_the_end : {false, true}) {
-      EXPECT_THROW(model->load_weights(path,
-                                       [&](const LoadProgress& progress) {
-                                         if (!at_the_end ||
-                                             progress.tensors_done == progress.tensors_total) {
-                                           throw std::out_of_range("cancelled");
-                                         }
-                                       }),
-                   std::out_of_range);
+      const auto cancel = [&](const LoadProgress& progress) {
+        if (!at_the_end || progress.tensors_done == progress.tensors_total) {
+          throw std::out_of_range("cancelled");
+        }
+      };
+      EXPECT_THROW(model->load_weights(path, {.progress = cancel}), std::out_of_range);
     }
   }
 }
