@@ -18,25 +18,6 @@ from torch.nn.modules.module import _IncompatibleKeys
 from .config import AttentionType, GemmaConfig
 from .tokenizer import Tokenizer
 
-__all__ = [
-    "Embedding",
-    "Gemma2DecoderLayer",
-    "GemmaAttention",
-    "GemmaDecoderLayer",
-    "GemmaForCausalLM",
-    "GemmaMLP",
-    "GemmaModel",
-    "LanguageModel",
-    "Linear",
-    "LoadProgress",
-    "LoadReport",
-    "Module",
-    "RMSNorm",
-    "Sampler",
-    "apply_rotary_emb",
-    "precompute_freqs_cis",
-]
-
 # Self, without typing_extensions.
 _M = TypeVar("_M", bound=_NNModule)
 
@@ -48,8 +29,8 @@ class _NNModule:
     """What torch.nn.Module offers, for Module and for ModuleList.
 
     Parameters, buffers and children are attributes. A parameter or buffer may be assigned a
-    tensor, whose data it then shares; nothing checks its shape. Any other assignment raises
-    AttributeError.
+    tensor of its shape, whose data it then shares; another shape raises ValueError. Any other
+    assignment raises AttributeError.
     """
 
     @property
@@ -124,7 +105,6 @@ class Module(_NNModule):
     @property
     def numerics(self) -> str: ...
 
-@type_check_only
 class ModuleList(_NNModule):
     """The layers of a GemmaModel."""
 
@@ -268,7 +248,6 @@ class GemmaAttention(Module):
     @property
     def attn_logit_softcapping(self) -> float | None: ...
 
-@type_check_only
 class DecoderLayer(Module):
     """What GemmaDecoderLayer and Gemma2DecoderLayer share."""
 
@@ -411,7 +390,7 @@ class LanguageModel(Module):
         model_path: str | os.PathLike[str],
         progress: Callable[[LoadProgress], object] | None = None,
     ) -> LoadReport:
-        """Loads a checkpoint of any format that README lists; progress is called after each tensor.
+        """Loads a checkpoint of any format that docs/checkpoints.md lists; progress is called after each tensor.
 
         Raises FileNotFoundError, and RuntimeError, naming the file, the tensor and the cure, for a
         file that is not a checkpoint and for a weight that is missing, misshapen, or int8 where
@@ -474,7 +453,7 @@ class GemmaForCausalLM(LanguageModel):
         top_k: int = 64,
         *,
         on_token: Callable[[int, int], object] | None = None,
-        stop_ids: Sequence[int] = ...,
+        stop_ids: Sequence[int] = (),
         kv_dtype: torch.dtype | None = None,
     ) -> str:
         """Continues a prompt, or each of several, by up to output_len tokens, to before an eos.
@@ -498,7 +477,7 @@ class GemmaForCausalLM(LanguageModel):
         top_k: int = 64,
         *,
         on_token: Callable[[int, int], object] | None = None,
-        stop_ids: Sequence[int] = ...,
+        stop_ids: Sequence[int] = (),
         kv_dtype: torch.dtype | None = None,
     ) -> list[str]: ...
     @staticmethod

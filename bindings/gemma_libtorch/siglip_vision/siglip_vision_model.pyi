@@ -8,14 +8,6 @@ import torch
 from ..model import Module
 from .config import SiglipVisionModelConfig
 
-__all__ = [
-    "AveragePool2D",
-    "SiglipAttention",
-    "SiglipEncoderBlock",
-    "SiglipMLP",
-    "SiglipVisionModel",
-]
-
 class SiglipAttention(Module):
     """Every patch attends to all patches of its image."""
 
