@@ -10,7 +10,7 @@ module here offers in its place is listed in the first class below, under torch'
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar, overload, type_check_only
+from typing import Any, Generic, TypeAlias, TypeVar, overload, type_check_only
 
 import torch
 from torch.nn.modules.module import _IncompatibleKeys
@@ -20,6 +20,7 @@ from .tokenizer import Tokenizer
 
 # Self, without typing_extensions.
 _M = TypeVar("_M", bound=_NNModule)
+_Item = TypeVar("_Item", bound=_NNModule)
 
 # Keys and values of one layer, [B, S, K, D] each.
 _KVCache: TypeAlias = tuple[torch.Tensor, torch.Tensor]
@@ -105,16 +106,16 @@ class Module(_NNModule):
     @property
     def numerics(self) -> str: ...
 
-class ModuleList(_NNModule):
-    """The layers of a GemmaModel."""
+class ModuleList(_NNModule, Generic[_Item]):
+    """The layers of a model, as the attributes "0", "1" and so on too."""
 
     def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[DecoderLayer]: ...
+    def __iter__(self) -> Iterator[_Item]: ...
     @overload
-    def __getitem__(self, index: int) -> DecoderLayer:
+    def __getitem__(self, index: int) -> _Item:
         """Raises IndexError; a negative index counts from the end."""
     @overload
-    def __getitem__(self, index: slice) -> list[DecoderLayer]: ...
+    def __getitem__(self, index: slice) -> list[_Item]: ...
 
 def precompute_freqs_cis(
     dim: int, end: int, theta: float = 10000.0, rope_scaling_factor: int = 1
@@ -315,7 +316,7 @@ class GemmaModel(Module):
         """
     __call__ = forward
     @property
-    def layers(self) -> ModuleList: ...
+    def layers(self) -> ModuleList[DecoderLayer]: ...
     @property
     def norm(self) -> RMSNorm: ...
     @property

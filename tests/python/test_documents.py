@@ -40,7 +40,7 @@ class Block(NamedTuple):
 
 
 def blocks_of(document: Path) -> list[Block]:
-    fence = re.compile(r"(?:^<!-- not run: (.+) -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S)
+    fence = re.compile(r"(?:^<!-- not run: ([^\n]+) -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S)
     text = document.read_text()
     return [
         Block(
@@ -174,10 +174,10 @@ def test_a_block_runs(block: Block, folder: Path) -> None:
 def options_of(command: str) -> dict[str, str]:
     """The flags that `gemma COMMAND --help` lists, with the defaults that it shows."""
     found = {}
-    line = re.compile(r"^ +(-[\w,-]+)(?: [A-Z_:]+)?(?: \[(.*?)\])?", re.M)
-    for names, default in line.findall(output_of(command, "--help")):
+    for names, rest in re.findall(r"^ +(-[-\w,]+)(.*?)(?:  .*)?$", output_of(command, "--help"), re.M):
+        default = re.search(r"^ [A-Z]+=(.*?)(?: [A-Z][a-z]+: .*)?$", rest)
         for name in names.split(","):
-            found[name] = default
+            found[name] = default[1] if default else ""
     return found
 
 
@@ -209,7 +209,7 @@ def test_the_variants_of_the_table_are_those_that_exist() -> None:
 )
 def test_every_flag_that_a_document_names_exists(name: str, commands: list[str]) -> None:
     text = (ROOT / "docs" / name).read_text()
-    named = set(re.findall(r"(?<![\w-])--[\w-]+", text)) | set(re.findall(r"`(-\w)`", text))
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) | set(re.findall(r"`(-\w)`", text))
     known = {flag for command in commands for flag in options_of(command)}
     assert named - known - {"--help"} == set()
 
