@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-__all__ = ["Tokenizer"]
-
 class Tokenizer:
     def __init__(self, model_path: str) -> None:
         """A SentencePiece model, or the one in a GGUF file.

@@ -56,7 +56,7 @@ at::Tensor as_tensor(DecodedImage image) {
       rgb->data(), {image.height, image.width, kChannels}, [rgb](void*) { delete rgb; }, at::kByte);
 }
 
-// EXIF's orientations, as ImageOps.exif_transpose undoes them.
+// Exif's orientations, as ImageOps.exif_transpose undoes them.
 at::Tensor upright(const at::Tensor& pixels, int orientation) {
   switch (orientation) {
     case 2:

@@ -13,7 +13,7 @@
 
 namespace gemma {
 
-/// What GemmaModel knows of a layer, and the parts that all layers have.
+/// Base of the decoder layers, and the parts that all of them have.
 class DecoderLayerImpl : public Module {
  public:
   DecoderLayerImpl(const GemmaConfig& config, AttentionType attn_type);

@@ -18,7 +18,7 @@ class EmbeddingImpl : public Module {
   /// [...] int64 -> [..., embedding_dim].
   torch::Tensor forward(const torch::Tensor& x);
 
-  /// The table as an operation takes it.
+  /// The table in the form that operations take.
   Weight operand() const { return {weight, weight_scaler}; }
 
   std::string signature() const override;

@@ -18,7 +18,7 @@ class LinearImpl : public Module {
   /// [..., in_features] -> [..., out_features].
   torch::Tensor forward(const torch::Tensor& x);
 
-  /// The weight as an operation takes it.
+  /// The weight in the form that operations take.
   Weight operand() const { return {weight, weight_scaler}; }
 
   std::string signature() const override;

@@ -38,7 +38,7 @@ class Module : public torch::nn::Module {
   void to(torch::Dtype dtype, bool non_blocking = false) override;
   void to(torch::Device device, torch::Dtype dtype, bool non_blocking = false) override;
 
-  /// The class's name as Python prints it, with what its constructor was told:
+  /// The class's name and constructor arguments, as Python prints them:
   /// "Linear(in_features=640, out_features=2048, bias=False)".
   virtual std::string signature() const = 0;
 
@@ -63,8 +63,8 @@ std::string to_string(const torch::nn::Module& module);
 /// Throws std::invalid_argument for a negative size, e.g. "Linear: in_features is -3, but …".
 void check_size(std::string_view module, std::string_view name, int64_t size);
 
-/// A parameter without contents. On the CPU no memory is taken until a page is written to, so that
-/// a model larger than the machine can be built and then given tensors of a mapped file.
+/// A parameter without contents. On the CPU no memory is used until a page is written, so a model
+/// larger than memory can be built and then given the tensors of a mapped file.
 /// Throws std::bad_alloc for sizes that no address space holds.
 torch::Tensor uninitialized(torch::IntArrayRef sizes, torch::Dtype dtype);
 

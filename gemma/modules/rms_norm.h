@@ -22,7 +22,7 @@ class RMSNormImpl : public Module {
   /// residual + forward(x), both [..., dim].
   torch::Tensor add(const torch::Tensor& residual, const torch::Tensor& x) const;
 
-  /// The parameters as an operation takes them.
+  /// The parameters in the form that operations take.
   NormWeight operand() const { return {weight, eps_, add_unit_offset_}; }
 
   double eps() const { return eps_; }

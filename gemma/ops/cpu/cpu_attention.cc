@@ -15,9 +15,9 @@ namespace {
 
 static_assert(RingCache::kPadding == cpu::kCachePadding && Weight::kGroup == cpu::kGroup);
 
-// Keys of a task of one token's attention: the same for any number of threads, and so is the
-// result. Few, so that short texts have tasks for all threads; more of long ones, whose tasks'
-// parts have to be put together in the end.
+// Keys that one task of one token's attention takes: the same for any number of threads, so the
+// result is the same too. Few for short texts, so that all threads have tasks; more for long ones,
+// as the parts have to be combined at the end.
 int64_t keys_per_task(int64_t keys) {
   constexpr int64_t kTasks = 8;
   constexpr int64_t kLeast = 32;
@@ -75,7 +75,7 @@ struct HeadNorm {
   bool present;
 };
 
-// Attention of single tokens: some keys a task, then the tasks' parts are put together.
+// Attention of single tokens: each task takes some keys, then the parts are combined.
 class TokenAttention {
  public:
   TokenAttention(const Attention& attention,
@@ -135,7 +135,7 @@ class TokenAttention {
   Buffer<float> values_;                      // [parts, H, stride]
 };
 
-// A chunk of a prompt, by tiles of tokens; the last first, as they have the most to do.
+// A chunk of a prompt, in tiles of tokens. The last tiles come first, as they take longest.
 void attend_chunk(const Attention& attention,
                   const TokenRun& run,
                   const cpu::CacheHead* caches,
@@ -146,8 +146,8 @@ void attend_chunk(const Attention& attention,
   // A group larger than a tile is cut into pieces.
   const auto heads = std::min(attention.group(), kernels.tile_rows);
   const auto pieces = cpu::round_up(attention.group(), heads) / heads;
-  // Each tile brings the keys and values that it sees into the form of products: large ones for few
-  // threads, for many so small that all have some.
+  // Each tile packs the keys and values that it sees. So tiles are large for few threads, and small
+  // enough for each of many threads to have some.
   constexpr int64_t kTilesPerWorker = 3;
   const auto share =
       run.rows * heads * pieces * num_kv_heads / (num_workers() * kTilesPerWorker) + 1;

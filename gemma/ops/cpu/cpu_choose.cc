@@ -15,7 +15,7 @@
 namespace gemma {
 namespace {
 
-// Logits whose largest is kept, to find the top k without looking at all of them again.
+// Logits of a block, whose largest is kept: finding the top k then need not read all logits again.
 constexpr int64_t kBlock = 256;
 constexpr int64_t kBlocksPerTask = 64;
 

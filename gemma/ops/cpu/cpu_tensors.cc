@@ -133,7 +133,7 @@ ManyRows::ManyRows(const float* x, int64_t rows, const cpu::Matrix& w)
 
 int64_t ManyRows::task_rows(const cpu::Matrix& w) const {
   constexpr int64_t kTasksPerWorker = 3;
-  // Packing a panel of weights for fewer costs more than it brings.
+  // For fewer rows packing a panel of weights costs more than it saves.
   constexpr int64_t kLeast = 64;
   const auto& kernels = cpu::kernels();
   const auto panels = cpu::round_up(w.rows, kernels.panel_rows) / kernels.panel_rows;
@@ -159,7 +159,7 @@ Scratch::Scratch(int64_t size) : size_(cpu::round_up(size, 16)), memory_(num_wor
 
 int64_t rows_per_task(const cpu::Matrix& w) {
   constexpr int64_t kTasksPerWorker = 4;
-  // Kernels take 4 or 6 rows together, and those that are left one by one.
+  // Kernels take 4 or 6 rows together, and the remaining rows one by one.
   constexpr int64_t kUnit = 12;
   constexpr int64_t kLeast = 3 * kUnit;
   constexpr int64_t kMost = 170 * kUnit;
@@ -169,7 +169,7 @@ int64_t rows_per_task(const cpu::Matrix& w) {
 
 void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y) {
   const auto& kernels = cpu::kernels();
-  // Kernels begin with the first of the columns.
+  // Kernels initialise the sums at the first column.
   if (w.columns == 0) {
     std::fill_n(y, rows * w.rows, 0.0F);
     return;

@@ -13,17 +13,16 @@
 // Tensors as the kernels take them, for the files that implement CpuOps.
 namespace gemma {
 
-/// x as float32 rows one after the other; x itself if it is that.
+/// x as contiguous float32; x itself if it is that already.
 at::Tensor as_rows(const at::Tensor& x);
 
 /// How many rows of its last dimension x has, which may be empty.
 int64_t row_count(const at::Tensor& x);
 
-/// x in `dtype`; x itself, without a detour through LibTorch's dispatcher, if it is that.
+/// x in `dtype`; x itself, without a call of LibTorch's dispatcher, if it has it already.
 at::Tensor in_dtype(const at::Tensor& x, at::ScalarType dtype);
 
-/// Memory of numbers that are not initialised, in whole cache lines: as a tensor's, but cheaper to
-/// come by.
+/// Uninitialised memory for numbers, in whole cache lines: like a tensor's, but cheaper to get.
 template <typename T>
 class Buffer {
  public:
@@ -40,7 +39,7 @@ class Buffer {
   std::unique_ptr<T, Delete> memory_;
 };
 
-/// A weight's memory and its description, alive together.
+/// A weight's description, and the tensors that keep its memory alive.
 class MatrixTensor {
  public:
   explicit MatrixTensor(const Weight& weight);
@@ -52,10 +51,10 @@ class MatrixTensor {
   cpu::Matrix matrix_;
 };
 
-/// At most kFewRows rows of activations, in the form that a kind of weight wants.
+/// At most kFewRows rows of activations, in the form that a type of weight needs.
 class FewRows {
  public:
-  /// x [rows, w.columns], which has to outlive this.
+  /// x [rows, w.columns] must outlive this.
   FewRows(const float* x, int64_t rows, const cpu::Matrix& w);
 
   /// y[m * ldy + n - begin] = x[m] . w[n] for n in [begin, end); w of the same type and columns.
@@ -70,14 +69,14 @@ class FewRows {
   Buffer<float> scales_, offsets_;
 };
 
-/// Any number of rows of activations, in the form that a kind of weight wants.
+/// Any number of rows of activations, in the form that a type of weight needs.
 class ManyRows {
  public:
   /// x [rows, w.columns].
   ManyRows(const float* x, int64_t rows, const cpu::Matrix& w);
 
-  /// Calls work(rows, panel, worker) for all rows with all panels of a weight that has w's rows: a
-  /// panel at a time, and of the rows a part where there are few panels.
+  /// Calls work(rows, panel, worker) for all rows with all panels of a weight that has w's rows:
+  /// one panel at a time, and only some of the rows where there are few panels.
   void each_task(const cpu::Matrix& w,
                  c10::function_ref<void(const cpu::PackedRows& rows, int64_t panel, int64_t worker)>
                      work) const;
@@ -104,7 +103,7 @@ class Scratch {
   Buffer<float> memory_;
 };
 
-/// Rows of w that a task takes, so that tasks are neither too short nor too few.
+/// Rows of w for each task: tasks shall be neither too short nor too few.
 int64_t rows_per_task(const cpu::Matrix& w);
 
 }  // namespace gemma

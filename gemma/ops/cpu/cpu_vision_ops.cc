@@ -51,7 +51,7 @@ at::Tensor CpuOps::embed_patches(const at::Tensor& pixels,
               "embed_patches: pixels are ", pixels.sizes(), ", but the weight is ", weight.sizes());
   const auto height = weight.size(2);
   const auto width = weight.size(3);
-  // [N, C, rows, columns, height, width]; what is left over at the edges is seen by no patch.
+  // [N, C, rows, columns, height, width]; pixels left over at the edges belong to no patch.
   const auto patches = pixels.unfold(2, height, height).unfold(3, width, width);
   const auto rows = patches.permute({0, 2, 3, 1, 4, 5})
                         .reshape({pixels.size(0), patches.size(2) * patches.size(3), -1});

@@ -3,8 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
-/// The innermost loops of the fast numerics on the CPU, on plain memory and one thread. CpuOps
-/// divides the work, and knows of tensors.
+/// The innermost loops of fast numerics on the CPU, on plain memory and one thread. CpuOps handles
+/// tensors, and divides the work among threads.
 namespace gemma::cpu {
 
 /// The 16-bit formats as bytes in memory.
@@ -21,7 +21,7 @@ static constexpr bool is_float(WeightType type) {
 }
 enum class CacheType { kFloat32, kBFloat16 };
 
-/// A matrix as it lies in the checkpoint: [rows, columns], rows one after the other.
+/// A matrix as the checkpoint holds it: [rows, columns], contiguous.
 struct Matrix {
   const void* data;
   WeightType type;
@@ -34,7 +34,7 @@ struct Matrix {
 
 /// Numbers of a row that share a scale, in 4-bit weights and their activations.
 inline constexpr int64_t kGroup = 32;
-/// Int8Rows' values have room for a multiple of so many groups.
+/// Int8Rows' values have room for a multiple of this many groups.
 inline constexpr int64_t kInt8RowGroups = 4;
 
 /// Rows of activations as 16-bit integers, with a scale for each packed_block of a row's columns.
@@ -44,7 +44,7 @@ struct Int16Rows {
 };
 
 /// Rows of activations for 4-bit weights: 8 bits a number, a scale for each group. `offsets`
-/// make up for weights that are stored 8 too large.
+/// correct for weights that are stored as their value plus 8.
 struct Int8Rows {
   const int8_t* values;  // [rows, columns rounded up to kInt8RowGroups groups]
   const float* scales;   // [rows, columns / kGroup]
@@ -83,9 +83,9 @@ struct AttentionTile {
   int64_t ld_q;
   int64_t tokens;  // tokens * heads is at most tile_rows.
   int64_t heads;
-  int64_t position;       // Of the first token. A token sees what is before it, and itself,
-  int64_t window;         // and of that so many last positions; 0: all.
-  int64_t image_end = 0;  // Tokens of an image see what is before this position; 0: no image.
+  int64_t position;       // Of the first token. A token sees itself and the positions before it.
+  int64_t window;         // The last positions that it sees, itself included; 0: all.
+  int64_t image_end = 0;  // Tokens of an image see all positions before this; 0: no image.
   float softcap;          // Of the scores; 0: none.
   float* out;             // As q, heads `cache.dim` apart.
   int64_t ld_out;
@@ -147,7 +147,7 @@ struct Kernels {
   int64_t (*packed_size)(int64_t rows, int64_t columns, WeightType type);
 
   /// Packs the group-th packed_rows rows of x [rows, columns] into their place in `packed`
-  /// (packed_size bytes, at a cache line's begin), in the form that multiply_many wants.
+  /// (packed_size bytes, aligned to a cache line), in the form that multiply_many takes.
   void (*pack)(const float* x,
                int64_t rows,
                int64_t columns,
@@ -159,7 +159,7 @@ struct Kernels {
   int64_t panel_rows;
   int64_t block_rows;
 
-  /// Floats that multiply_many needs as scratch memory, at a cache line's begin.
+  /// Floats that multiply_many needs as scratch memory, aligned to a cache line.
   int64_t panel_scratch;
 
   /// y[(m - x.begin) * ldy + n] = x[m] . w[panel * panel_rows + n] for the rows m of x and
@@ -205,7 +205,7 @@ struct Kernels {
   int64_t tile_rows;
   int64_t tile_group;
 
-  /// Floats that attend_tile needs as scratch memory, at a cache line's begin.
+  /// Floats that attend_tile needs as scratch memory, aligned to a cache line.
   int64_t (*tile_scratch)(const CacheHead& cache);
 
   /// Attention of a tile, finished. scratch: tile_scratch(cache) floats.
@@ -233,8 +233,8 @@ struct Kernels {
   int64_t probe_flops;
 };
 
-/// The best implementation for this machine. ATEN_CPU_CAPABILITY asks for a lesser one, as it does
-/// of LibTorch: "avx512" for AVX-512 without AMX, "avx2", or "default" for the portable one.
+/// The best implementation for this machine. ATEN_CPU_CAPABILITY asks for a lesser one, as in
+/// LibTorch: "avx512" for AVX-512 without AMX, "avx2", or "default" for the portable one.
 const Kernels& kernels();
 
 /// What `kernels()` chooses from.

@@ -11,8 +11,8 @@ namespace gemma::cpu {
 namespace {
 
 constexpr int64_t kManyRows = kPairRows;
-// Activations, which do not stay in the second cache, are used for so many weights when they come;
-// the panel's weights do, kMostColumns of each, and so do the sums of a block of rows.
+// Activations do not stay in the second cache, so each is used for this many weights when it is
+// read. The panel's weights stay, kMostColumns of each, and so do the sums of a block of rows.
 constexpr int64_t kManyPanelRows = 8 * kPairRows;
 constexpr int64_t kBlockRows = 16 * kManyRows;
 constexpr int64_t kMostColumns = 1024;

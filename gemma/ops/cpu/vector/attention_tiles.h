@@ -33,8 +33,8 @@ void attend_tile_as(const AttentionTile& tile, const CacheHead& cache, float* sc
 
   const auto last = tile.image_end > 0 ? tile.image_end : tile.position + tile.tokens;
   const auto oldest = tile.position - tile.window + 1;
-  // Blocks begin and end where those of any other tile do, so that what becomes of a row does not
-  // depend on the tile that it is in.
+  // Blocks begin and end at the same positions in every tile, so the result of a row does not
+  // depend on its tile.
   const auto first = tile.window > 0 && oldest > 0 ? oldest / kKeyStep * kKeyStep : 0;
   for (auto begin = first, next = first; begin < last; begin = next) {
     next = (begin / kTileKeys + 1) * kTileKeys;

@@ -10,9 +10,9 @@ namespace gemma::cpu {
 namespace {
 
 constexpr int64_t kGroupBytes = kGroup / 2;
-// Groups that a vector holds the bytes of.
+// Groups whose bytes one vector holds.
 constexpr int64_t kVectorGroups = kLanes / 4;
-// Groups that are taken together: rows have a multiple of so many in every Gemma.
+// Groups that are taken together: rows have a multiple of this number in every Gemma.
 constexpr int64_t kStepGroups = 4;
 static_assert(kInt8RowGroups % kStepGroups == 0 && kStepGroups % kVectorGroups == 0);
 // How often a vector holds a number of each of them.

@@ -4,8 +4,8 @@
 #include <gemma/ops/cpu/vector/integers.h>
 #include <gemma/ops/cpu/vector/tiles.h>
 
-// Products with weights of few bits by way of 16-bit integers, of which processors multiply twice
-// as many at once as of floats. The sums of a block of columns are exact.
+// Products with int8 and 4-bit weights by 16-bit integers: processors multiply twice as many of
+// these at once as floats. The sums of a block of columns are exact.
 namespace gemma::cpu {
 namespace {
 

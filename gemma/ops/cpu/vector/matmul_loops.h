@@ -6,8 +6,8 @@
 namespace gemma::cpu {
 namespace {
 
-// The order of load_half: of each 2 * kLanes columns those of even index first, what is left as it
-// is.
+// The order of load_half: of each 2 * kLanes columns the even ones first; the remaining columns in
+// their own order.
 void split_pairs(const float* x, int64_t columns, float* out) {
   int64_t i = 0;
   for (; i + 2 * kLanes <= columns; i += 2 * kLanes) {
@@ -138,7 +138,7 @@ inline void pack_rows(
       Floats pairs[kLanes] = {};
 #pragma GCC unroll 16
       for (int64_t r = 0; r < kLanes; ++r) {
-        // What becomes of rows that are not there is not looked at.
+        // The results of missing rows are not read.
         const auto* const row = data + (half + r < present ? half + r : present - 1) * columns + i;
         prefetch_weights(row + kPanelRows * columns);
         std::memcpy(&pairs[r], row, count * sizeof(BFloat16));

@@ -3,7 +3,7 @@
 #include <gemma/ops/cpu/vector/int4_loops.h>
 #include <gemma/ops/cpu/vector/simd.h>
 
-// What is done to rows of numbers: reading them, norms, activations, the search among logits.
+// Loops over rows of numbers: reading, norms, activations, the search among logits.
 namespace gemma::cpu {
 namespace {
 

@@ -122,7 +122,7 @@ inline Floats gelu_tanh(Floats x) {
   return x / (1.0F + exp(cubic * kMinusTwoRootTwoOverPi));
 }
 
-// Calls `use` with the data of a matrix of floats as what it is.
+// Calls `use` with the data of a matrix of floats, as a pointer to its type.
 template <typename Use>
 void visit_floats(const Matrix& matrix, const Use& use) {
   switch (matrix.type) {

@@ -2,7 +2,7 @@
 
 #include <gemma/ops/cpu/vector/simd.h>
 
-// How products of activations with weights are cut up, whatever the weights are made of.
+// How products of activations with weights are divided, for weights of every type.
 namespace gemma::cpu {
 namespace {
 
@@ -31,8 +31,8 @@ struct Constant {
   constexpr operator int() const { return kValue; }  // NOLINT(google-explicit-constructor)
 };
 
-// Calls use(count, n, apart) for `count` weight rows n, n + apart, … at a time until all of
-// [begin, end) had their turn. Rows that are read together are far apart, each the next of its own
+// Calls use(count, n, apart) for `count` weight rows n, n + apart, … at a time, for all of
+// [begin, end). Rows that are read together are far apart, each the next of its own
 // stretch: memory then sees kWeightRows long streams, which its prefetchers follow better than one
 // that jumps.
 template <int kWeightRows, typename Use>
@@ -42,8 +42,8 @@ void stretches(int64_t begin, int64_t end, const Use& use) {
   for (auto n = begin + apart * kWeightRows; n < end; ++n) use(Constant<1>(), n, int64_t{0});
 }
 
-// Calls use(weight_rows, rows), both Constants: so many weight rows at once that sums and weights
-// stay in 16 registers; kMost of them for one row.
+// Calls use(weight_rows, rows), both Constants: as many weight rows at once as keep sums and
+// weights in 16 registers; kMost of them for one row.
 template <int kMost, typename Use>
 void with_rows(int64_t rows, const Use& use) {
   switch (rows) {
@@ -91,8 +91,8 @@ void each_block(int64_t columns, const Use& use, int64_t most = kPackedColumns) 
   }
 }
 
-// Calls use(i, count) for `count` columns from i on, kStep of them but at the end. Written out for
-// kStep, so that vectors stay in registers.
+// Calls use(i, count) for `count` columns from i on: kStep of them, fewer at the end. Written out
+// for kStep, so that vectors stay in registers.
 template <int64_t kStep, typename Use>
 inline __attribute__((always_inline)) void each_step(int64_t width, const Use& use) {
   int64_t i = 0;
@@ -137,7 +137,7 @@ void pack_group(const Row& row, const Load& load, int64_t width, float* packed) 
       for (int64_t part = 0; part < kParts; ++part) {
         auto* const to = packed + (i + c) * kPackedRows + part * kLanes;
         const auto left = kPackedRows - part * kLanes;
-        // What is too much is written over by the next columns.
+        // The next columns overwrite the excess.
         if (left >= kLanes || (i + c) * kPackedRows + (part + 1) * kLanes <= width * kPackedRows) {
           store(to, v[part][c]);
         } else {
