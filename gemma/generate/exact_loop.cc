@@ -57,7 +57,7 @@ void generate_exact(LanguageModelImpl& model,
     const auto [mask, local_mask] = inputs.masks(positions);
     const auto hidden = model.hidden_states(inputs.embed(input_ids), positions, kv_caches, mask,
                                             local_mask, options.on_layer);
-    const auto next_token_ids = next_tokens.choose(hidden, output_positions);
+    const auto next_token_ids = next_tokens.sample(hidden, output_positions);
 
     const auto slot = token_ids.select(1, index);  // [B]
     slot.copy_(at::where(prompt_mask.select(1, index), slot, next_token_ids));

@@ -34,7 +34,7 @@ void generate_fast(LanguageModelImpl& model,
   // Steps count from the end of the shortest prompt, and each draws for all rows, as the reference
   // does: the random numbers that a text gets depend on it.
   for (int64_t index = request.min_prompt_len(); !continuations.all_ended(); ++index) {
-    const auto tokens = next_tokens.choose(hidden.unsqueeze(1), first).cpu();
+    const auto tokens = next_tokens.sample(hidden.unsqueeze(1), first).cpu();
     const auto* const token = tokens.const_data_ptr<int64_t>();
     feeds.clear();
     std::vector<int64_t> rows;

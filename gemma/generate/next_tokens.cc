@@ -17,7 +17,7 @@ NextTokens::NextTokens(LanguageModelImpl& model, const GenerateRequest& request)
       request_(request),
       params_(request.sampling_params(model.embedder->weight.device())) {}
 
-at::Tensor NextTokens::choose(const at::Tensor& hidden_states, const at::Tensor& output_positions) {
+at::Tensor NextTokens::sample(const at::Tensor& hidden_states, const at::Tensor& output_positions) {
   const auto [tokens, logits] = [&] {
     try {
       return model_.sampler(model_.embedder->operand(), hidden_states, output_positions,

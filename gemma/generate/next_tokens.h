@@ -7,7 +7,7 @@
 
 namespace gemma {
 
-/// Chooses the next token of each text of a request, and notices logits that are no numbers.
+/// Samples the next token of each text of a request, and notices logits that are no numbers.
 class NextTokens {
  public:
   /// Both have to outlive this.
@@ -16,9 +16,9 @@ class NextTokens {
   /// hidden_states [B, L, E], output_positions [1] (an index into L) -> [B] int64. Throws
   /// std::runtime_error, which says why and what to do, when logits are NaN or infinite. On a GPU
   /// that is left to check(), as looking at a number waits for all that was computed before.
-  at::Tensor choose(const at::Tensor& hidden_states, const at::Tensor& output_positions);
+  at::Tensor sample(const at::Tensor& hidden_states, const at::Tensor& output_positions);
 
-  /// Throws as `choose`, for all logits so far.
+  /// Throws as `sample`, for all logits so far.
   void check() const;
 
  private:

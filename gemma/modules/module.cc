@@ -63,13 +63,17 @@ void Module::share_use_lock() {
   }
 }
 
-void Module::set_numerics(Numerics numerics) {
-  const UseLock::Change change(use_lock(), "set_numerics");
-  const Ops& ops = ops_for(numerics);
+void Module::set_ops(const Ops& ops) {
   ops_ = &ops;
   for (const auto& child : modules(/*include_self=*/false)) {
     if (auto* ours = dynamic_cast<Module*>(child.get())) ours->ops_ = &ops;
   }
+}
+
+void Module::set_numerics(Numerics numerics) {
+  const UseLock::Change change(use_lock(), "set_numerics");
+  const auto weights = parameters();
+  set_ops(ops_for(numerics, weights.empty() ? at::kCPU : weights.front().device()));
 }
 
 void Module::to(torch::Device device, bool non_blocking) {
@@ -78,7 +82,9 @@ void Module::to(torch::Device device, bool non_blocking) {
         "to: device is meta, which would discard the weights; move to cpu or cuda");
   }
   const UseLock::Change change(use_lock(), "to");
+  const Ops& ops = ops_for(numerics(), device);
   torch::nn::Module::to(device, non_blocking);
+  set_ops(ops);
 }
 
 void Module::to(torch::Dtype dtype, bool non_blocking) {

@@ -25,12 +25,13 @@ class Module : public torch::nn::Module {
  public:
   using torch::nn::Module::Module;
 
-  /// How this module and all below it compute from now on.
+  /// How this module and all below it compute from now on. Throws std::invalid_argument when their
+  /// device does not have such numerics.
   void set_numerics(Numerics numerics);
   Numerics numerics() const { return ops_->numerics(); }
 
   using torch::nn::Module::to;
-  /// Throws std::invalid_argument for the meta device.
+  /// Throws std::invalid_argument for the meta device, and for one that does not have the numerics.
   void to(torch::Device device, bool non_blocking = false) override;
   /// Casts floating-point parameters only.
   // Differs from model.py: there the complex rope tables are cast too, and lose their imaginary
@@ -52,7 +53,9 @@ class Module : public torch::nn::Module {
   void share_use_lock();
 
  private:
-  const Ops* ops_ = &ops_for(Numerics::kExact);
+  void set_ops(const Ops& ops);
+
+  const Ops* ops_ = &ops_for(Numerics::kExact, at::kCPU);
   std::shared_ptr<UseLock> use_lock_ = std::make_shared<UseLock>();
 };
 

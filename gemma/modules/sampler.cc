@@ -18,7 +18,7 @@ std::pair<torch::Tensor, torch::Tensor> SamplerImpl::forward(
     const std::optional<torch::Tensor>& embedding_bias) {
   const torch::NoGradGuard no_grad;
   const auto hidden = hidden_states.index_select(1, output_positions).squeeze(1);
-  return ops().choose(hidden, embedding, embedding_bias, config_.final_logit_softcapping,
+  return ops().sample(hidden, embedding, embedding_bias, config_.final_logit_softcapping,
                       {temperatures, top_ps, top_ks});
 }
 

@@ -1,4 +1,5 @@
-// The kernels of gemma/ops/cpu alone, on one thread, at sizes of Gemma 3 1B; choose on all threads.
+// The kernels of gemma/ops/cpu alone, on one thread, at sizes of Gemma 3 1B; sampling on all
+// threads.
 //   kernels_benchmark --benchmark_filter=few
 #include <cstdint>
 #include <vector>
@@ -170,7 +171,7 @@ void attend_tile(benchmark::State& state, at::ScalarType dtype) {
 }
 
 // Logits and choice of a token, greedy or drawn.
-void choose(benchmark::State& state, bool sampled) {
+void sample(benchmark::State& state, bool sampled) {
   const auto weight = random_weight(kVocabSize, kHidden, at::kBFloat16);
   const auto hidden = random_floats({1, kHidden});
   SamplingParams params{.temperatures = {},
@@ -178,8 +179,8 @@ void choose(benchmark::State& state, bool sampled) {
                         .top_ks = at::full({1}, 64, at::kLong)};
   if (sampled) params.temperatures = at::full({1}, 1.0, at::kFloat);
   for (auto _ : state) {
-    benchmark::DoNotOptimize(
-        ops_for(Numerics::kFast).choose(hidden, weight, std::nullopt, std::nullopt, params));
+    benchmark::DoNotOptimize(ops_for(Numerics::kFast, at::kCPU)
+                                 .sample(hidden, weight, std::nullopt, std::nullopt, params));
   }
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(weight.data.nbytes()));
 }
@@ -197,8 +198,8 @@ BENCHMARK_CAPTURE(attend_one, float32, at::kFloat)->Arg(512)->Arg(16384);
 BENCHMARK_CAPTURE(attend_one, bfloat16, at::kBFloat16)->Arg(512)->Arg(16384);
 BENCHMARK_CAPTURE(attend_tile, float32, at::kFloat)->Arg(512)->Arg(4096);
 BENCHMARK_CAPTURE(attend_tile, bfloat16, at::kBFloat16)->Arg(512)->Arg(4096);
-BENCHMARK_CAPTURE(choose, greedy, false)->UseRealTime();
-BENCHMARK_CAPTURE(choose, sampled, true)->UseRealTime();
+BENCHMARK_CAPTURE(sample, greedy, false)->UseRealTime();
+BENCHMARK_CAPTURE(sample, sampled, true)->UseRealTime();
 
 }  // namespace
 }  // namespace gemma

@@ -196,8 +196,8 @@ TEST(CpuOps, FourBitWeightsAgreeWithTheirNumbersInFloat64) {
 TEST(CpuOps, ReadsFourBitsAsTheReferencesCallsDo) {
   const auto quantized = quantize_weight_int4(random_tensor({7, 96}, /*seed=*/1));
   const Weight weight(quantized.weight, quantized.weight_scaler);
-  EXPECT_TRUE(at::equal(kFast.embedding(at::arange(7), weight),
-                        ReferenceOps().linear(at::eye(96), weight).t()));
+  EXPECT_TRUE(
+      at::equal(kFast.embedding(at::arange(7), weight), Ops().linear(at::eye(96), weight).t()));
 }
 
 TEST(CpuOps, FourBitWeightsRefuseScalesThatDoNotFit) {
@@ -211,10 +211,10 @@ TEST(CpuOps, TakeTurnsWithLibTorchsProducts) {
   const Weight weight = random_weight(64, 128, at::kBFloat16, /*seed=*/1);
   const auto x = random_tensor({40, 128}, /*seed=*/2, at::kBFloat16);
   const auto fast = kFast.linear(x, weight);
-  const auto exact = ReferenceOps().linear(x, weight);
+  const auto exact = Ops().linear(x, weight);
   for (int turn = 0; turn < 3; ++turn) {
     EXPECT_TRUE(at::equal(kFast.linear(x, weight), fast));
-    EXPECT_TRUE(at::equal(ReferenceOps().linear(x, weight), exact));
+    EXPECT_TRUE(at::equal(Ops().linear(x, weight), exact));
   }
 }
 
@@ -321,9 +321,9 @@ RingCache empty_cache(const AttentionCase& row, int64_t slots, at::ScalarType dt
   return {zeros(), zeros()};
 }
 
-// ReferenceOps over a cache that never wraps, all at once, in float64 but for the angles.
+// Ops over a cache that never wraps, all at once, in float64 but for the angles.
 at::Tensor whole_attention(const AttentionCase& row, const at::Tensor& qkv) {
-  return attend(ReferenceOps(), row, qkv, {{0, qkv.size(0), 0}}, {empty_cache(row, qkv.size(0))});
+  return attend(Ops(), row, qkv, {{0, qkv.size(0), 0}}, {empty_cache(row, qkv.size(0))});
 }
 
 TEST(CpuOps, AttentionAgreesWithTheReference) {
@@ -349,11 +349,11 @@ TEST(CpuOps, AttentionInPiecesIsAttentionAtOnce) {
         const auto count = std::min<int64_t>(piece, 150 - at);
         const auto part = qkv.narrow(0, at, count);
         parts.push_back(attend(kFast, row, part, {{0, count, at}}, cache));
-        slow_parts.push_back(attend(ReferenceOps(), row, part, {{0, count, at}}, slow_cache));
+        slow_parts.push_back(attend(Ops(), row, part, {{0, count, at}}, slow_cache));
       }
       EXPECT_TRUE(near_to(at::cat(parts), want, 1e-5))
           << row.heads << " heads of " << row.dim << ", by " << piece;
-      EXPECT_TRUE(near_to(at::cat(slow_parts), want, 1e-5)) << "ReferenceOps, by " << piece;
+      EXPECT_TRUE(near_to(at::cat(slow_parts), want, 1e-5)) << "Ops, by " << piece;
     }
   }
 }
@@ -398,7 +398,7 @@ TEST(CpuOps, ABFloat16CacheIsReadAsItWasRounded) {
     for (int64_t at = 0; at < 150; at += piece) {
       const auto part = qkv.narrow(0, at, piece);
       attend(kFast, row, part, {{0, piece, at}}, fast_cache);
-      attend(ReferenceOps(), row, part, {{0, piece, at}}, slow_cache);
+      attend(Ops(), row, part, {{0, piece, at}}, slow_cache);
     }
     // Another order of summation may round a number the other way.
     EXPECT_TRUE(near_to(fast_cache[0].k, slow_cache[0].k.to(at::kDouble), 1e-2));
@@ -423,7 +423,7 @@ TEST(CpuOps, ABFloat16CacheServesPromptsAsItServesTokens) {
   }
 }
 
-class Choose : public ::testing::Test {
+class Sample : public ::testing::Test {
  protected:
   static SamplingParams params(int64_t rows,
                                std::optional<double> temperature,
@@ -438,20 +438,20 @@ class Choose : public ::testing::Test {
   at::Tensor embedding_ = random_tensor({70000, 24}, /*seed=*/2);
 };
 
-TEST_F(Choose, TakesTheLikeliestToken) {
-  const auto [tokens, logits] = kFast.choose(hidden_, embedding_, {}, 30.0, params(3, {}, 1.0, 1));
+TEST_F(Sample, TakesTheLikeliestToken) {
+  const auto [tokens, logits] = kFast.sample(hidden_, embedding_, {}, 30.0, params(3, {}, 1.0, 1));
   const auto want = at::tanh(at::matmul(hidden_, embedding_.t()).to(at::kDouble) / 30.0) * 30.0;
   EXPECT_TRUE(near_to(logits, want));
   EXPECT_TRUE(at::equal(tokens, logits.argmax(-1)));
 }
 
-TEST_F(Choose, TakesTheFirstOfEqualLogits) {
+TEST_F(Sample, TakesTheFirstOfEqualLogits) {
   const auto same = at::ones({1000, 24});
-  const auto [tokens, logits] = kFast.choose(hidden_, same, {}, {}, params(3, {}, 1.0, 1));
+  const auto [tokens, logits] = kFast.sample(hidden_, same, {}, {}, params(3, {}, 1.0, 1));
   EXPECT_TRUE(at::equal(tokens, at::zeros({3}, at::kLong)));
 }
 
-TEST_F(Choose, DrawsWhatTheReferenceDrawsFromTheSameSeed) {
+TEST_F(Sample, DrawsWhatTheReferenceDrawsFromTheSameSeed) {
   const struct {
     double temperature, top_p;
     int64_t top_k;
@@ -461,27 +461,27 @@ TEST_F(Choose, DrawsWhatTheReferenceDrawsFromTheSameSeed) {
     at::manual_seed(7);
     std::vector<at::Tensor> got, want;
     for (int i = 0; i < 8; ++i) {
-      got.push_back(kFast.choose(hidden_, embedding_, {}, {}, given).first);
+      got.push_back(kFast.sample(hidden_, embedding_, {}, {}, given).first);
     }
     at::manual_seed(7);
     for (int i = 0; i < 8; ++i) {
-      want.push_back(ReferenceOps().choose(hidden_, embedding_, {}, {}, given).first);
+      want.push_back(Ops().sample(hidden_, embedding_, {}, {}, given).first);
     }
     EXPECT_TRUE(at::equal(at::cat(got), at::cat(want)))
         << "temperature " << temperature << ", top_p " << top_p << ", top_k " << top_k;
   }
 }
 
-TEST_F(Choose, AddsTheBias) {
+TEST_F(Sample, AddsTheBias) {
   const auto bias = random_tensor({70000}, /*seed=*/3);
-  const auto logits = kFast.choose(hidden_, embedding_, bias, {}, params(3, {}, 1.0, 1)).second;
+  const auto logits = kFast.sample(hidden_, embedding_, bias, {}, params(3, {}, 1.0, 1)).second;
   EXPECT_TRUE(near_to(logits, at::matmul(hidden_, embedding_.t()).to(at::kDouble) + bias));
 }
 
-TEST_F(Choose, RefusesNaN) {
+TEST_F(Sample, RefusesNaN) {
   const auto nothing = at::full({1000, 24}, std::numeric_limits<float>::quiet_NaN());
   const auto message = message_of<c10::Error>(
-      [&] { kFast.choose(hidden_, nothing, {}, {}, params(3, 1.0, 0.9, 5)); });
+      [&] { kFast.sample(hidden_, nothing, {}, {}, params(3, 1.0, 0.9, 5)); });
   EXPECT_TRUE(contains(message, "the logits hold NaN"));
 }
 

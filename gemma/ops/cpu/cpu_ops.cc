@@ -154,8 +154,7 @@ at::Tensor CpuOps::rotate_and_cache(const at::Tensor& qkv,
                                     const at::Tensor& write_indices,
                                     const KVCache& cache) const {
   const KVCache wide{cache.k.to(at::kFloat), cache.v.to(at::kFloat)};
-  auto q =
-      ReferenceOps::rotate_and_cache(as_rows(qkv), shape, norms, freqs_cis, write_indices, wide);
+  auto q = Ops::rotate_and_cache(as_rows(qkv), shape, norms, freqs_cis, write_indices, wide);
   if (cache.k.scalar_type() != at::kFloat) {
     cache.k.copy_(wide.k);
     cache.v.copy_(wide.v);
@@ -168,7 +167,7 @@ at::Tensor CpuOps::attend(const at::Tensor& q,
                           const at::Tensor& mask,
                           const AttentionScale& scale) const {
   const KVCache wide{cache.k.to(at::kFloat), cache.v.to(at::kFloat)};
-  return ReferenceOps::attend(q, wide, mask, scale);
+  return Ops::attend(q, wide, mask, scale);
 }
 
 }  // namespace gemma

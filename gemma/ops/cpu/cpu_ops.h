@@ -4,7 +4,7 @@
 #include <span>
 #include <utility>
 
-#include <gemma/ops/reference_ops.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 
@@ -12,7 +12,7 @@ namespace gemma {
 /// Results are float32 where the input is, and those of the reference's float32 run up to the order
 /// of summation. Attention over a dense cache with a mask is left to the reference's calls, in
 /// float32. Throws c10::Error for tensors that are not on the CPU.
-class CpuOps : public ReferenceOps {
+class CpuOps : public Ops {
  public:
   Numerics numerics() const override { return Numerics::kFast; }
 
@@ -56,7 +56,7 @@ class CpuOps : public ReferenceOps {
   at::Tensor embed_patches(const at::Tensor& pixels,
                            const at::Tensor& weight,
                            const at::Tensor& bias) const override;
-  std::pair<at::Tensor, at::Tensor> choose(const at::Tensor& hidden,
+  std::pair<at::Tensor, at::Tensor> sample(const at::Tensor& hidden,
                                            const Weight& embedding,
                                            const std::optional<at::Tensor>& bias,
                                            std::optional<double> softcap,

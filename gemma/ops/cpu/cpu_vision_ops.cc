@@ -31,7 +31,7 @@ at::Tensor CpuOps::biased_linear(const at::Tensor& x, const BiasedWeight& linear
 at::Tensor CpuOps::layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const {
   RECORD_FUNCTION("gemma::layer_norm", std::vector<c10::IValue>());
   const LayerNormWeight wide{norm.weight.to(at::kFloat), norm.bias.to(at::kFloat), norm.eps};
-  return in_dtype(ReferenceOps::layer_norm(as_rows(x), wide), x.scalar_type());
+  return in_dtype(Ops::layer_norm(as_rows(x), wide), x.scalar_type());
 }
 
 at::Tensor CpuOps::gelu_mlp(const at::Tensor& x,

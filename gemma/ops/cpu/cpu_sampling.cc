@@ -27,7 +27,7 @@ struct Row {
   float highest() const { return *std::max_element(peaks.begin(), peaks.end()); }
 };
 
-int64_t likeliest(const Row& row) {
+int64_t argmax(const Row& row) {
   const auto block = cpu::kernels().argmax(row.peaks.data(), std::ssize(row.peaks)) * kBlock;
   const auto size = std::min(kBlock, std::ssize(row.logits) - block);
   return block + cpu::kernels().argmax(row.logits.data() + block, size);
@@ -76,12 +76,12 @@ double total_weight(const Row& row, float highest) {
 
 // What at::multinomial does with the filtered probabilities: each divided by an exponential draw,
 // the largest wins.
-int64_t drawn(
+int64_t draw(
     const Row& row, float top_p, int64_t top_k, const ExponentialDraws& draws, int64_t first_draw) {
   const auto highest = row.highest();
   const auto total = total_weight(row, highest);
   const auto candidates = top(row, std::max<int64_t>(1, top_k));
-  TORCH_CHECK(!candidates.empty(), "choose: the logits hold NaN; were the weights loaded?");
+  TORCH_CHECK(!candidates.empty(), "sample: the logits hold NaN; were the weights loaded?");
 
   // The sums are rounded as at::cumsum rounds them.
   std::vector<float> probs;
@@ -108,12 +108,12 @@ int64_t drawn(
 
 }  // namespace
 
-std::pair<at::Tensor, at::Tensor> CpuOps::choose(const at::Tensor& hidden,
+std::pair<at::Tensor, at::Tensor> CpuOps::sample(const at::Tensor& hidden,
                                                  const Weight& embedding,
                                                  const std::optional<at::Tensor>& bias,
                                                  std::optional<double> softcap,
                                                  const SamplingParams& params) const {
-  RECORD_FUNCTION("gemma::choose", std::vector<c10::IValue>());
+  RECORD_FUNCTION("gemma::sample", std::vector<c10::IValue>());
   const auto from = as_rows(hidden);
   const MatrixTensor w(embedding);
   const auto rows = from.size(0);
@@ -147,15 +147,15 @@ std::pair<at::Tensor, at::Tensor> CpuOps::choose(const at::Tensor& hidden,
                {peaks.data() + i * blocks, static_cast<size_t>(blocks)}};
   };
   if (!params.temperatures) {
-    for (int64_t i = 0; i < rows; ++i) chosen[i] = likeliest(row_at(i));
+    for (int64_t i = 0; i < rows; ++i) chosen[i] = argmax(row_at(i));
     return {tokens.squeeze(-1), logits};
   }
   const auto top_ps = as_rows(params.top_ps);
   const auto top_ks = params.top_ks.to(at::kLong).contiguous();
   const ExponentialDraws draws(rows * size);
   for (int64_t i = 0; i < rows; ++i) {
-    chosen[i] = drawn(row_at(i), top_ps.const_data_ptr<float>()[i],
-                      top_ks.const_data_ptr<int64_t>()[i], draws, i * size);
+    chosen[i] = draw(row_at(i), top_ps.const_data_ptr<float>()[i],
+                     top_ks.const_data_ptr<int64_t>()[i], draws, i * size);
   }
   return {tokens, logits};
 }

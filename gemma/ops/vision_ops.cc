@@ -5,7 +5,7 @@
 #include <ATen/ATen.h>
 #include <c10/core/DefaultDtype.h>
 
-#include <gemma/ops/reference_ops.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 namespace {
@@ -21,24 +21,24 @@ at::Tensor gelu_tanh(const at::Tensor& x) {
 
 }  // namespace
 
-at::Tensor ReferenceOps::biased_linear(const at::Tensor& x, const BiasedWeight& linear) const {
+at::Tensor Ops::biased_linear(const at::Tensor& x, const BiasedWeight& linear) const {
   return at::linear(x, linear.weight, linear.bias);
 }
 
-at::Tensor ReferenceOps::layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const {
+at::Tensor Ops::layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const {
   return at::layer_norm(x, norm.weight.sizes(), norm.weight, norm.bias, norm.eps);
 }
 
-at::Tensor ReferenceOps::gelu_mlp(const at::Tensor& x,
-                                  const BiasedWeight& up,
-                                  const BiasedWeight& down) const {
+at::Tensor Ops::gelu_mlp(const at::Tensor& x,
+                         const BiasedWeight& up,
+                         const BiasedWeight& down) const {
   return biased_linear(gelu_tanh(biased_linear(x, up)), down);
 }
 
-at::Tensor ReferenceOps::attend_all(const at::Tensor& q,
-                                    const at::Tensor& k,
-                                    const at::Tensor& v,
-                                    int64_t num_heads) const {
+at::Tensor Ops::attend_all(const at::Tensor& q,
+                           const at::Tensor& k,
+                           const at::Tensor& v,
+                           int64_t num_heads) const {
   const auto head_dim = q.size(-1) / num_heads;
   const auto heads = [&](const at::Tensor& x) {
     return x.view({x.size(0), x.size(1), num_heads, head_dim}).transpose(1, 2);  // [N, H, P, D]
@@ -52,16 +52,16 @@ at::Tensor ReferenceOps::attend_all(const at::Tensor& q,
 
 // Differs from siglip_vision_model.py: pixels are cast to the weights' dtype. The preprocessor
 // makes float32 ones, and there any model but a float32 one fails.
-at::Tensor ReferenceOps::embed_patches(const at::Tensor& pixels,
-                                       const at::Tensor& weight,
-                                       const at::Tensor& bias) const {
+at::Tensor Ops::embed_patches(const at::Tensor& pixels,
+                              const at::Tensor& weight,
+                              const at::Tensor& bias) const {
   const auto x = at::conv2d(pixels.to(weight.scalar_type()), weight,
                             bias.defined() ? std::optional(bias) : std::nullopt,
                             /*stride=*/{weight.size(2), weight.size(3)});
   return x.flatten(2).transpose(1, 2);
 }
 
-at::Tensor ReferenceOps::pool_patches(const at::Tensor& x) const {
+at::Tensor Ops::pool_patches(const at::Tensor& x) const {
   constexpr int64_t kSide = 4;
   const auto width = std::llround(std::sqrt(static_cast<double>(x.size(1))));
   TORCH_CHECK_VALUE(width * width == x.size(1), "AveragePool2D: ", x.size(1),
