@@ -58,12 +58,13 @@ torch::Tensor GemmaModelImpl::forward(torch::Tensor hidden_states,
 
 torch::Tensor GemmaModelImpl::run(torch::Tensor hidden_states,
                                   const FreqsCis& freqs_cis,
-                                  std::span<const TokenRun> runs,
+                                  std::span<const Segment> segments,
                                   const std::vector<std::vector<RingCache>>& caches,
                                   const LayerCallback& on_layer) {
-  return run_layers(
-      std::move(hidden_states), freqs_cis, caches.size(), on_layer,
-      [&](size_t i, const torch::Tensor& freqs) { return RunInputs{freqs, runs, caches[i]}; });
+  return run_layers(std::move(hidden_states), freqs_cis, caches.size(), on_layer,
+                    [&](size_t i, const torch::Tensor& freqs) {
+                      return SegmentInputs{freqs, segments, caches[i]};
+                    });
 }
 
 }  // namespace gemma

@@ -39,10 +39,10 @@ class GemmaModelImpl : public Module {
                         const LayerCallback& on_layer = {});
 
   /// What forward does for a step of an engine: hidden_states [T, E], the whole rotary tables, and
-  /// for each layer the caches of the runs -> [T, E].
+  /// for each layer the caches of the segments -> [T, E].
   torch::Tensor run(torch::Tensor hidden_states,
                     const FreqsCis& freqs_cis,
-                    std::span<const TokenRun> runs,
+                    std::span<const Segment> segments,
                     const std::vector<std::vector<RingCache>>& caches,
                     const LayerCallback& on_layer = {});
 

@@ -71,11 +71,11 @@ torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
 }
 
 torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
-                                               std::span<const TokenRun> runs,
+                                               std::span<const Segment> segments,
                                                const std::vector<std::vector<RingCache>>& caches,
                                                const LayerCallback& on_layer) {
   const torch::NoGradGuard no_grad;
-  return model->run(embeddings, rope_tables(), runs, caches, on_layer);
+  return model->run(embeddings, rope_tables(), segments, caches, on_layer);
 }
 
 FreqsCis LanguageModelImpl::rope_tables() const {

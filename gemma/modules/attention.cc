@@ -56,11 +56,12 @@ torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv,
   return ops().attend(q, inputs.kv_cache, mask, scale_);
 }
 
-torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv, const RunInputs& inputs) const {
+torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv,
+                                         const SegmentInputs& inputs) const {
   const auto window =
       attn_type_ == AttentionType::kLocalSliding ? sliding_window_size_ : std::nullopt;
-  return ops().attend_runs(qkv, shape_, {operand(query_norm), operand(key_norm)}, scale_, window,
-                           inputs.freqs_cis, inputs.runs, inputs.caches);
+  return ops().attend_segments(qkv, shape_, {operand(query_norm), operand(key_norm)}, scale_,
+                               window, inputs.freqs_cis, inputs.segments, inputs.caches);
 }
 
 }  // namespace gemma

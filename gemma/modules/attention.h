@@ -50,7 +50,7 @@ class GemmaAttentionImpl : public Module {
 
  private:
   torch::Tensor attend(const torch::Tensor& qkv, const DenseInputs& inputs) const;
-  torch::Tensor attend(const torch::Tensor& qkv, const RunInputs& inputs) const;
+  torch::Tensor attend(const torch::Tensor& qkv, const SegmentInputs& inputs) const;
 
   HeadShape shape_;
   AttentionScale scale_;

@@ -22,12 +22,12 @@ struct DenseInputs {
 
 /// Inputs of attention besides hidden states [T, E], in an engine: tokens of any sequences, each
 /// with its own cache.
-struct RunInputs {
+struct SegmentInputs {
   at::Tensor freqs_cis;               // complex64 [positions, D / 2], the whole table.
-  std::span<const TokenRun> runs;     // They cover the rows of the hidden states.
-  std::span<const RingCache> caches;  // One a run, written in place.
+  std::span<const Segment> segments;  // They cover the rows of the hidden states.
+  std::span<const RingCache> caches;  // One a segment, written in place.
 };
 
-using AttentionInputs = std::variant<DenseInputs, RunInputs>;
+using AttentionInputs = std::variant<DenseInputs, SegmentInputs>;
 
 }  // namespace gemma

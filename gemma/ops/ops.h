@@ -57,14 +57,14 @@ struct RingCache {
   at::Tensor v;  // [K, S, D padded]
 };
 
-/// Consecutive tokens of one sequence, among the rows of a step.
-struct TokenRun {
-  int64_t first_row;
-  int64_t rows;
+/// Consecutive tokens of one sequence, among the tokens of a step.
+struct Segment {
+  int64_t first_token;  // Among those of the step.
+  int64_t tokens;
   int64_t position;  // Of the first token in its sequence.
-  /// The tokens of an image: each sees the whole run, and of what is before it as much as any token
-  /// does.
-  bool is_image = false;
+  /// Whether each token sees the whole segment, as those of an image do. Of what is before the
+  /// segment it sees what any token does.
+  bool bidirectional = false;
 };
 
 /// RMSNorm's parameters: x / rms(x) * (1 + weight), or * weight without the unit offset.
@@ -158,17 +158,17 @@ class Ops {
                             const AttentionScale& scale) const;
 
   /// rotate_and_cache and attend for the tokens of a step: caches[i] is that of the sequence of
-  /// runs[i], and has a slot for every position that the run's tokens see, and for the tokens.
+  /// segments[i], and has a slot for every position that its tokens see, and for the tokens.
   /// Without a window a token sees all positions up to its own; else the last `window` of those.
   /// qkv [T, (H + 2K) * D], freqs_cis complex64 [positions, D / 2] -> [T, H * D].
-  virtual at::Tensor attend_runs(const at::Tensor& qkv,
-                                 const HeadShape& shape,
-                                 const HeadNorms& norms,
-                                 const AttentionScale& scale,
-                                 std::optional<int64_t> window,
-                                 const at::Tensor& freqs_cis,
-                                 std::span<const TokenRun> runs,
-                                 std::span<const RingCache> caches) const;
+  virtual at::Tensor attend_segments(const at::Tensor& qkv,
+                                     const HeadShape& shape,
+                                     const HeadNorms& norms,
+                                     const AttentionScale& scale,
+                                     std::optional<int64_t> window,
+                                     const at::Tensor& freqs_cis,
+                                     std::span<const Segment> segments,
+                                     std::span<const RingCache> caches) const;
 
   /// The vision model's operations: [N, P, E] are the patches of N images.
 

@@ -135,19 +135,19 @@ at::Tensor Ops::attend(const at::Tensor& q,
   return at::matmul(probs, values).transpose(1, 2).contiguous().view({q.size(0), q.size(1), -1});
 }
 
-// The reference has no such thing: its own steps for each run, on the keys that the run sees, put
+// The reference has no such thing: its own steps for each segment, on the keys that it sees, put
 // in order as it would have them.
-at::Tensor Ops::attend_runs(const at::Tensor& qkv,
-                            const HeadShape& shape,
-                            const HeadNorms& norms,
-                            const AttentionScale& scale,
-                            std::optional<int64_t> window,
-                            const at::Tensor& freqs_cis,
-                            std::span<const TokenRun> runs,
-                            std::span<const RingCache> caches) const {
+at::Tensor Ops::attend_segments(const at::Tensor& qkv,
+                                const HeadShape& shape,
+                                const HeadNorms& norms,
+                                const AttentionScale& scale,
+                                std::optional<int64_t> window,
+                                const at::Tensor& freqs_cis,
+                                std::span<const Segment> segments,
+                                std::span<const RingCache> caches) const {
   std::vector<at::Tensor> results;
-  for (size_t i = 0; i < runs.size(); ++i) {
-    const auto [first_row, rows, position, is_image] = runs[i];
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const auto [first_token, rows, position, is_image] = segments[i];
     const auto slots = caches[i].k.size(1);
     const auto oldest = window ? std::max<int64_t>(0, position - *window + 1) : 0;
     const auto keys = position + rows - oldest;
@@ -164,7 +164,7 @@ at::Tensor Ops::attend_runs(const at::Tensor& qkv,
     };
     const KVCache dense{seen(caches[i].k), seen(caches[i].v)};
     const auto written = at::arange(keys - rows, keys, positions.options());
-    const auto q = rotate_and_cache(qkv.narrow(0, first_row, rows).unsqueeze(0), shape, norms,
+    const auto q = rotate_and_cache(qkv.narrow(0, first_token, rows).unsqueeze(0), shape, norms,
                                     freqs_cis.narrow(0, position, rows), written, dense);
     const auto write = [&](const at::Tensor& cache, const at::Tensor& from) {
       auto slots_of_run = cache.narrow(2, 0, shape.head_dim);

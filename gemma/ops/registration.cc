@@ -71,11 +71,11 @@ at::Tensor attend(const at::Tensor& qkv,
                   int64_t position,
                   at::Tensor k,
                   at::Tensor v) {
-  const TokenRun run{.first_row = 0, .rows = qkv.size(0), .position = position};
+  const Segment segment{.first_token = 0, .rows = qkv.size(0), .position = position};
   const RingCache cache{std::move(k), std::move(v)};
-  return ops().attend_runs(qkv, {num_heads, num_kv_heads, head_dim},
-                           {norm_of(query_norm, eps), norm_of(key_norm, eps)}, {scaling, softcap},
-                           window, freqs_cis, {&run, 1}, {&cache, 1});
+  return ops().attend_segments(qkv, {num_heads, num_kv_heads, head_dim},
+                               {norm_of(query_norm, eps), norm_of(key_norm, eps)},
+                               {scaling, softcap}, window, freqs_cis, {&segment, 1}, {&cache, 1});
 }
 
 std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& hidden,

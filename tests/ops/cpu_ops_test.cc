@@ -304,14 +304,15 @@ const std::vector<AttentionCase> kAttentionCases{{4, 1, 24, std::nullopt, std::n
 at::Tensor attend(const Ops& ops,
                   const AttentionCase& row,
                   const at::Tensor& qkv,
-                  const std::vector<TokenRun>& runs,
+                  const std::vector<Segment>& segments,
                   const std::vector<RingCache>& caches) {
   const HeadNorms norms =
       row.norms ? HeadNorms{NormWeight{random_tensor({row.dim}, 11, qkv.scalar_type()), 1e-6, true},
                             NormWeight{random_tensor({row.dim}, 12, qkv.scalar_type()), 1e-6, true}}
                 : HeadNorms{};
-  return ops.attend_runs(qkv, {row.heads, row.kv_heads, row.dim}, norms, {0.3, row.softcap},
-                         row.window, precompute_freqs_cis(row.dim, 1000, 1e4), runs, caches);
+  return ops.attend_segments(qkv, {row.heads, row.kv_heads, row.dim}, norms, {0.3, row.softcap},
+                             row.window, precompute_freqs_cis(row.dim, 1000, 1e4), segments,
+                             caches);
 }
 
 RingCache empty_cache(const AttentionCase& row, int64_t slots, at::ScalarType dtype = at::kFloat) {
@@ -379,13 +380,13 @@ TEST(CpuOps, AttentionGivesTheSameBitsForAnyNumberOfThreads) {
 TEST(CpuOps, SequencesOfAStepDoNotSeeEachOther) {
   const auto& row = kAttentionCases[0];
   const auto qkv = random_tensor({30, (row.heads + 2 * row.kv_heads) * row.dim}, /*seed=*/1);
-  const std::vector<TokenRun> runs{{0, 20, 0}, {20, 1, 0}, {21, 9, 0}};
-  const auto together = attend(kFast, row, qkv, runs,
+  const std::vector<Segment> segments{{0, 20, 0}, {20, 1, 0}, {21, 9, 0}};
+  const auto together = attend(kFast, row, qkv, segments,
                                {empty_cache(row, 20), empty_cache(row, 20), empty_cache(row, 20)});
-  for (const auto& run : runs) {
-    const auto alone = attend(kFast, row, qkv.narrow(0, run.first_row, run.rows),
-                              {{0, run.rows, 0}}, {empty_cache(row, 20)});
-    EXPECT_TRUE(at::equal(together.narrow(0, run.first_row, run.rows), alone));
+  for (const auto& segment : segments) {
+    const auto alone = attend(kFast, row, qkv.narrow(0, segment.first_token, segment.tokens),
+                              {{0, segment.tokens, 0}}, {empty_cache(row, 20)});
+    EXPECT_TRUE(at::equal(together.narrow(0, segment.first_token, segment.tokens), alone));
   }
 }
 

@@ -36,14 +36,14 @@ class CpuOps : public Ops {
                     const KVCache& cache,
                     const at::Tensor& mask,
                     const AttentionScale& scale) const override;
-  at::Tensor attend_runs(const at::Tensor& qkv,
-                         const HeadShape& shape,
-                         const HeadNorms& norms,
-                         const AttentionScale& scale,
-                         std::optional<int64_t> window,
-                         const at::Tensor& freqs_cis,
-                         std::span<const TokenRun> runs,
-                         std::span<const RingCache> caches) const override;
+  at::Tensor attend_segments(const at::Tensor& qkv,
+                             const HeadShape& shape,
+                             const HeadNorms& norms,
+                             const AttentionScale& scale,
+                             std::optional<int64_t> window,
+                             const at::Tensor& freqs_cis,
+                             std::span<const Segment> segments,
+                             std::span<const RingCache> caches) const override;
   at::Tensor biased_linear(const at::Tensor& x, const BiasedWeight& linear) const override;
   at::Tensor layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const override;
   at::Tensor gelu_mlp(const at::Tensor& x,
