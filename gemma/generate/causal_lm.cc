@@ -55,7 +55,7 @@ std::vector<std::string> GemmaForCausalLMImpl::generate(const std::vector<std::s
           },
       .images = {}};
   std::vector<std::string> results;
-  for (const auto& text : run_request(*this, device, request, inputs, options)) {
+  for (const auto& text : generate_tokens(*this, device, request, inputs, options)) {
     results.push_back(tokenizer().decode(text));
   }
   return results;

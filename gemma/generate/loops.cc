@@ -11,11 +11,11 @@ std::vector<int64_t> lengths_of(const TokenRows& rows) {
 
 }  // namespace
 
-TokenRows run_request(LanguageModelImpl& model,
-                      torch::Device device,
-                      const GenerateRequest& request,
-                      const ModelInputs& inputs,
-                      const GenerateOptions& options) {
+TokenRows generate_tokens(LanguageModelImpl& model,
+                          torch::Device device,
+                          const GenerateRequest& request,
+                          const ModelInputs& inputs,
+                          const GenerateOptions& options) {
   model.check_device(device);
   if (options.on_prompt) {
     for (size_t i = 0; i < request.prompts.size(); ++i) {

@@ -30,11 +30,11 @@ struct ModelInputs {
 
 /// Continues the prompts with the model's numerics -> the tokens that they are continued by. Throws
 /// std::invalid_argument for a `device` that is not the weights'.
-TokenRows run_request(LanguageModelImpl& model,
-                      torch::Device device,
-                      const GenerateRequest& request,
-                      const ModelInputs& inputs,
-                      const GenerateOptions& options);
+TokenRows generate_tokens(LanguageModelImpl& model,
+                          torch::Device device,
+                          const GenerateRequest& request,
+                          const ModelInputs& inputs,
+                          const GenerateOptions& options);
 
 /// model.py: GemmaForCausalLM.generate, and gemma3_model.py: Gemma3ForMultimodalLM.generate, step
 /// for step, up to the texts.

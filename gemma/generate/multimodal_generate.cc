@@ -168,7 +168,7 @@ std::vector<std::string> Gemma3ForMultimodalLMImpl::generate(std::span<const Pro
           config(), image_tokens(*this, processed, request.prompts, options.reference_tail_mask)),
       .images = exact ? std::vector<std::vector<ImageTokens>>{}
                       : place_images(*this, request.prompts, processed, options.on_encode)};
-  const auto texts = run_request(*this, device, request, inputs, options);
+  const auto texts = generate_tokens(*this, device, request, inputs, options);
   for (size_t i = 0; i < texts.size(); ++i) {
     auto tokens = request.prompts[i];
     tokens.insert(tokens.end(), texts[i].begin(), texts[i].end());

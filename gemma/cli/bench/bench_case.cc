@@ -8,7 +8,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <gemma/cli/bench/bench_test.h>
+#include <gemma/cli/bench/bench_case.h>
 #include <gemma/engine/engine.h>
 #include <gemma/modules/masks.h>
 
@@ -39,9 +39,9 @@ SamplingParams sampling_params(bool sampled, torch::Device device) {
   return params;
 }
 
-class FastRun {
+class FastCase {
  public:
-  FastRun(const BenchTest& test, const LanguageModel& model, torch::Dtype kv_dtype)
+  FastCase(const BenchCase& test, const LanguageModel& model, torch::Dtype kv_dtype)
       : test_(test),
         model_(model),
         engine_(model, {.kv_dtype = kv_dtype}),
@@ -76,7 +76,7 @@ class FastRun {
         .first.item<int64_t>();
   }
 
-  BenchTest test_;
+  BenchCase test_;
   LanguageModel model_;
   Engine engine_;
   Sequence filled_;
@@ -85,9 +85,9 @@ class FastRun {
   std::vector<int64_t> tokens_;
 };
 
-class ExactRun {
+class ExactCase {
  public:
-  ExactRun(const BenchTest& test, const LanguageModel& model)
+  ExactCase(const BenchCase& test, const LanguageModel& model)
       : test_(test),
         model_(model),
         device_(model->embedder->weight.device()),
@@ -128,7 +128,7 @@ class ExactRun {
         .first;
   }
 
-  BenchTest test_;
+  BenchCase test_;
   LanguageModel model_;
   torch::Device device_;
   int64_t length_;
@@ -139,12 +139,12 @@ class ExactRun {
 
 }  // namespace
 
-std::string BenchTest::name() const {
+std::string BenchCase::name() const {
   return fmt::format("{}{}{}{}", is_prefill() ? "pp" : "tg", tokens, is_sampled() ? " sampled" : "",
                      depth == 0 ? "" : fmt::format(" @ d{}", depth));
 }
 
-std::function<double()> prepare(const BenchTest& test,
+std::function<double()> prepare(const BenchCase& test,
                                 const LanguageModel& model,
                                 torch::Dtype kv_dtype) {
   const auto most = model->config().max_position_embeddings;
@@ -153,8 +153,8 @@ std::function<double()> prepare(const BenchTest& test,
         fmt::format("bench: {} needs {} positions, but the model has {}; lower -d, -p or -n",
                     test.name(), test.depth + test.tokens, most));
   }
-  if (model->numerics() == Numerics::kExact) return ExactRun(test, model);
-  return FastRun(test, model, kv_dtype);
+  if (model->numerics() == Numerics::kExact) return ExactCase(test, model);
+  return FastCase(test, model, kv_dtype);
 }
 
 }  // namespace gemma::cli

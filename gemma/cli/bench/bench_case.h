@@ -9,7 +9,7 @@
 namespace gemma::cli {
 
 /// What is timed: a prompt up to its first token, or tokens one by one.
-struct BenchTest {
+struct BenchCase {
   enum class Kind { kPrefill, kDecode, kSampledDecode };
 
   Kind kind;
@@ -26,7 +26,7 @@ struct BenchTest {
 /// with keys and values of kv_dtype, exact ones through the dense forward; each as generate() does.
 /// Filling the cache to the test's depth happens here.
 /// Throws std::invalid_argument when the test exceeds the model's max_position_embeddings.
-std::function<double()> prepare(const BenchTest& test,
+std::function<double()> prepare(const BenchCase& test,
                                 const LanguageModel& model,
                                 torch::Dtype kv_dtype);
 
