@@ -167,7 +167,7 @@ std::vector<TensorSpec> converted_tensors(const WeightSource& source,
       tensors.push_back({scaler_of(name), step.dtype, {sizes[0]}});
     } else {
       tensors.push_back({name, at::kByte, {sizes[0], sizes[1] / 2}});
-      tensors.push_back({scaler_of(name), at::kHalf, {sizes[0], sizes[1] / Weight::kGroup}});
+      tensors.push_back({scaler_of(name), at::kHalf, {sizes[0], sizes[1] / WeightView::kGroup}});
     }
   }
   return tensors;

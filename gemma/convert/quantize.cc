@@ -54,7 +54,7 @@ QuantizedWeight quantize_weight(const torch::Tensor& weight) {
 }
 
 bool fits_int4(torch::IntArrayRef sizes) {
-  return sizes.size() == 2 && sizes[1] % Weight::kGroup == 0;
+  return sizes.size() == 2 && sizes[1] % WeightView::kGroup == 0;
 }
 
 QuantizedWeight quantize_weight_int4(const torch::Tensor& weight) {
@@ -62,10 +62,10 @@ QuantizedWeight quantize_weight_int4(const torch::Tensor& weight) {
   if (!fits_int4(weight.sizes())) {
     throw std::invalid_argument(
         fmt::format("quantize_weight_int4: rows have {} numbers, but 4 bits want a multiple of {}",
-                    weight.size(1), Weight::kGroup));
+                    weight.size(1), WeightView::kGroup));
   }
   const torch::NoGradGuard no_grad;
-  const auto x = weight.to(at::kFloat).view({weight.size(0), -1, Weight::kGroup});
+  const auto x = weight.to(at::kFloat).view({weight.size(0), -1, WeightView::kGroup});
   check_scale(x.abs().amax(/*dim=*/-1));
   // 4 bits reach from -8 to 7: the number of the largest magnitude becomes -8, and what gives up
   // some of it to be finer elsewhere is tried as well.

@@ -23,7 +23,7 @@ std::pair<torch::Tensor, torch::Tensor> GemmaForCausalLMImpl::forward(
   const torch::NoGradGuard no_grad;
   const UseLock::Use use(use_lock());
   return sampler(
-      embedder->operand(),
+      embedder->view(),
       hidden_states(embed(input_token_ids), input_positions, kv_caches, mask, local_mask),
       output_positions, temperatures, top_ps, top_ks, std::nullopt);
 }

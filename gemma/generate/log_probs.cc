@@ -51,7 +51,7 @@ at::Tensor logits_of(LanguageModelImpl& model, const at::Tensor& hidden) {
   const auto longs = hidden.options().dtype(at::kLong);
   const auto rows = hidden.size(0);
   return model
-      .sampler(model.embedder->operand(), hidden.unsqueeze(1), at::zeros({1}, longs), std::nullopt,
+      .sampler(model.embedder->view(), hidden.unsqueeze(1), at::zeros({1}, longs), std::nullopt,
                at::ones({rows}, longs.dtype(at::kFloat)), at::ones({rows}, longs))
       .second;
 }

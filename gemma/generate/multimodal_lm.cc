@@ -51,7 +51,7 @@ std::pair<torch::Tensor, torch::Tensor> Gemma3ForMultimodalLMImpl::forward(
     const std::optional<torch::Tensor>& local_mask) {
   const UseLock::Use use(use_lock());
   const auto embeddings = embed_prompts(input_token_ids, image_patches, image_presence_mask);
-  return sampler(embedder->operand(),
+  return sampler(embedder->view(),
                  hidden_states(embeddings, input_positions, kv_caches, mask, local_mask),
                  output_positions, temperatures, top_ps, top_ks, std::nullopt);
 }

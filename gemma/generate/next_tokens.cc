@@ -20,7 +20,7 @@ NextTokens::NextTokens(LanguageModelImpl& model, const GenerateRequest& request)
 at::Tensor NextTokens::sample(const at::Tensor& hidden_states, const at::Tensor& output_positions) {
   const auto [tokens, logits] = [&] {
     try {
-      return model_.sampler(model_.embedder->operand(), hidden_states, output_positions,
+      return model_.sampler(model_.embedder->view(), hidden_states, output_positions,
                             params_.temperatures, params_.top_ps, params_.top_ks);
     } catch (const c10::Error&) {  // at::multinomial's, about probabilities.
       const auto finite = are_finite_without_temperature(hidden_states, output_positions);
@@ -41,7 +41,7 @@ at::Tensor NextTokens::sample(const at::Tensor& hidden_states, const at::Tensor&
 bool NextTokens::are_finite_without_temperature(const at::Tensor& hidden_states,
                                                 const at::Tensor& output_positions) const {
   const auto logits = model_
-                          .sampler(model_.embedder->operand(), hidden_states, output_positions,
+                          .sampler(model_.embedder->view(), hidden_states, output_positions,
                                    std::nullopt, params_.top_ps, params_.top_ks)
                           .second;
   return is_finite(logits.sum(at::kFloat) + hidden_states.sum(at::kFloat));

@@ -5,9 +5,9 @@
 namespace gemma {
 namespace {
 
-std::optional<NormWeight> operand(const RMSNorm& norm) {
+std::optional<NormWeight> view(const RMSNorm& norm) {
   if (norm.is_empty()) return std::nullopt;
-  return norm->operand();
+  return norm->view();
 }
 
 }  // namespace
@@ -51,7 +51,7 @@ torch::Tensor GemmaAttentionImpl::forward(const torch::Tensor& hidden_states,
 torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv,
                                          const DenseInputs& inputs) const {
   const bool local = attn_type_ == AttentionType::kLocalSliding && sliding_window_size_.has_value();
-  const auto q = ops().rotate_and_cache(qkv, shape_, {operand(query_norm), operand(key_norm)},
+  const auto q = ops().rotate_and_cache(qkv, shape_, {view(query_norm), view(key_norm)},
                                         inputs.freqs_cis, inputs.kv_write_indices, inputs.kv_cache);
   const auto& mask = local && inputs.local_mask ? *inputs.local_mask : inputs.mask;
   return ops().attend(q, inputs.kv_cache, mask, scale_);
@@ -61,8 +61,8 @@ torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv,
                                          const SegmentInputs& inputs) const {
   const auto window =
       attn_type_ == AttentionType::kLocalSliding ? sliding_window_size_ : std::nullopt;
-  return ops().attend_segments(qkv, shape_, {operand(query_norm), operand(key_norm)}, scale_,
-                               window, inputs.freqs_cis, inputs.segments, inputs.caches);
+  return ops().attend_segments(qkv, shape_, {view(query_norm), view(key_norm)}, scale_, window,
+                               inputs.freqs_cis, inputs.segments, inputs.caches);
 }
 
 }  // namespace gemma

@@ -19,7 +19,7 @@ class EmbeddingImpl : public Module {
   torch::Tensor forward(const torch::Tensor& x);
 
   /// The table in the form that operations take.
-  Weight operand() const { return {weight, weight_scaler}; }
+  WeightView view() const { return {weight, weight_scaler}; }
 
   std::string signature() const override;
 

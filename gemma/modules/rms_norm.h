@@ -23,7 +23,7 @@ class RMSNormImpl : public Module {
   torch::Tensor add(const torch::Tensor& residual, const torch::Tensor& x) const;
 
   /// The parameters in the form that operations take.
-  NormWeight operand() const { return {weight, eps_, add_unit_offset_}; }
+  NormWeight view() const { return {weight, eps_, add_unit_offset_}; }
 
   double eps() const { return eps_; }
   bool add_unit_offset() const { return add_unit_offset_; }

@@ -9,7 +9,7 @@ SamplerImpl::SamplerImpl(int64_t vocab_size, const GemmaConfig& config)
     : vocab_size_(vocab_size), config_(config) {}
 
 std::pair<torch::Tensor, torch::Tensor> SamplerImpl::forward(
-    const Weight& embedding,
+    const WeightView& embedding,
     const torch::Tensor& hidden_states,
     const torch::Tensor& output_positions,
     const std::optional<torch::Tensor>& temperatures,

@@ -25,21 +25,21 @@ std::string_view to_string(Numerics numerics);
 
 /// A matrix as checkpoints hold it: floats, int8 rows with one scale a row, or 4 bits a number with
 /// one scale for kGroup numbers.
-struct Weight {
+struct WeightView {
   // Implicit: a plain tensor is a weight without scales.
-  Weight(at::Tensor matrix, at::Tensor row_scales = {})
-      : data(std::move(matrix)), scaler(std::move(row_scales)) {}
+  WeightView(at::Tensor data, at::Tensor scales = {})
+      : data(std::move(data)), scales(std::move(scales)) {}
 
   /// Numbers of a row that share a scale, in 4 bits.
   static constexpr int64_t kGroup = 32;
 
-  bool quantized() const { return scaler.defined(); }
+  bool quantized() const { return scales.defined(); }
 
   // [rows, columns], floating point or int8. In 4 bits uint8 [rows, columns / 2]: a group's 16
   // bytes hold its first 16 numbers in their lower bits, the others in their upper bits, each 8 too
   // large.
   at::Tensor data;
-  at::Tensor scaler;  // [rows], or float16 [rows, columns / kGroup]; undefined unless quantised
+  at::Tensor scales;  // [rows], or float16 [rows, columns / kGroup]; undefined unless quantised
 };
 
 /// One layer's keys and values.
@@ -121,10 +121,10 @@ class Ops {
   virtual Numerics numerics() const { return Numerics::kExact; }
 
   /// x @ weight^T: [..., in] -> [..., out].
-  virtual at::Tensor linear(const at::Tensor& x, const Weight& weight) const;
+  virtual at::Tensor linear(const at::Tensor& x, const WeightView& weight) const;
 
   /// Rows of the table: [...] int64 -> [..., E].
-  virtual at::Tensor embedding(const at::Tensor& ids, const Weight& weight) const;
+  virtual at::Tensor embedding(const at::Tensor& ids, const WeightView& weight) const;
 
   /// [..., E] -> [..., E] in x's dtype.
   virtual at::Tensor rms_norm(const at::Tensor& x, const NormWeight& norm) const;
@@ -136,9 +136,9 @@ class Ops {
 
   /// down(gelu_tanh(gate(x)) * up(x)): [..., E] -> [..., E].
   virtual at::Tensor gated_mlp(const at::Tensor& x,
-                               const Weight& gate,
-                               const Weight& up,
-                               const Weight& down) const;
+                               const WeightView& gate,
+                               const WeightView& up,
+                               const WeightView& down) const;
 
   /// Splits a fused projection into heads, normalises queries and keys if asked to, rotates them,
   /// and writes keys and values into the cache at `write_indices` [L].
@@ -202,7 +202,7 @@ class Ops {
   /// likeliest.
   /// -> (tokens [B] int64, logits [B, V], divided by the temperature when sampling).
   virtual std::pair<at::Tensor, at::Tensor> sample(const at::Tensor& hidden,
-                                                   const Weight& embedding,
+                                                   const WeightView& embedding,
                                                    const std::optional<at::Tensor>& bias,
                                                    std::optional<double> softcap,
                                                    const SamplingParams& params) const;

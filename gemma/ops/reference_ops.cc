@@ -10,21 +10,21 @@
 namespace gemma {
 namespace {
 
-bool is_packed(const Weight& weight) { return weight.data.scalar_type() == at::kByte; }
+bool is_packed(const WeightView& weight) { return weight.data.scalar_type() == at::kByte; }
 
 // 4-bit weights as float32; the reference has none.
-at::Tensor unpacked(const Weight& weight) {
-  const auto bytes = weight.data.view({weight.data.size(0), -1, Weight::kGroup / 2});
+at::Tensor unpacked(const WeightView& weight) {
+  const auto bytes = weight.data.view({weight.data.size(0), -1, WeightView::kGroup / 2});
   const auto groups = at::cat({bytes.bitwise_and(15), bytes.bitwise_right_shift(4)}, /*dim=*/-1);
   const auto numbers = groups.to(at::kFloat) - 8;
-  return (numbers * weight.scaler.to(at::kFloat).unsqueeze(-1)).flatten(1);
+  return (numbers * weight.scales.to(at::kFloat).unsqueeze(-1)).flatten(1);
 }
 
 // The reference multiplies the whole table by its scales on every call, even for the embedding;
 // the product of the rows that are used is the same.
-at::Tensor dequantize(const Weight& weight) {
+at::Tensor dequantize(const WeightView& weight) {
   if (is_packed(weight)) return unpacked(weight);
-  return weight.quantized() ? weight.data * weight.scaler.unsqueeze(-1) : weight.data;
+  return weight.quantized() ? weight.data * weight.scales.unsqueeze(-1) : weight.data;
 }
 
 // [B, S, K, D] -> [B, S, H, D].
@@ -56,15 +56,15 @@ at::Tensor filtered_probs(const at::Tensor& logits, const SamplingParams& params
 
 at::Tensor softcap(const at::Tensor& x, double cap) { return at::tanh(x / cap) * cap; }
 
-at::Tensor Ops::linear(const at::Tensor& x, const Weight& weight) const {
+at::Tensor Ops::linear(const at::Tensor& x, const WeightView& weight) const {
   const auto matrix = dequantize(weight);
   return at::linear(x, is_packed(weight) ? matrix.to(x.scalar_type()) : matrix);
 }
 
-at::Tensor Ops::embedding(const at::Tensor& ids, const Weight& weight) const {
+at::Tensor Ops::embedding(const at::Tensor& ids, const WeightView& weight) const {
   auto rows = at::embedding(weight.data, ids);
   if (!weight.quantized()) return rows;
-  return rows * weight.scaler.index_select(0, ids.flatten()).view(ids.sizes()).unsqueeze(-1);
+  return rows * weight.scales.index_select(0, ids.flatten()).view(ids.sizes()).unsqueeze(-1);
 }
 
 at::Tensor Ops::rms_norm(const at::Tensor& x, const NormWeight& norm) const {
@@ -82,9 +82,9 @@ at::Tensor Ops::add_rms_norm(const at::Tensor& residual,
 }
 
 at::Tensor Ops::gated_mlp(const at::Tensor& x,
-                          const Weight& gate,
-                          const Weight& up,
-                          const Weight& down) const {
+                          const WeightView& gate,
+                          const WeightView& up,
+                          const WeightView& down) const {
   const auto gated = at::gelu(linear(x, gate), /*approximate=*/"tanh");
   return linear(gated * linear(x, up), down);
 }
@@ -186,7 +186,7 @@ at::Tensor Ops::attend_segments(const at::Tensor& qkv,
 }
 
 std::pair<at::Tensor, at::Tensor> Ops::sample(const at::Tensor& hidden,
-                                              const Weight& embedding,
+                                              const WeightView& embedding,
                                               const std::optional<at::Tensor>& bias,
                                               std::optional<double> softcap_value,
                                               const SamplingParams& params) const {

@@ -14,7 +14,7 @@ using OptionalTensor = std::optional<at::Tensor>;
 
 const Ops& ops() { return ops_for(Numerics::kFast, at::kCPU); }
 
-Weight weight_of(const at::Tensor& data, const OptionalTensor& scaler) {
+WeightView weight_of(const at::Tensor& data, const OptionalTensor& scaler) {
   return {data, scaler.value_or(at::Tensor())};
 }
 

@@ -16,7 +16,7 @@ BiasedLinearImpl::BiasedLinearImpl(int64_t in_features, int64_t out_features) {
 }
 
 torch::Tensor BiasedLinearImpl::forward(const torch::Tensor& x) {
-  return ops().biased_linear(x, operand());
+  return ops().biased_linear(x, view());
 }
 
 std::string BiasedLinearImpl::signature() const {

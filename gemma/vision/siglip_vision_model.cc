@@ -46,7 +46,7 @@ SiglipMLPImpl::SiglipMLPImpl(int64_t hidden_size, int64_t intermediate_size) {
 }
 
 torch::Tensor SiglipMLPImpl::forward(const torch::Tensor& x) {
-  return ops().gelu_mlp(x, fc1->operand(), fc2->operand());
+  return ops().gelu_mlp(x, fc1->view(), fc2->view());
 }
 
 SiglipEncoderBlockImpl::SiglipEncoderBlockImpl(const SiglipVisionModelConfig& config) {

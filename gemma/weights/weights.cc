@@ -99,7 +99,7 @@ bool fits_in_bits(const WeightSource& source, const TensorEntry& entry, const at
   if (weight == nullptr || weight->sizes.size() != 2 || !is_quantized(weight->dtype)) return false;
   auto sizes = matrix_sizes(weight->sizes, weight->dtype);
   if (weight->dtype == at::kChar) return want.dim() == 2 && entry.sizes == std::vector{sizes[0]};
-  sizes[1] /= Weight::kGroup;
+  sizes[1] /= WeightView::kGroup;
   return entry.dtype == at::kHalf && entry.sizes == sizes && want.size(0) == sizes[0];
 }
 

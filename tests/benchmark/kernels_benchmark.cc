@@ -25,10 +25,10 @@ constexpr int64_t kManyRows = 131'072;
 
 at::Tensor random_floats(at::IntArrayRef sizes) { return at::randn(sizes, at::kFloat); }
 
-Weight random_weight(int64_t rows, int64_t columns, at::ScalarType dtype) {
+WeightView random_weight(int64_t rows, int64_t columns, at::ScalarType dtype) {
   if (dtype == at::kByte) {
     return {at::randint(0, 256, {rows, columns / 2}, at::kByte),
-            at::full({rows, columns / Weight::kGroup}, 0.01, at::kHalf)};
+            at::full({rows, columns / WeightView::kGroup}, 0.01, at::kHalf)};
   }
   if (dtype != at::kChar) return random_floats({rows, columns}).to(dtype);
   return {at::randint(-127, 128, {rows, columns}, at::kChar), at::full({rows}, 0.01, at::kFloat)};
@@ -65,7 +65,7 @@ BENCHMARK(multiply_registers);
 void multiply_few(benchmark::State& state, at::ScalarType dtype) {
   const auto rows = state.range(0);
   const auto weight = random_weight(kManyRows, kHidden, dtype);
-  const MatrixTensor w(weight);
+  const CpuWeight w(weight);
   const auto x = random_floats({rows, kHidden});
   const FewRows few(floats(x), rows, *w);
   auto y = at::empty({rows, kManyRows}, at::kFloat);
@@ -83,7 +83,7 @@ void multiply_few(benchmark::State& state, at::ScalarType dtype) {
 void multiply_many(benchmark::State& state, at::ScalarType dtype) {
   const auto rows = state.range(0);
   const auto weight = random_weight(kIntermediate, kHidden, dtype);
-  const MatrixTensor w(weight);
+  const CpuWeight w(weight);
   const auto x = random_floats({rows, kHidden});
   const ManyRows many(floats(x), rows, *w);
   const auto width = cpu::kernels().panel_rows;
@@ -103,7 +103,7 @@ void multiply_many(benchmark::State& state, at::ScalarType dtype) {
 
 void rms_norm(benchmark::State& state) {
   const auto x = random_floats({kHidden});
-  const MatrixTensor weight(random_floats({kHidden}).to(at::kBFloat16));
+  const CpuWeight weight(random_floats({kHidden}).to(at::kBFloat16));
   auto out = at::empty_like(x);
   for (auto _ : state) {
     cpu::kernels().rms_norm(floats(x), *weight, 1.0F, 1e-6F, nullptr,

@@ -24,15 +24,15 @@ using testing::random_tensor;
 const CpuOps kFast;
 
 // The formats of weights, by the dtype that they are kept in: kByte is 4 bits.
-Weight random_weight(int64_t rows, int64_t columns, at::ScalarType dtype, uint64_t seed) {
+WeightView random_weight(int64_t rows, int64_t columns, at::ScalarType dtype, uint64_t seed) {
   if (dtype != at::kChar) return random_tensor({rows, columns}, seed, dtype);
   const auto data = (random_tensor({rows, columns}, seed) * 40).clamp(-128, 127).to(at::kChar);
   return {data, random_tensor({rows}, seed + 1).abs() / 40};
 }
 
-at::Tensor wide(const Weight& weight) {
+at::Tensor wide(const WeightView& weight) {
   const auto data = weight.data.to(at::kDouble);
-  return weight.quantized() ? data * weight.scaler.to(at::kDouble).unsqueeze(1) : data;
+  return weight.quantized() ? data * weight.scales.to(at::kDouble).unsqueeze(1) : data;
 }
 
 // Activations for int8 are rounded to 16 bits; a test of its own says how far that may reach.
@@ -115,7 +115,7 @@ TEST(CpuOps, Int8WeightsAgreeWithFloat64AsFarAs16BitsReach) {
     const auto x = random_tensor({rows, in}, /*seed=*/1);
     for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
       auto weight = random_weight(out, in, at::kChar, /*seed=*/2);
-      weight.scaler = weight.scaler.to(dtype);
+      weight.scales = weight.scales.to(dtype);
       const auto numbers = wide(weight);
       const auto bound = at::matmul(x.abs().amax(-1, true).expand_as(x).to(at::kDouble) / 65534,
                                     numbers.abs().t());
@@ -132,16 +132,16 @@ TEST(CpuOps, Int8WeightsAgreeWithFloat64AsFarAs16BitsReach) {
 TEST(CpuOps, Int8SumsDoNotOverflow) {
   for (const int64_t rows : {1, 20}) {
     const auto x = at::full({rows, 8192}, 3.0F);
-    const Weight weight(at::full({5, 8192}, -128, at::kChar), at::ones({5}));
+    const WeightView weight(at::full({5, 8192}, -128, at::kChar), at::ones({5}));
     EXPECT_TRUE(
         near_to(kFast.linear(x, weight), at::full({rows, 5}, -3.0 * 128 * 8192, at::kDouble)));
   }
 }
 
 TEST(CpuOps, IntegersDoNotHideNaN) {
-  const Weight int8 = random_weight(5, 96, at::kChar, /*seed=*/1);
+  const WeightView int8 = random_weight(5, 96, at::kChar, /*seed=*/1);
   const auto quantized = quantize_weight_int4(random_tensor({5, 96}, /*seed=*/2));
-  const Weight int4(quantized.weight, quantized.weight_scaler);
+  const WeightView int4(quantized.weight, quantized.weight_scaler);
   for (const int64_t rows : {1, 20}) {
     for (const int64_t bad : {0, 50, 95}) {
       auto x = random_tensor({rows, 96}, /*seed=*/3);
@@ -156,7 +156,7 @@ TEST(CpuOps, IntegersDoNotHideNaN) {
 }
 
 TEST(CpuOps, Int8WeightsRefuseScalesThatDoNotFit) {
-  const Weight weight(at::zeros({4, 32}, at::kChar), at::zeros({3}));
+  const WeightView weight(at::zeros({4, 32}, at::kChar), at::zeros({3}));
   const auto message = message_of<c10::Error>([&] { kFast.linear(at::zeros({1, 32}), weight); });
   EXPECT_TRUE(contains(message, "wants a float for each row"));
 }
@@ -166,10 +166,10 @@ TEST(CpuOps, Int8WeightsRefuseScalesThatDoNotFit) {
 TEST(CpuOps, FourBitWeightsAgreeWithTheirNumbersInFloat64) {
   for (const auto& [rows, columns, out] : kShapes) {
     const auto groups = std::min<int64_t>(columns, 9);
-    const auto x = random_tensor({rows, groups * Weight::kGroup}, /*seed=*/1);
+    const auto x = random_tensor({rows, groups * WeightView::kGroup}, /*seed=*/1);
     const auto quantized =
-        quantize_weight_int4(random_tensor({out, groups * Weight::kGroup}, /*seed=*/2));
-    const Weight weight(quantized.weight, quantized.weight_scaler);
+        quantize_weight_int4(random_tensor({out, groups * WeightView::kGroup}, /*seed=*/2));
+    const WeightView weight(quantized.weight, quantized.weight_scaler);
     const auto numbers = kFast.embedding(at::arange(out), weight).to(at::kDouble);
     const auto got = kFast.linear(x, weight);
     const auto want = at::matmul(x.to(at::kDouble), numbers.t());
@@ -184,8 +184,8 @@ TEST(CpuOps, FourBitWeightsAgreeWithTheirNumbersInFloat64) {
       EXPECT_TRUE(near_to(got, want, 2e-3));
       continue;
     }
-    const auto largest = x.view({rows, groups, Weight::kGroup}).abs().amax(-1).to(at::kDouble);
-    const auto sums = numbers.view({out, groups, Weight::kGroup}).abs().sum(-1);
+    const auto largest = x.view({rows, groups, WeightView::kGroup}).abs().amax(-1).to(at::kDouble);
+    const auto sums = numbers.view({out, groups, WeightView::kGroup}).abs().sum(-1);
     const auto bound = at::matmul(largest / 254, sums.t());
     EXPECT_TRUE(((got - want).abs() <= 1.001 * bound).all().item<bool>())
         << rows << " rows, " << groups << " groups to " << out;
@@ -195,20 +195,20 @@ TEST(CpuOps, FourBitWeightsAgreeWithTheirNumbersInFloat64) {
 
 TEST(CpuOps, ReadsFourBitsAsTheReferencesCallsDo) {
   const auto quantized = quantize_weight_int4(random_tensor({7, 96}, /*seed=*/1));
-  const Weight weight(quantized.weight, quantized.weight_scaler);
+  const WeightView weight(quantized.weight, quantized.weight_scaler);
   EXPECT_TRUE(
       at::equal(kFast.embedding(at::arange(7), weight), Ops().linear(at::eye(96), weight).t()));
 }
 
 TEST(CpuOps, FourBitWeightsRefuseScalesThatDoNotFit) {
-  const Weight weight(at::zeros({4, 32}, at::kByte), at::zeros({4, 1}, at::kHalf));
+  const WeightView weight(at::zeros({4, 32}, at::kByte), at::zeros({4, 1}, at::kHalf));
   const auto message = message_of<c10::Error>([&] { kFast.linear(at::zeros({1, 64}), weight); });
   EXPECT_TRUE(contains(message, "wants a scale for each 32 numbers"));
 }
 
 // Both may use AMX, whose registers each has to set up for itself.
 TEST(CpuOps, TakeTurnsWithLibTorchsProducts) {
-  const Weight weight = random_weight(64, 128, at::kBFloat16, /*seed=*/1);
+  const WeightView weight = random_weight(64, 128, at::kBFloat16, /*seed=*/1);
   const auto x = random_tensor({40, 128}, /*seed=*/2, at::kBFloat16);
   const auto fast = kFast.linear(x, weight);
   const auto exact = Ops().linear(x, weight);
@@ -240,8 +240,8 @@ TEST(CpuOps, KeepTheDtypeOfWhatTheyAreGiven) {
 }
 
 TEST(CpuOps, RefuseFeaturesThatDoNotFit) {
-  const auto message =
-      message_of<c10::Error>([] { kFast.linear(at::zeros({2, 5}), Weight(at::zeros({3, 4}))); });
+  const auto message = message_of<c10::Error>(
+      [] { kFast.linear(at::zeros({2, 5}), WeightView(at::zeros({3, 4}))); });
   EXPECT_TRUE(contains(message, "linear: x is [2, 5], but the weight takes 4 features"));
 }
 
@@ -260,7 +260,7 @@ TEST(CpuOps, RefuseToLoseAGradient) {
 
 TEST(CpuOps, RefuseATokenThatIsNotInTheVocabulary) {
   const auto message = message_of<c10::IndexError>(
-      [] { kFast.embedding(at::tensor({4L}), Weight(at::zeros({4, 4}))); });
+      [] { kFast.embedding(at::tensor({4L}), WeightView(at::zeros({4, 4}))); });
   EXPECT_TRUE(contains(message, "token id 4 is not below the vocabulary's size, 4"));
 }
 
@@ -281,9 +281,9 @@ TEST(CpuOps, RmsNormAgreesWithFloat64) {
 
 TEST(CpuOps, LargeGatesDoNotOverflow) {
   const auto x = at::tensor({1.0F, -1.0F}).view({2, 1});
-  const Weight gate(at::full({4, 1}, 1e4F));
-  const Weight one(at::ones({4, 1}));
-  const auto out = kFast.gated_mlp(x, gate, one, Weight(at::ones({1, 4})));
+  const WeightView gate(at::full({4, 1}, 1e4F));
+  const WeightView one(at::ones({4, 1}));
+  const auto out = kFast.gated_mlp(x, gate, one, WeightView(at::ones({1, 4})));
   EXPECT_TRUE(near_to(out, at::tensor({4e4, 0.0}, at::kDouble).view({2, 1})));
 }
 

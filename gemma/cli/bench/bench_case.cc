@@ -71,7 +71,7 @@ class FastCase {
   int64_t next(Sequence& sequence, std::span<const int64_t> tokens) {
     const Engine::Feed feed{&sequence, tokens};
     return model_
-        ->sampler(model_->embedder->operand(), engine_.step({&feed, 1}).unsqueeze(1), first_,
+        ->sampler(model_->embedder->view(), engine_.step({&feed, 1}).unsqueeze(1), first_,
                   params_.temperatures, params_.top_ps, params_.top_ks)
         .first.item<int64_t>();
   }
@@ -123,7 +123,7 @@ class ExactCase {
     const auto hidden = model_->hidden_states(model_->embed(tokens), positions, caches_,
                                               causal_mask(positions, length_), local_mask);
     return model_
-        ->sampler(model_->embedder->operand(), hidden, at::full({1}, tokens.size(1) - 1, longs),
+        ->sampler(model_->embedder->view(), hidden, at::full({1}, tokens.size(1) - 1, longs),
                   params_.temperatures, params_.top_ps, params_.top_ks)
         .first;
   }

@@ -13,7 +13,7 @@
 namespace gemma {
 namespace {
 
-static_assert(RingCache::kPadding == cpu::kCachePadding && Weight::kGroup == cpu::kGroup);
+static_assert(RingCache::kPadding == cpu::kCachePadding && WeightView::kGroup == cpu::kGroup);
 
 // Keys that one task of one token's attention takes: the same for any number of threads, so the
 // result is the same too. Few for short texts, so that all threads have tasks; more for long ones,
@@ -58,7 +58,7 @@ cpu::CacheHead head_of(const RingCache& cache, int64_t head, int64_t dim) {
 // A norm's weight, ready for the kernel; without data if there is none.
 struct HeadNorm {
   explicit HeadNorm(const std::optional<NormWeight>& norm)
-      : weight(norm ? Weight(norm->weight) : Weight(at::empty({1}, at::kFloat))),
+      : weight(norm ? WeightView(norm->weight) : WeightView(at::empty({1}, at::kFloat))),
         offset(norm && norm->add_unit_offset ? 1.0F : 0.0F),
         eps(norm ? static_cast<float>(norm->eps) : 0.0F),
         present(norm.has_value()) {}
@@ -70,7 +70,7 @@ struct HeadNorm {
     return out;
   }
 
-  MatrixTensor weight;
+  CpuWeight weight;
   float offset, eps;
   bool present;
 };

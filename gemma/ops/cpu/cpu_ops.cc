@@ -18,14 +18,14 @@ at::Tensor empty_rows(const at::Tensor& x, int64_t columns) {
   return at::empty(sizes, at::kFloat);
 }
 
-void check_columns(const at::Tensor& x, const cpu::Matrix& w) {
+void check_columns(const at::Tensor& x, const cpu::WeightView& w) {
   TORCH_CHECK(x.dim() > 0 && x.size(-1) == w.columns, "linear: x is ", x.sizes(),
               ", but the weight takes ", w.columns, " features");
 }
 
 at::Tensor normed(const at::Tensor& x, const NormWeight& norm, const at::Tensor* residual) {
   const auto from = as_rows(x);
-  const MatrixTensor weight(norm.weight);
+  const CpuWeight weight(norm.weight);
   check_columns(from, *weight);
   const auto added = residual == nullptr ? at::Tensor() : as_rows(*residual);
   auto out = at::empty_like(from);
@@ -48,7 +48,10 @@ at::Tensor normed(const at::Tensor& x, const NormWeight& norm, const at::Tensor*
 }
 
 // act [rows, gate.rows] = gelu_tanh(gate x) * up x.
-void gated(const at::Tensor& x, const cpu::Matrix& gate, const cpu::Matrix& up, float* act) {
+void gated(const at::Tensor& x,
+           const cpu::WeightView& gate,
+           const cpu::WeightView& up,
+           float* act) {
   const auto& kernels = cpu::kernels();
   const auto rows = row_count(x);
   const auto* const from = x.const_data_ptr<float>();
@@ -86,20 +89,20 @@ void gated(const at::Tensor& x, const cpu::Matrix& gate, const cpu::Matrix& up, 
 
 }  // namespace
 
-at::Tensor CpuOps::linear(const at::Tensor& x, const Weight& weight) const {
+at::Tensor CpuOps::linear(const at::Tensor& x, const WeightView& weight) const {
   RECORD_FUNCTION("gemma::linear", std::vector<c10::IValue>());
   const auto from = as_rows(x);
-  const MatrixTensor w(weight);
+  const CpuWeight w(weight);
   check_columns(from, *w);
   auto out = empty_rows(from, w->rows);
   multiply(from.const_data_ptr<float>(), row_count(from), *w, out.mutable_data_ptr<float>());
   return in_dtype(out, x.scalar_type());
 }
 
-at::Tensor CpuOps::embedding(const at::Tensor& ids, const Weight& weight) const {
+at::Tensor CpuOps::embedding(const at::Tensor& ids, const WeightView& weight) const {
   RECORD_FUNCTION("gemma::embedding", std::vector<c10::IValue>());
   const auto rows = ids.to(at::kLong).contiguous();
-  const MatrixTensor w(weight);
+  const CpuWeight w(weight);
   auto sizes = ids.sizes().vec();
   sizes.push_back(w->columns);
   auto out = at::empty(sizes, at::kFloat);
@@ -127,14 +130,14 @@ at::Tensor CpuOps::add_rms_norm(const at::Tensor& residual,
 }
 
 at::Tensor CpuOps::gated_mlp(const at::Tensor& x,
-                             const Weight& gate,
-                             const Weight& up,
-                             const Weight& down) const {
+                             const WeightView& gate,
+                             const WeightView& up,
+                             const WeightView& down) const {
   RECORD_FUNCTION("gemma::gated_mlp", std::vector<c10::IValue>());
   const auto from = as_rows(x);
-  const MatrixTensor gates(gate);
-  const MatrixTensor ups(up);
-  const MatrixTensor downs(down);
+  const CpuWeight gates(gate);
+  const CpuWeight ups(up);
+  const CpuWeight downs(down);
   check_columns(from, *gates);
   TORCH_CHECK(
       ups->rows == gates->rows && ups->columns == gates->columns && downs->columns == gates->rows,

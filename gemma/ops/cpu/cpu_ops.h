@@ -16,16 +16,16 @@ class CpuOps : public Ops {
  public:
   Numerics numerics() const override { return Numerics::kFast; }
 
-  at::Tensor linear(const at::Tensor& x, const Weight& weight) const override;
-  at::Tensor embedding(const at::Tensor& ids, const Weight& weight) const override;
+  at::Tensor linear(const at::Tensor& x, const WeightView& weight) const override;
+  at::Tensor embedding(const at::Tensor& ids, const WeightView& weight) const override;
   at::Tensor rms_norm(const at::Tensor& x, const NormWeight& norm) const override;
   at::Tensor add_rms_norm(const at::Tensor& residual,
                           const at::Tensor& x,
                           const NormWeight& norm) const override;
   at::Tensor gated_mlp(const at::Tensor& x,
-                       const Weight& gate,
-                       const Weight& up,
-                       const Weight& down) const override;
+                       const WeightView& gate,
+                       const WeightView& up,
+                       const WeightView& down) const override;
   at::Tensor rotate_and_cache(const at::Tensor& qkv,
                               const HeadShape& shape,
                               const HeadNorms& norms,
@@ -57,7 +57,7 @@ class CpuOps : public Ops {
                            const at::Tensor& weight,
                            const at::Tensor& bias) const override;
   std::pair<at::Tensor, at::Tensor> sample(const at::Tensor& hidden,
-                                           const Weight& embedding,
+                                           const WeightView& embedding,
                                            const std::optional<at::Tensor>& bias,
                                            std::optional<double> softcap,
                                            const SamplingParams& params) const override;

@@ -109,13 +109,13 @@ int64_t draw(
 }  // namespace
 
 std::pair<at::Tensor, at::Tensor> CpuOps::sample(const at::Tensor& hidden,
-                                                 const Weight& embedding,
+                                                 const WeightView& embedding,
                                                  const std::optional<at::Tensor>& bias,
                                                  std::optional<double> softcap,
                                                  const SamplingParams& params) const {
   RECORD_FUNCTION("gemma::sample", std::vector<c10::IValue>());
   const auto from = as_rows(hidden);
-  const MatrixTensor w(embedding);
+  const CpuWeight w(embedding);
   const auto rows = from.size(0);
   const auto size = w->rows;
   auto logits = at::empty({rows, size}, at::kFloat);

@@ -51,7 +51,7 @@ int64_t row_count(const at::Tensor& x) {
   return c10::multiply_integers(x.sizes().slice(0, x.dim() - 1));
 }
 
-MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous()) {
+CpuWeight::CpuWeight(const WeightView& weight) : data_(weight.data.contiguous()) {
   check_tensor(data_);
   const auto type = weight_type(data_.scalar_type());
   const auto columns = data_.size(-1);
@@ -61,17 +61,17 @@ MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous(
              .rows = row_count(data_),
              .columns = columns};
   if (type == cpu::WeightType::kInt4) {
-    check_tensor(weight.scaler);
+    check_tensor(weight.scales);
     matrix_.columns = 2 * columns;
-    scales_ = in_dtype(weight.scaler, at::kHalf).contiguous();
+    scales_ = in_dtype(weight.scales, at::kHalf).contiguous();
     TORCH_CHECK(matrix_.columns % cpu::kGroup == 0 &&
                     scales_.numel() == matrix_.rows * matrix_.columns / cpu::kGroup,
                 "fast numerics: a 4-bit weight is ", data_.sizes(), " with scales ",
                 scales_.sizes(), ", but wants a scale for each ", cpu::kGroup, " numbers");
     matrix_.group_scales = static_cast<const cpu::Float16*>(scales_.const_data_ptr());
   } else if (weight.quantized()) {
-    check_tensor(weight.scaler);
-    scales_ = weight.scaler.contiguous();
+    check_tensor(weight.scales);
+    scales_ = weight.scales.contiguous();
     TORCH_CHECK(scales_.numel() == matrix_.rows && scales_.is_floating_point(),
                 "fast numerics: an int8 weight is ", data_.sizes(), " with scales ",
                 scales_.sizes(), " of ", scales_.scalar_type(), ", but wants a float for each row");
@@ -80,7 +80,7 @@ MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous(
   }
 }
 
-FewRows::FewRows(const float* x, int64_t rows, const cpu::Matrix& w) : x_(x), rows_(rows) {
+FewRows::FewRows(const float* x, int64_t rows, const cpu::WeightView& w) : x_(x), rows_(rows) {
   const auto& kernels = cpu::kernels();
   if (w.type == cpu::WeightType::kBFloat16) {
     split_ = Buffer<float>(rows * w.columns);
@@ -110,7 +110,7 @@ FewRows::FewRows(const float* x, int64_t rows, const cpu::Matrix& w) : x_(x), ro
 }
 
 void FewRows::multiply(
-    const cpu::Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy) const {
+    const cpu::WeightView& w, int64_t begin, int64_t end, float* y, int64_t ldy) const {
   const auto& kernels = cpu::kernels();
   if (w.type == cpu::WeightType::kInt8) {
     kernels.multiply_int8({int16_.get(), scales_.get()}, rows_, w, begin, end, y, ldy);
@@ -122,7 +122,7 @@ void FewRows::multiply(
   }
 }
 
-ManyRows::ManyRows(const float* x, int64_t rows, const cpu::Matrix& w)
+ManyRows::ManyRows(const float* x, int64_t rows, const cpu::WeightView& w)
     : rows_(rows), packed_(cpu::kernels().packed_size(rows, w.columns, w.type)) {
   const auto& kernels = cpu::kernels();
   parallel_for(cpu::round_up(rows, kernels.packed_rows) / kernels.packed_rows,
@@ -131,7 +131,7 @@ ManyRows::ManyRows(const float* x, int64_t rows, const cpu::Matrix& w)
                });
 }
 
-int64_t ManyRows::task_rows(const cpu::Matrix& w) const {
+int64_t ManyRows::task_rows(const cpu::WeightView& w) const {
   constexpr int64_t kTasksPerWorker = 3;
   // For fewer rows packing a panel of weights costs more than it saves.
   constexpr int64_t kLeast = 64;
@@ -144,7 +144,7 @@ int64_t ManyRows::task_rows(const cpu::Matrix& w) const {
 }
 
 void ManyRows::each_task(
-    const cpu::Matrix& w,
+    const cpu::WeightView& w,
     c10::function_ref<void(const cpu::PackedRows&, int64_t, int64_t)> work) const {
   const auto panel_rows = cpu::kernels().panel_rows;
   const auto panels = cpu::round_up(w.rows, panel_rows) / panel_rows;
@@ -157,7 +157,7 @@ void ManyRows::each_task(
 
 Scratch::Scratch(int64_t size) : size_(cpu::round_up(size, 16)), memory_(num_workers() * size_) {}
 
-int64_t rows_per_task(const cpu::Matrix& w) {
+int64_t rows_per_task(const cpu::WeightView& w) {
   constexpr int64_t kTasksPerWorker = 4;
   // Kernels take 4 or 6 rows together, and the remaining rows one by one.
   constexpr int64_t kUnit = 12;
@@ -167,7 +167,7 @@ int64_t rows_per_task(const cpu::Matrix& w) {
                     kMost);
 }
 
-void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y) {
+void multiply(const float* x, int64_t rows, const cpu::WeightView& w, float* y) {
   const auto& kernels = cpu::kernels();
   // Kernels initialise the sums at the first column.
   if (w.columns == 0) {

@@ -40,25 +40,25 @@ class Buffer {
 };
 
 /// A weight's description, and the tensors that keep its memory alive.
-class MatrixTensor {
+class CpuWeight {
  public:
-  explicit MatrixTensor(const Weight& weight);
-  const cpu::Matrix& operator*() const { return matrix_; }
-  const cpu::Matrix* operator->() const { return &matrix_; }
+  explicit CpuWeight(const WeightView& weight);
+  const cpu::WeightView& operator*() const { return matrix_; }
+  const cpu::WeightView* operator->() const { return &matrix_; }
 
  private:
   at::Tensor data_, scales_;
-  cpu::Matrix matrix_;
+  cpu::WeightView matrix_;
 };
 
 /// At most kFewRows rows of activations, in the form that a type of weight needs.
 class FewRows {
  public:
   /// x [rows, w.columns] must outlive this.
-  FewRows(const float* x, int64_t rows, const cpu::Matrix& w);
+  FewRows(const float* x, int64_t rows, const cpu::WeightView& w);
 
   /// y[m * ldy + n - begin] = x[m] . w[n] for n in [begin, end); w of the same type and columns.
-  void multiply(const cpu::Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy) const;
+  void multiply(const cpu::WeightView& w, int64_t begin, int64_t end, float* y, int64_t ldy) const;
 
  private:
   const float* x_;
@@ -73,16 +73,16 @@ class FewRows {
 class ManyRows {
  public:
   /// x [rows, w.columns].
-  ManyRows(const float* x, int64_t rows, const cpu::Matrix& w);
+  ManyRows(const float* x, int64_t rows, const cpu::WeightView& w);
 
   /// Calls work(rows, panel, worker) for all rows with all panels of a weight that has w's rows:
   /// one panel at a time, and only some of the rows where there are few panels.
-  void each_task(const cpu::Matrix& w,
+  void each_task(const cpu::WeightView& w,
                  c10::function_ref<void(const cpu::PackedRows& rows, int64_t panel, int64_t worker)>
                      work) const;
 
   /// Most rows of a task.
-  int64_t task_rows(const cpu::Matrix& w) const;
+  int64_t task_rows(const cpu::WeightView& w) const;
 
  private:
   int64_t rows_;
@@ -90,7 +90,7 @@ class ManyRows {
 };
 
 /// y [rows, w.rows] = x [rows, w.columns] times w^T.
-void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y);
+void multiply(const float* x, int64_t rows, const cpu::WeightView& w, float* y);
 
 /// Scratch memory: `size` floats for each worker of parallel_for.
 class Scratch {
@@ -104,6 +104,6 @@ class Scratch {
 };
 
 /// Rows of w for each task: tasks shall be neither too short nor too few.
-int64_t rows_per_task(const cpu::Matrix& w);
+int64_t rows_per_task(const cpu::WeightView& w);
 
 }  // namespace gemma

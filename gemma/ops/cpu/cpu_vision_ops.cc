@@ -10,7 +10,7 @@ namespace {
 // [..., in] -> float32 [..., out].
 at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const auto from = as_rows(x);
-  const MatrixTensor w(weight);
+  const CpuWeight w(weight);
   TORCH_CHECK(from.size(-1) == w->columns, "biased_linear: x is ", x.sizes(),
               ", but the weight takes ", w->columns, " features");
   auto sizes = from.sizes().vec();

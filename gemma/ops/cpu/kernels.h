@@ -22,7 +22,7 @@ static constexpr bool is_float(WeightType type) {
 enum class CacheType { kFloat32, kBFloat16 };
 
 /// A matrix as the checkpoint holds it: [rows, columns], contiguous.
-struct Matrix {
+struct WeightView {
   const void* data;
   WeightType type;
   const void* scales;  // [rows] of scale_type, of kInt8; else nullptr.
@@ -109,7 +109,7 @@ struct Kernels {
   /// of summation does not depend on `rows`.
   void (*multiply_few)(const float* x,
                        int64_t rows,
-                       const Matrix& w,
+                       const WeightView& w,
                        int64_t begin,
                        int64_t end,
                        float* y,
@@ -121,7 +121,7 @@ struct Kernels {
   /// As multiply_few, of kInt8.
   void (*multiply_int8)(const Int16Rows& x,
                         int64_t rows,
-                        const Matrix& w,
+                        const WeightView& w,
                         int64_t begin,
                         int64_t end,
                         float* y,
@@ -134,7 +134,7 @@ struct Kernels {
   /// As multiply_few, of kInt4.
   void (*multiply_int4)(const Int8Rows& x,
                         int64_t rows,
-                        const Matrix& w,
+                        const WeightView& w,
                         int64_t begin,
                         int64_t end,
                         float* y,
@@ -164,20 +164,24 @@ struct Kernels {
 
   /// y[(m - x.begin) * ldy + n] = x[m] . w[panel * panel_rows + n] for the rows m of x and
   /// n < panel_rows (fewer in the last panel); w of any type, with a column or more.
-  void (*multiply_many)(
-      const PackedRows& x, const Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch);
+  void (*multiply_many)(const PackedRows& x,
+                        const WeightView& w,
+                        int64_t panel,
+                        float* y,
+                        int64_t ldy,
+                        float* scratch);
 
   /// gate[i] = gelu_tanh(gate[i]) * up[i], rows of `columns` numbers `ld_gate` and `ld_up` apart.
   void (*geglu)(
       float* gate, int64_t ld_gate, const float* up, int64_t ld_up, int64_t rows, int64_t columns);
 
   /// Row `row` of w as floats.
-  void (*read_row)(const Matrix& w, int64_t row, float* out);
+  void (*read_row)(const WeightView& w, int64_t row, float* out);
 
   /// out = (residual +) x / sqrt(mean(x^2) + eps) * (weight + offset), weight.columns numbers;
   /// weight has one row; residual may be null. out may be x or residual.
   void (*rms_norm)(const float* x,
-                   const Matrix& weight,
+                   const WeightView& weight,
                    float offset,
                    float eps,
                    const float* residual,

@@ -90,7 +90,7 @@ void ask_for_numbers(const T* from) {
 // numbers of a row from a column on, at most 32, into them. What is read so far apart comes from
 // memory one line after the other, so those of the rows that are packed next are asked for.
 template <typename Use>
-void with_planes(const Matrix& w, const Use& use) {
+void with_planes(const WeightView& w, const Use& use) {
   const auto split_as = [&w](const auto* data) {
     return [data, &w](int64_t row, int64_t column, int64_t count, auto& planes) {
       ask_for_numbers(data + (row + kPairRows) * w.columns + column);
@@ -125,8 +125,12 @@ void with_planes(const Matrix& w, const Use& use) {
 // The panel's columns [begin, begin + width): pairs of tiles of weight rows; in a pair steps of
 // kTileColumns columns; in a step planes; in a plane two tiles.
 template <int kPlanes, typename Read>
-void pack_panel_planes(
-    const Matrix& w, int64_t panel, int64_t begin, int64_t width, const Read& read, BFloat16* out) {
+void pack_panel_planes(const WeightView& w,
+                       int64_t panel,
+                       int64_t begin,
+                       int64_t width,
+                       const Read& read,
+                       BFloat16* out) {
   const auto end = (panel + 1) * kManyPanelRows;
   for (auto first = panel * kManyPanelRows; first < end && first < w.rows; first += kPairRows) {
     for (int64_t i = 0; i < width; i += kTileColumns, out += kPlanes * kTwoTiles) {
@@ -142,7 +146,7 @@ void pack_panel_planes(
 
 // y [rows, columns] = sums, of int8 times the scales of w's rows from `first` on.
 inline void finish_sums(
-    Sums sums, int64_t rows, int64_t columns, const Matrix& w, int64_t first, Sums y) {
+    Sums sums, int64_t rows, int64_t columns, const WeightView& w, int64_t first, Sums y) {
   Floats scales[2] = {splat(1.0F), splat(1.0F)};
   if (w.type == WeightType::kInt8) {
     float of_rows[kManyRows] = {};
@@ -165,7 +169,7 @@ inline void finish_sums(
 
 template <int kPlanes, int kWeightPlanes, typename Read>
 void multiply_planes(const PackedRows& x,
-                     const Matrix& w,
+                     const WeightView& w,
                      int64_t panel,
                      const Read& read,
                      float* y,
@@ -203,8 +207,12 @@ void multiply_planes(const PackedRows& x,
   each_block(w.columns, multiply_block, most_columns(w.type));
 }
 
-void multiply_many(
-    const PackedRows& x, const Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) {
+void multiply_many(const PackedRows& x,
+                   const WeightView& w,
+                   int64_t panel,
+                   float* y,
+                   int64_t ldy,
+                   float* scratch) {
   const TileRegisters registers;
   with_planes(w, [&](auto planes, const auto& read) {
     if (is_float(w.type)) {

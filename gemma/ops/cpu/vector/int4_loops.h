@@ -100,7 +100,7 @@ void int4_dots(const Int8Rows& x,
 
 void multiply_int4(const Int8Rows& x,
                    int64_t rows,
-                   const Matrix& w,
+                   const WeightView& w,
                    int64_t begin,
                    int64_t end,
                    float* y,
@@ -116,7 +116,7 @@ void multiply_int4(const Int8Rows& x,
 }
 
 // Columns [begin, begin + width) of a row, both multiples of kGroup.
-void read_int4(const Matrix& w, int64_t row, int64_t begin, int64_t width, float* out) {
+void read_int4(const WeightView& w, int64_t row, int64_t begin, int64_t width, float* out) {
   const auto groups = w.columns / kGroup;
   for (int64_t g = begin / kGroup; g < (begin + width) / kGroup; ++g, out += kGroup) {
     const auto* bytes = static_cast<const uint8_t*>(w.data) + (row * groups + g) * kGroupBytes;

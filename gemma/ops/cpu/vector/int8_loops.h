@@ -35,7 +35,7 @@ inline Pairs load_pairs_part(const int8_t* from, int64_t count) {
 // y[c][r * apart] = x[c] . w's row n + r * apart for kWeightRows rows of w and kRows rows of x.
 template <int kWeightRows, int kRows>
 void int8_dots(const Int16Rows& x,
-               const Matrix& w,
+               const WeightView& w,
                int64_t block,
                int64_t n,
                int64_t apart,
@@ -82,7 +82,7 @@ void int8_dots(const Int16Rows& x,
 
 void multiply_int8(const Int16Rows& x,
                    int64_t rows,
-                   const Matrix& w,
+                   const WeightView& w,
                    int64_t begin,
                    int64_t end,
                    float* y,
@@ -146,7 +146,7 @@ inline void pack_int16(const float* x,
 
 // A panel's columns [begin, begin + width), a pair of them in the place of a float, and the scales
 // of its rows.
-inline void pack_int16_weights(const Matrix& w,
+inline void pack_int16_weights(const WeightView& w,
                                int64_t panel,
                                int64_t begin,
                                int64_t width,
@@ -178,11 +178,11 @@ inline void pack_int16_weights(const Matrix& w,
   pack([&](int64_t r) { return r < present ? data + (first + r) * w.columns + begin : nullptr; });
 }
 
-// c[r][0 .. kPanelRows) = (c +) row_scales[r] * column_scales * sum over the pairs of a and b.
+// c[r][0 .. kPanelRows) = (c +) scales[r] * column_scales * sum over the pairs of a and b.
 inline void multiply_int16_tile(int64_t pairs,
                                 const int16_t* a,
                                 const float* b,
-                                const float* row_scales,
+                                const float* scales,
                                 const float* column_scales,
                                 bool add,
                                 float* c,
@@ -203,19 +203,23 @@ inline void multiply_int16_tile(int64_t pairs,
   for (int64_t r = 0; r < kPackedRows; ++r) {
     for (int64_t h = 0; h < 2; ++h) {
       auto* const to = c + r * ldc + h * kLanes;
-      const auto scale = load(column_scales + h * kLanes) * row_scales[r];
+      const auto scale = load(column_scales + h * kLanes) * scales[r];
       store(to, fma(to_floats(sums[r][h]), scale, add ? load(to) : zeros()));
     }
   }
 }
 
-inline void multiply_many_int16(
-    const PackedRows& x, const Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) {
+inline void multiply_many_int16(const PackedRows& x,
+                                const WeightView& w,
+                                int64_t panel,
+                                float* y,
+                                int64_t ldy,
+                                float* scratch) {
   const auto present = rows_in_panel(w, panel);
   const PackedInt16 layout(x.rows, w.columns);
   const auto padded_rows = layout.padded_rows;
   const auto* const values = reinterpret_cast<const int16_t*>(x.data);
-  const auto* row_scales = reinterpret_cast<const float*>(x.data + layout.scales_at);
+  const auto* scales = reinterpret_cast<const float*>(x.data + layout.scales_at);
   auto* const wide = reinterpret_cast<int16_t*>(scratch + kPanelRows * kPackedColumns / 2);
   float column_scales[kPanelRows];
   each_block(w.columns, [&](int64_t begin, int64_t width) {
@@ -224,13 +228,12 @@ inline void multiply_many_int16(
     for (auto m = x.begin; m < x.end; m += kPackedRows) {
       const auto* const a = values + begin * padded_rows + m * pairs * 2;
       const auto count = x.end - m < kPackedRows ? x.end - m : kPackedRows;
-      with_tile(count, present, begin > 0, y + (m - x.begin) * ldy, ldy,
-                [&](float* c, int64_t ldc) {
-                  multiply_int16_tile(pairs, a, scratch, row_scales + m, column_scales, begin > 0,
-                                      c, ldc);
-                });
+      with_tile(
+          count, present, begin > 0, y + (m - x.begin) * ldy, ldy, [&](float* c, int64_t ldc) {
+            multiply_int16_tile(pairs, a, scratch, scales + m, column_scales, begin > 0, c, ldc);
+          });
     }
-    row_scales += padded_rows;
+    scales += padded_rows;
   });
 }
 

@@ -28,8 +28,12 @@ void pack(const float* x,
   pack_floats(x, rows, columns, group, reinterpret_cast<float*>(packed));
 }
 
-void multiply_many(
-    const PackedRows& x, const Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) {
+void multiply_many(const PackedRows& x,
+                   const WeightView& w,
+                   int64_t panel,
+                   float* y,
+                   int64_t ldy,
+                   float* scratch) {
   if (!is_float(w.type)) return multiply_many_int16(x, w, panel, y, ldy, scratch);
   multiply_many_floats(x, w, panel, y, ldy, scratch);
 }

@@ -65,7 +65,7 @@ void dots(const float* x, int64_t size, const T* w, int64_t apart, float* y, int
 
 void multiply_few(const float* x,
                   int64_t rows,
-                  const Matrix& w,
+                  const WeightView& w,
                   int64_t begin,
                   int64_t end,
                   float* y,
@@ -155,15 +155,19 @@ inline void pack_rows(
 }
 
 // The panel's columns [begin, begin + width), packed.
-void pack_weights(const Matrix& w, int64_t panel, int64_t begin, int64_t width, float* packed) {
+void pack_weights(const WeightView& w, int64_t panel, int64_t begin, int64_t width, float* packed) {
   visit_floats(w, [&](const auto* data) {
     pack_rows(data + panel * kPanelRows * w.columns + begin, w.columns, rows_in_panel(w, panel),
               width, packed);
   });
 }
 
-inline void multiply_many_floats(
-    const PackedRows& x, const Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) {
+inline void multiply_many_floats(const PackedRows& x,
+                                 const WeightView& w,
+                                 int64_t panel,
+                                 float* y,
+                                 int64_t ldy,
+                                 float* scratch) {
   const auto present = rows_in_panel(w, panel);
   const auto padded_rows = round_up(x.rows, kPackedRows);
   const auto* const packed = reinterpret_cast<const float*>(x.data);

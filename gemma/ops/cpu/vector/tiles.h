@@ -77,7 +77,7 @@ constexpr int64_t kPackedRows = 6;
 constexpr int64_t kPanelRows = 2 * kLanes;
 
 // How many rows of w the panel has: fewer than kPanelRows only at the end.
-inline int64_t rows_in_panel(const Matrix& w, int64_t panel) {
+inline int64_t rows_in_panel(const WeightView& w, int64_t panel) {
   const auto left = w.rows - panel * kPanelRows;
   return left < kPanelRows ? left : kPanelRows;
 }
