@@ -21,7 +21,7 @@ constexpr int64_t kHeads = 4;
 constexpr int64_t kHeadDim = 256;
 constexpr int64_t kVocabSize = 262'144;
 // More than the caches hold in any dtype.
-constexpr int64_t kManyRows = 131'072;
+constexpr int64_t kGemmMr = 131'072;
 
 at::Tensor random_floats(at::IntArrayRef sizes) { return at::randn(sizes, at::kFloat); }
 
@@ -44,7 +44,7 @@ const float* floats(const at::Tensor& tensor) { return tensor.const_data_ptr<flo
 // The limits: what the others are to be compared with.
 
 void read_memory(benchmark::State& state) {
-  constexpr int64_t kSize = kManyRows * kHidden;
+  constexpr int64_t kSize = kGemmMr * kHidden;
   const auto memory = at::ones({kSize}, at::kChar);
   for (auto _ : state) {
     benchmark::DoNotOptimize(cpu::kernels().read_memory(memory.const_data_ptr(), kSize));
@@ -62,40 +62,39 @@ void multiply_registers(benchmark::State& state) {
 }
 BENCHMARK(multiply_registers);
 
-void multiply_few(benchmark::State& state, at::ScalarType dtype) {
+void gemv(benchmark::State& state, at::ScalarType dtype) {
   const auto rows = state.range(0);
-  const auto weight = random_weight(kManyRows, kHidden, dtype);
+  const auto weight = random_weight(kGemmMr, kHidden, dtype);
   const CpuWeight w(weight);
   const auto x = random_floats({rows, kHidden});
-  const FewRows few(floats(x), rows, *w);
-  auto y = at::empty({rows, kManyRows}, at::kFloat);
+  const GemvInput few(floats(x), rows, *w);
+  auto y = at::empty({rows, kGemmMr}, at::kFloat);
   // As CpuOps divides it among tasks.
   const auto step = rows_per_task(*w);
   for (auto _ : state) {
-    for (int64_t begin = 0; begin < kManyRows; begin += step) {
-      few.multiply(*w, begin, std::min(begin + step, kManyRows),
-                   y.mutable_data_ptr<float>() + begin, kManyRows);
+    for (int64_t begin = 0; begin < kGemmMr; begin += step) {
+      few.multiply(*w, begin, std::min(begin + step, kGemmMr), y.mutable_data_ptr<float>() + begin,
+                   kGemmMr);
     }
   }
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(weight.data.nbytes()));
 }
 
-void multiply_many(benchmark::State& state, at::ScalarType dtype) {
+void gemm(benchmark::State& state, at::ScalarType dtype) {
   const auto rows = state.range(0);
   const auto weight = random_weight(kIntermediate, kHidden, dtype);
   const CpuWeight w(weight);
   const auto x = random_floats({rows, kHidden});
-  const ManyRows many(floats(x), rows, *w);
-  const auto width = cpu::kernels().panel_rows;
+  const GemmInput many(floats(x), rows, *w);
+  const auto width = cpu::kernels().gemm_nr;
   auto y = at::empty({rows, kIntermediate}, at::kFloat);
-  const Buffer<float> scratch(cpu::kernels().panel_scratch);
+  const Buffer<float> scratch(cpu::kernels().gemm_scratch);
   auto* const out = y.mutable_data_ptr<float>();
   at::set_num_threads(1);
   for (auto _ : state) {
     many.each_task(*w, [&](const cpu::PackedRows& part, int64_t panel, int64_t /*worker*/) {
-      cpu::kernels().multiply_many(part, *w, panel,
-                                   out + part.begin * kIntermediate + panel * width, kIntermediate,
-                                   scratch.get());
+      cpu::kernels().gemm(part, *w, panel, out + part.begin * kIntermediate + panel * width,
+                          kIntermediate, scratch.get());
     });
   }
   set_flops(state, 2 * rows * kHidden * kIntermediate);
@@ -185,15 +184,15 @@ void sample(benchmark::State& state, bool sampled) {
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(weight.data.nbytes()));
 }
 
-BENCHMARK_CAPTURE(multiply_few, float32, at::kFloat)->DenseRange(1, cpu::kFewRows);
-BENCHMARK_CAPTURE(multiply_few, bfloat16, at::kBFloat16)->DenseRange(1, cpu::kFewRows);
-BENCHMARK_CAPTURE(multiply_few, float16, at::kHalf)->DenseRange(1, cpu::kFewRows);
-BENCHMARK_CAPTURE(multiply_few, int8, at::kChar)->DenseRange(1, cpu::kFewRows);
-BENCHMARK_CAPTURE(multiply_few, int4, at::kByte)->DenseRange(1, cpu::kFewRows);
-BENCHMARK_CAPTURE(multiply_many, float32, at::kFloat)->Arg(16)->Arg(128)->Arg(512);
-BENCHMARK_CAPTURE(multiply_many, bfloat16, at::kBFloat16)->Arg(16)->Arg(128)->Arg(512);
-BENCHMARK_CAPTURE(multiply_many, int8, at::kChar)->Arg(16)->Arg(128)->Arg(512);
-BENCHMARK_CAPTURE(multiply_many, int4, at::kByte)->Arg(16)->Arg(128)->Arg(512);
+BENCHMARK_CAPTURE(gemv, float32, at::kFloat)->DenseRange(1, cpu::kGemvRows);
+BENCHMARK_CAPTURE(gemv, bfloat16, at::kBFloat16)->DenseRange(1, cpu::kGemvRows);
+BENCHMARK_CAPTURE(gemv, float16, at::kHalf)->DenseRange(1, cpu::kGemvRows);
+BENCHMARK_CAPTURE(gemv, int8, at::kChar)->DenseRange(1, cpu::kGemvRows);
+BENCHMARK_CAPTURE(gemv, int4, at::kByte)->DenseRange(1, cpu::kGemvRows);
+BENCHMARK_CAPTURE(gemm, float32, at::kFloat)->Arg(16)->Arg(128)->Arg(512);
+BENCHMARK_CAPTURE(gemm, bfloat16, at::kBFloat16)->Arg(16)->Arg(128)->Arg(512);
+BENCHMARK_CAPTURE(gemm, int8, at::kChar)->Arg(16)->Arg(128)->Arg(512);
+BENCHMARK_CAPTURE(gemm, int4, at::kByte)->Arg(16)->Arg(128)->Arg(512);
 BENCHMARK_CAPTURE(attend_one, float32, at::kFloat)->Arg(512)->Arg(16384);
 BENCHMARK_CAPTURE(attend_one, bfloat16, at::kBFloat16)->Arg(512)->Arg(16384);
 BENCHMARK_CAPTURE(attend_tile, float32, at::kFloat)->Arg(512)->Arg(4096);

@@ -173,7 +173,7 @@ TEST(CpuOps, FourBitWeightsAgreeWithTheirNumbersInFloat64) {
     const auto numbers = kFast.embedding(at::arange(out), weight).to(at::kDouble);
     const auto got = kFast.linear(x, weight);
     const auto want = at::matmul(x.to(at::kDouble), numbers.t());
-    if (rows > cpu::kFewRows) {
+    if (rows > cpu::kGemvRows) {
       const auto largest_x = x.abs().amax(-1, true).to(at::kDouble);
       const auto largest_w = numbers.abs().amax(-1, true);
       const auto bound = (at::matmul(largest_x.expand_as(x), numbers.abs().t()) +

@@ -39,7 +39,7 @@ at::Tensor normed(const at::Tensor& x, const NormWeight& norm, const at::Tensor*
   };
   const auto rows = row_count(from);
   // Waking threads costs more than some rows.
-  if (rows <= cpu::kFewRows) {
+  if (rows <= cpu::kGemvRows) {
     for (int64_t i = 0; i < rows; ++i) row(i, 0);
   } else {
     parallel_for(rows, row);
@@ -60,10 +60,10 @@ void gated(const at::Tensor& x,
     std::fill_n(act, rows * width, 0.0F);
     return;
   }
-  if (rows <= cpu::kFewRows) {
+  if (rows <= cpu::kGemvRows) {
     const auto step = rows_per_task(gate);
     const Scratch scratch(rows * step);
-    const FewRows few(from, rows, gate);
+    const GemvInput few(from, rows, gate);
     parallel_for(cpu::round_up(width, step) / step, [&](int64_t task, int64_t worker) {
       const auto begin = task * step;
       const auto end = std::min(begin + step, width);
@@ -73,15 +73,15 @@ void gated(const at::Tensor& x,
     });
     return;
   }
-  const ManyRows many(from, rows, gate);
-  const auto step = kernels.panel_rows;
-  const Scratch scratch(kernels.panel_scratch + many.task_rows(gate) * step);
+  const GemmInput many(from, rows, gate);
+  const auto step = kernels.gemm_nr;
+  const Scratch scratch(kernels.gemm_scratch + many.task_rows(gate) * step);
   many.each_task(gate, [&](const cpu::PackedRows& part, int64_t panel, int64_t worker) {
     auto* const memory = scratch.of(worker);
-    auto* const ups = memory + kernels.panel_scratch;
+    auto* const ups = memory + kernels.gemm_scratch;
     auto* const out = act + part.begin * width + panel * step;
-    kernels.multiply_many(part, gate, panel, out, width, memory);
-    kernels.multiply_many(part, up, panel, ups, step, memory);
+    kernels.gemm(part, gate, panel, out, width, memory);
+    kernels.gemm(part, up, panel, ups, step, memory);
     kernels.geglu(out, width, ups, step, part.end - part.begin,
                   std::min(step, width - panel * step));
   });

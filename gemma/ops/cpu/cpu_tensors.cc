@@ -80,7 +80,7 @@ CpuWeight::CpuWeight(const WeightView& weight) : data_(weight.data.contiguous())
   }
 }
 
-FewRows::FewRows(const float* x, int64_t rows, const cpu::WeightView& w) : x_(x), rows_(rows) {
+GemvInput::GemvInput(const float* x, int64_t rows, const cpu::WeightView& w) : x_(x), rows_(rows) {
   const auto& kernels = cpu::kernels();
   if (w.type == cpu::WeightType::kBFloat16) {
     split_ = Buffer<float>(rows * w.columns);
@@ -109,45 +109,44 @@ FewRows::FewRows(const float* x, int64_t rows, const cpu::WeightView& w) : x_(x)
   }
 }
 
-void FewRows::multiply(
+void GemvInput::multiply(
     const cpu::WeightView& w, int64_t begin, int64_t end, float* y, int64_t ldy) const {
   const auto& kernels = cpu::kernels();
   if (w.type == cpu::WeightType::kInt8) {
-    kernels.multiply_int8({int16_.get(), scales_.get()}, rows_, w, begin, end, y, ldy);
+    kernels.gemv_int8({int16_.get(), scales_.get()}, rows_, w, begin, end, y, ldy);
   } else if (w.type == cpu::WeightType::kInt4) {
-    kernels.multiply_int4({int8_.get(), scales_.get(), offsets_.get()}, rows_, w, begin, end, y,
-                          ldy);
+    kernels.gemv_int4({int8_.get(), scales_.get(), offsets_.get()}, rows_, w, begin, end, y, ldy);
   } else {
-    kernels.multiply_few(x_, rows_, w, begin, end, y, ldy);
+    kernels.gemv(x_, rows_, w, begin, end, y, ldy);
   }
 }
 
-ManyRows::ManyRows(const float* x, int64_t rows, const cpu::WeightView& w)
+GemmInput::GemmInput(const float* x, int64_t rows, const cpu::WeightView& w)
     : rows_(rows), packed_(cpu::kernels().packed_size(rows, w.columns, w.type)) {
   const auto& kernels = cpu::kernels();
-  parallel_for(cpu::round_up(rows, kernels.packed_rows) / kernels.packed_rows,
+  parallel_for(cpu::round_up(rows, kernels.gemm_mr) / kernels.gemm_mr,
                [&](int64_t group, int64_t /*worker*/) {
                  kernels.pack(x, rows, w.columns, group, w.type, packed_.get());
                });
 }
 
-int64_t ManyRows::task_rows(const cpu::WeightView& w) const {
+int64_t GemmInput::task_rows(const cpu::WeightView& w) const {
   constexpr int64_t kTasksPerWorker = 3;
   // For fewer rows packing a panel of weights costs more than it saves.
   constexpr int64_t kLeast = 64;
   const auto& kernels = cpu::kernels();
-  const auto panels = cpu::round_up(w.rows, kernels.panel_rows) / kernels.panel_rows;
+  const auto panels = cpu::round_up(w.rows, kernels.gemm_nr) / kernels.gemm_nr;
   const auto parts =
       std::max<int64_t>(1, num_workers() * kTasksPerWorker / std::max<int64_t>(1, panels));
-  const auto rows = std::clamp((rows_ + parts - 1) / parts, kLeast, kernels.block_rows);
-  return cpu::round_up(std::min(rows, rows_), kernels.packed_rows);
+  const auto rows = std::clamp((rows_ + parts - 1) / parts, kLeast, kernels.gemm_mc);
+  return cpu::round_up(std::min(rows, rows_), kernels.gemm_mr);
 }
 
-void ManyRows::each_task(
+void GemmInput::each_task(
     const cpu::WeightView& w,
     c10::function_ref<void(const cpu::PackedRows&, int64_t, int64_t)> work) const {
-  const auto panel_rows = cpu::kernels().panel_rows;
-  const auto panels = cpu::round_up(w.rows, panel_rows) / panel_rows;
+  const auto gemm_nr = cpu::kernels().gemm_nr;
+  const auto panels = cpu::round_up(w.rows, gemm_nr) / gemm_nr;
   const auto step = task_rows(w);
   parallel_for(panels * (cpu::round_up(rows_, step) / step), [&](int64_t task, int64_t worker) {
     const auto begin = task / panels * step;
@@ -174,20 +173,20 @@ void multiply(const float* x, int64_t rows, const cpu::WeightView& w, float* y) 
     std::fill_n(y, rows * w.rows, 0.0F);
     return;
   }
-  if (rows <= cpu::kFewRows) {
+  if (rows <= cpu::kGemvRows) {
     const auto step = rows_per_task(w);
-    const FewRows few(x, rows, w);
+    const GemvInput few(x, rows, w);
     parallel_for(cpu::round_up(w.rows, step) / step, [&](int64_t task, int64_t /*worker*/) {
       const auto begin = task * step;
       few.multiply(w, begin, std::min(begin + step, w.rows), y + begin, w.rows);
     });
     return;
   }
-  const ManyRows many(x, rows, w);
-  const Scratch scratch(kernels.panel_scratch);
+  const GemmInput many(x, rows, w);
+  const Scratch scratch(kernels.gemm_scratch);
   many.each_task(w, [&](const cpu::PackedRows& part, int64_t panel, int64_t worker) {
-    kernels.multiply_many(part, w, panel, y + part.begin * w.rows + panel * kernels.panel_rows,
-                          w.rows, scratch.of(worker));
+    kernels.gemm(part, w, panel, y + part.begin * w.rows + panel * kernels.gemm_nr, w.rows,
+                 scratch.of(worker));
   });
 }
 

@@ -51,11 +51,11 @@ class CpuWeight {
   cpu::WeightView matrix_;
 };
 
-/// At most kFewRows rows of activations, in the form that a type of weight needs.
-class FewRows {
+/// At most kGemvRows rows of activations, in the form that a type of weight needs.
+class GemvInput {
  public:
   /// x [rows, w.columns] must outlive this.
-  FewRows(const float* x, int64_t rows, const cpu::WeightView& w);
+  GemvInput(const float* x, int64_t rows, const cpu::WeightView& w);
 
   /// y[m * ldy + n - begin] = x[m] . w[n] for n in [begin, end); w of the same type and columns.
   void multiply(const cpu::WeightView& w, int64_t begin, int64_t end, float* y, int64_t ldy) const;
@@ -70,10 +70,10 @@ class FewRows {
 };
 
 /// Any number of rows of activations, in the form that a type of weight needs.
-class ManyRows {
+class GemmInput {
  public:
   /// x [rows, w.columns].
-  ManyRows(const float* x, int64_t rows, const cpu::WeightView& w);
+  GemmInput(const float* x, int64_t rows, const cpu::WeightView& w);
 
   /// Calls work(rows, panel, worker) for all rows with all panels of a weight that has w's rows:
   /// one panel at a time, and only some of the rows where there are few panels.

@@ -51,7 +51,7 @@ struct Int8Rows {
   const float* offsets;  // Likewise.
 };
 
-/// Rows [begin, end) of `rows` that were packed; begin is a multiple of packed_rows.
+/// Rows [begin, end) of `rows` that were packed; begin is a multiple of gemm_mr.
 struct PackedRows {
   const std::byte* data;
   int64_t rows;
@@ -91,63 +91,63 @@ struct AttentionTile {
   int64_t ld_out;
 };
 
-/// Most rows that multiply_few takes.
-inline constexpr int64_t kFewRows = 8;
+/// Most rows that gemv takes.
+inline constexpr int64_t kGemvRows = 8;
 /// Most columns of x that are packed together.
-inline constexpr int64_t kPackedColumns = 320;
+inline constexpr int64_t kKc = 320;
 
 /// One instruction set's implementation.
 struct Kernels {
   const char* name;
 
-  /// out [columns] = x [columns] in the order in which multiply_few takes it for weights of
+  /// out [columns] = x [columns] in the order in which gemv takes it for weights of
   /// kBFloat16. out must not be x.
   void (*split_pairs)(const float* x, int64_t columns, float* out);
 
-  /// y[m * ldy + n - begin] = x[m] . w[n] for m < rows (at most kFewRows), n in [begin, end).
+  /// y[m * ldy + n - begin] = x[m] . w[n] for m < rows (at most kGemvRows), n in [begin, end).
   /// x [rows, w.columns] contiguous, for kBFloat16 as split_pairs leaves it; w of floats. The order
   /// of summation does not depend on `rows`.
-  void (*multiply_few)(const float* x,
-                       int64_t rows,
-                       const WeightView& w,
-                       int64_t begin,
-                       int64_t end,
-                       float* y,
-                       int64_t ldy);
+  void (*gemv)(const float* x,
+               int64_t rows,
+               const WeightView& w,
+               int64_t begin,
+               int64_t end,
+               float* y,
+               int64_t ldy);
 
   /// x [columns] in 16 bits: values [columns], scales [packed_blocks(columns)].
   void (*quantize_int16)(const float* x, int64_t columns, int16_t* values, float* scales);
 
-  /// As multiply_few, of kInt8.
-  void (*multiply_int8)(const Int16Rows& x,
-                        int64_t rows,
-                        const WeightView& w,
-                        int64_t begin,
-                        int64_t end,
-                        float* y,
-                        int64_t ldy);
+  /// As gemv, of kInt8.
+  void (*gemv_int8)(const Int16Rows& x,
+                    int64_t rows,
+                    const WeightView& w,
+                    int64_t begin,
+                    int64_t end,
+                    float* y,
+                    int64_t ldy);
 
   /// x [columns] in 8 bits; pointers into the arrays of Int8Rows.
   void (*quantize_int8)(
       const float* x, int64_t columns, int8_t* values, float* scales, float* offsets);
 
-  /// As multiply_few, of kInt4.
-  void (*multiply_int4)(const Int8Rows& x,
-                        int64_t rows,
-                        const WeightView& w,
-                        int64_t begin,
-                        int64_t end,
-                        float* y,
-                        int64_t ldy);
+  /// As gemv, of kInt4.
+  void (*gemv_int4)(const Int8Rows& x,
+                    int64_t rows,
+                    const WeightView& w,
+                    int64_t begin,
+                    int64_t end,
+                    float* y,
+                    int64_t ldy);
 
   /// Rows of x that `pack` takes together.
-  int64_t packed_rows;
+  int64_t gemm_mr;
 
   /// Bytes that x [rows, columns] has when it is packed for weights of `type`.
   int64_t (*packed_size)(int64_t rows, int64_t columns, WeightType type);
 
-  /// Packs the group-th packed_rows rows of x [rows, columns] into their place in `packed`
-  /// (packed_size bytes, aligned to a cache line), in the form that multiply_many takes.
+  /// Packs the group-th gemm_mr rows of x [rows, columns] into their place in `packed`
+  /// (packed_size bytes, aligned to a cache line), in the form that gemm takes.
   void (*pack)(const float* x,
                int64_t rows,
                int64_t columns,
@@ -155,21 +155,21 @@ struct Kernels {
                WeightType type,
                std::byte* packed);
 
-  /// Weight rows that multiply_many takes together, and most rows of x.
-  int64_t panel_rows;
-  int64_t block_rows;
+  /// Weight rows that gemm takes together, and most rows of x.
+  int64_t gemm_nr;
+  int64_t gemm_mc;
 
-  /// Floats that multiply_many needs as scratch memory, aligned to a cache line.
-  int64_t panel_scratch;
+  /// Floats that gemm needs as scratch memory, aligned to a cache line.
+  int64_t gemm_scratch;
 
-  /// y[(m - x.begin) * ldy + n] = x[m] . w[panel * panel_rows + n] for the rows m of x and
-  /// n < panel_rows (fewer in the last panel); w of any type, with a column or more.
-  void (*multiply_many)(const PackedRows& x,
-                        const WeightView& w,
-                        int64_t panel,
-                        float* y,
-                        int64_t ldy,
-                        float* scratch);
+  /// y[(m - x.begin) * ldy + n] = x[m] . w[panel * gemm_nr + n] for the rows m of x and
+  /// n < gemm_nr (fewer in the last panel); w of any type, with a column or more.
+  void (*gemm)(const PackedRows& x,
+               const WeightView& w,
+               int64_t panel,
+               float* y,
+               int64_t ldy,
+               float* scratch);
 
   /// gate[i] = gelu_tanh(gate[i]) * up[i], rows of `columns` numbers `ld_gate` and `ld_up` apart.
   void (*geglu)(
@@ -253,7 +253,7 @@ static constexpr int64_t round_up(int64_t value, int64_t unit) {
 
 /// Columns that are packed together: parts of equal size and whole groups, none above `most`, which
 /// is a multiple of kGroup.
-static constexpr int64_t packed_block(int64_t columns, int64_t most = kPackedColumns) {
+static constexpr int64_t packed_block(int64_t columns, int64_t most = kKc) {
   const auto blocks = (columns + most - 1) / most;
   return blocks == 0 ? 0 : round_up((columns + blocks - 1) / blocks, kGroup);
 }

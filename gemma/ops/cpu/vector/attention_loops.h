@@ -1,6 +1,6 @@
 #pragma once
 
-#include <gemma/ops/cpu/vector/tiles.h>
+#include <gemma/ops/cpu/vector/blocking.h>
 
 // Rotary embedding, the cache, and the attention of one token.
 namespace gemma::cpu {

@@ -1,7 +1,7 @@
 #pragma once
 
+#include <gemma/ops/cpu/vector/blocking.h>
 #include <gemma/ops/cpu/vector/integers.h>
-#include <gemma/ops/cpu/vector/tiles.h>
 
 // 4-bit weights times 8-bit activations, both in groups of kGroup with a scale each. A group's
 // bytes hold its first half in their lower bits and its second half in their upper ones, 8 too
@@ -98,13 +98,13 @@ void int4_dots(const Int8Rows& x,
   }
 }
 
-void multiply_int4(const Int8Rows& x,
-                   int64_t rows,
-                   const WeightView& w,
-                   int64_t begin,
-                   int64_t end,
-                   float* y,
-                   int64_t ldy) {
+void gemv_int4(const Int8Rows& x,
+               int64_t rows,
+               const WeightView& w,
+               int64_t begin,
+               int64_t end,
+               float* y,
+               int64_t ldy) {
   const auto groups = w.columns / kGroup;
   const auto* const data = static_cast<const uint8_t*>(w.data);
   with_rows<4>(rows, [&](auto weight_rows, auto count) {

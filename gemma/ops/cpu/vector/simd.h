@@ -13,7 +13,7 @@
 namespace gemma::cpu {
 namespace {
 
-// Half of the 2 * kLanes columns from `from` on, in the order in which multiply_few takes x.
+// Half of the 2 * kLanes columns from `from` on, in the order in which gemv takes x.
 template <int kHalf, typename T>
 Floats load_half(const T* from) {
   return load(from + kHalf * kLanes);

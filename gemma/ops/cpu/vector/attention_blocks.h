@@ -1,6 +1,6 @@
 #pragma once
 
-#include <gemma/ops/cpu/vector/products.h>
+#include <gemma/ops/cpu/vector/blocked.h>
 
 // Attention of the tokens of a prompt: a tile of them and of the heads that share keys.
 namespace gemma::cpu {

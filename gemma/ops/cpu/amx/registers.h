@@ -19,7 +19,7 @@ constexpr int64_t kTileSide = 16;
 constexpr int64_t kTileColumns = 32;
 constexpr int64_t kTileNumbers = kTileSide * kTileColumns;
 constexpr int64_t kTwoTiles = 2 * kTileNumbers;
-constexpr int64_t kPairRows = 2 * kTileSide;
+constexpr int64_t kAmxMr = 2 * kTileSide;
 
 // 32 consecutive numbers; as many bfloat16.
 struct Numbers {
@@ -91,10 +91,10 @@ Plane interleave(Plane a, Plane b) {
 }
 
 // Two tiles, one below the other, as AMX wants the left side of a product, for each plane.
-// read(r, planes) gives 32 numbers of row r < kPairRows.
+// read(r, planes) gives 32 numbers of row r < kAmxMr.
 template <int kPlanes, typename Read>
 void pack_left(const Read& read, BFloat16* out) {
-  for (int64_t r = 0; r < kPairRows; ++r) {
+  for (int64_t r = 0; r < kAmxMr; ++r) {
     Plane planes[kPlanes] = {};
     read(r, planes);
     for (int p = 0; p < kPlanes; ++p) {
@@ -105,7 +105,7 @@ void pack_left(const Read& read, BFloat16* out) {
 
 // Two tiles, one beside the other, as AMX wants the right side: a row of a tile has pairs of
 // consecutive numbers, one of each of the kTileSide columns that the product gets. read(n, planes)
-// gives 32 numbers of column n < kPairRows.
+// gives 32 numbers of column n < kAmxMr.
 template <int kPlanes, typename Read>
 void pack_right(const Read& read, BFloat16* out) {
   for (int64_t tile = 0; tile < 2; ++tile) {

@@ -70,21 +70,21 @@ void with_rows(int64_t rows, const Use& use) {
 
 // Rows of x that are multiplied with a panel of weights at once: as many as registers hold sums of.
 #ifdef __AVX512F__
-constexpr int64_t kPackedRows = 12;
+constexpr int64_t kMr = 12;
 #else
-constexpr int64_t kPackedRows = 6;
+constexpr int64_t kMr = 6;
 #endif
-constexpr int64_t kPanelRows = 2 * kLanes;
+constexpr int64_t kNr = 2 * kLanes;
 
-// How many rows of w the panel has: fewer than kPanelRows only at the end.
+// How many rows of w the panel has: fewer than kNr only at the end.
 inline int64_t rows_in_panel(const WeightView& w, int64_t panel) {
-  const auto left = w.rows - panel * kPanelRows;
-  return left < kPanelRows ? left : kPanelRows;
+  const auto left = w.rows - panel * kNr;
+  return left < kNr ? left : kNr;
 }
 
 // Calls use(begin, width) for each packed_block of the columns.
 template <typename Use>
-void each_block(int64_t columns, const Use& use, int64_t most = kPackedColumns) {
+void each_block(int64_t columns, const Use& use, int64_t most = kKc) {
   const auto block = packed_block(columns, most);
   for (int64_t begin = 0; begin < columns; begin += block) {
     use(begin, columns - begin < block ? columns - begin : block);
@@ -100,12 +100,12 @@ inline __attribute__((always_inline)) void each_step(int64_t width, const Use& u
   if (i < width) use(i, width - i);
 }
 
-// kPanelRows rows of any address, as columns of kPanelRows numbers: `width` columns.
+// kNr rows of any address, as columns of kNr numbers: `width` columns.
 // row(r) is the address of row r, or nullptr for a row of zeros; load(address, i) is its columns
 // [i, i + kLanes), zeros after `width`.
 template <typename Row, typename Load>
-void pack_panel(const Row& row, const Load& load, int64_t width, float* packed) {
-  for (int64_t half = 0; half < kPanelRows; half += kLanes) {
+void pack_nr(const Row& row, const Load& load, int64_t width, float* packed) {
+  for (int64_t half = 0; half < kNr; half += kLanes) {
     each_step<kLanes>(width, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
       Floats v[kLanes];
 #pragma GCC unroll 16
@@ -115,30 +115,30 @@ void pack_panel(const Row& row, const Load& load, int64_t width, float* packed) 
       }
       transpose(v);
 #pragma GCC unroll 16
-      for (int64_t c = 0; c < count; ++c) store(packed + (i + c) * kPanelRows + half, v[c]);
+      for (int64_t c = 0; c < count; ++c) store(packed + (i + c) * kNr + half, v[c]);
     });
   }
 }
 
-// The same of kPackedRows rows, as columns of kPackedRows numbers.
+// The same of kMr rows, as columns of kMr numbers.
 template <typename Row, typename Load>
-void pack_group(const Row& row, const Load& load, int64_t width, float* packed) {
-  constexpr int64_t kParts = (kPackedRows + kLanes - 1) / kLanes;
+void pack_mr(const Row& row, const Load& load, int64_t width, float* packed) {
+  constexpr int64_t kParts = (kMr + kLanes - 1) / kLanes;
   each_step<kLanes>(width, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
     Floats v[kParts][kLanes];
 #pragma GCC unroll 16
     for (int64_t r = 0; r < kParts * kLanes; ++r) {
-      const auto* from = r < kPackedRows ? row(r) : nullptr;
+      const auto* from = r < kMr ? row(r) : nullptr;
       v[r / kLanes][r % kLanes] = from == nullptr ? zeros() : load(from, i);
     }
     for (auto& part : v) transpose(part);
 #pragma GCC unroll 16
     for (int64_t c = 0; c < count; ++c) {
       for (int64_t part = 0; part < kParts; ++part) {
-        auto* const to = packed + (i + c) * kPackedRows + part * kLanes;
-        const auto left = kPackedRows - part * kLanes;
+        auto* const to = packed + (i + c) * kMr + part * kLanes;
+        const auto left = kMr - part * kLanes;
         // The next columns overwrite the excess.
-        if (left >= kLanes || (i + c) * kPackedRows + (part + 1) * kLanes <= width * kPackedRows) {
+        if (left >= kLanes || (i + c) * kMr + (part + 1) * kLanes <= width * kMr) {
           store(to, v[part][c]);
         } else {
           store_part(to, v[part][c], left);
@@ -155,19 +155,19 @@ inline auto load_up_to(int64_t width) {
   };
 }
 
-// Calls use(tile, ldt) for kPackedRows rows of kPanelRows numbers, of which c has but `rows` and
+// Calls use(tile, ldt) for kMr rows of kNr numbers, of which c has but `rows` and
 // `columns`: c itself if these are all, else memory that has c's numbers, if `keep`, and is copied
 // back.
 template <typename Use>
 void with_tile(int64_t rows, int64_t columns, bool keep, float* c, int64_t ldc, const Use& use) {
-  if (rows == kPackedRows && columns == kPanelRows) return use(c, ldc);
-  float whole[kPackedRows * kPanelRows] = {};
+  if (rows == kMr && columns == kNr) return use(c, ldc);
+  float whole[kMr * kNr] = {};
   for (int64_t r = 0; keep && r < rows; ++r) {
-    std::memcpy(whole + r * kPanelRows, c + r * ldc, columns * sizeof(float));
+    std::memcpy(whole + r * kNr, c + r * ldc, columns * sizeof(float));
   }
-  use(whole, kPanelRows);
+  use(whole, kNr);
   for (int64_t r = 0; r < rows; ++r) {
-    std::memcpy(c + r * ldc, whole + r * kPanelRows, columns * sizeof(float));
+    std::memcpy(c + r * ldc, whole + r * kNr, columns * sizeof(float));
   }
 }
 

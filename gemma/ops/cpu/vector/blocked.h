@@ -3,9 +3,9 @@
 // The products of many rows, as the including file is compiled: PackedRows with weights, and the
 // queries of a tile with keys and values.
 #ifdef __AMX_BF16__
-#include <gemma/ops/cpu/amx/many_rows.h>
-#include <gemma/ops/cpu/amx/tile_products.h>
+#include <gemma/ops/cpu/amx/attention_products.h>
+#include <gemma/ops/cpu/amx/gemm.h>
 #else
-#include <gemma/ops/cpu/vector/many_rows.h>
-#include <gemma/ops/cpu/vector/tile_products.h>
+#include <gemma/ops/cpu/vector/attention_products.h>
+#include <gemma/ops/cpu/vector/gemm.h>
 #endif

@@ -1,7 +1,7 @@
 #pragma once
 
 #include <gemma/ops/cpu/vector/attention_loops.h>
-#include <gemma/ops/cpu/vector/matmul_loops.h>
+#include <gemma/ops/cpu/vector/gemm_loops.h>
 
 // The products of a tile's attention, by vectors.
 namespace gemma::cpu {
@@ -9,8 +9,8 @@ namespace {
 
 constexpr int64_t kTileRows = 96;
 // Rows that are multiplied together.
-constexpr int64_t kTileGroup = kPackedRows;
-static_assert(kKeyStep % kPanelRows == 0);
+constexpr int64_t kTileGroup = kMr;
+static_assert(kKeyStep % kNr == 0);
 
 // A tile's queries, some keys and values, and what becomes of them.
 template <typename T>
@@ -18,7 +18,7 @@ class TileProducts {
  public:
   TileProducts(const AttentionTile& tile, const CacheHead& cache, float* scratch)
       : cache_(cache),
-        width_(round_up(cache.stride, kPanelRows)),
+        width_(round_up(cache.stride, kNr)),
         scores_(scratch),
         sums_(scores_ + kTileGroup * kTileKeys),
         q_(sums_ + kTileRows * width_),
@@ -30,29 +30,29 @@ class TileProducts {
       const auto queries = [&](int64_t r) {
         return row0 + r < rows ? query_of(tile, cache, row0 + r) : nullptr;
       };
-      pack_group(queries, load_up_to(cache.stride), cache.stride, q_ + row0 * cache.stride);
+      pack_mr(queries, load_up_to(cache.stride), cache.stride, q_ + row0 * cache.stride);
     }
   }
 
   // Floats that it needs.
   static int64_t scratch(int64_t stride) {
-    return 2 * (kTileRows + kTileKeys) * round_up(stride, kPanelRows) + 2 * kTileGroup * kTileKeys;
+    return 2 * (kTileRows + kTileKeys) * round_up(stride, kNr) + 2 * kTileGroup * kTileKeys;
   }
 
   // Takes the keys and values of the positions [begin, begin + count), at most kTileKeys.
   void take(int64_t begin, int64_t count) {
-    for (int64_t key = 0; key < count; key += kPanelRows) {
+    for (int64_t key = 0; key < count; key += kNr) {
       const auto row = [&](int64_t r) {
         return key + r < count ? slot_of<const T>(cache_.k, cache_, begin + key + r) : nullptr;
       };
-      pack_panel(row, load_up_to(cache_.stride), cache_.stride, keys_ + key * cache_.stride);
+      pack_nr(row, load_up_to(cache_.stride), cache_.stride, keys_ + key * cache_.stride);
     }
     const auto load_value = load_up_to(cache_.stride);
     for (int64_t key = 0; key < count; ++key) {
       const auto* from = slot_of<const T>(cache_.v, cache_, begin + key);
       for (int64_t i = 0; i < width_; i += kLanes) {
-        auto* to = values_ + i / kPanelRows * kPanelRows * kTileKeys + key * kPanelRows;
-        store(to + i % kPanelRows, i < cache_.stride ? load_value(from, i) : zeros());
+        auto* to = values_ + i / kNr * kNr * kTileKeys + key * kNr;
+        store(to + i % kNr, i < cache_.stride ? load_value(from, i) : zeros());
       }
     }
   }
@@ -62,7 +62,7 @@ class TileProducts {
 
   // scores = the group's queries times the keys.
   void score(int64_t row0, Seen seen) {
-    for (auto key = seen.begin / kPanelRows * kPanelRows; key < seen.end; key += kPanelRows) {
+    for (auto key = seen.begin / kNr * kNr; key < seen.end; key += kNr) {
       multiply_tile(cache_.stride, q_ + row0 * cache_.stride, keys_ + key * cache_.stride,
                     /*add=*/false, scores_ + key, kTileKeys);
     }
@@ -74,9 +74,9 @@ class TileProducts {
     const auto weights = [&](int64_t r) {
       return r < present ? scores_ + r * kTileKeys + seen.begin : nullptr;
     };
-    pack_group(weights, load_up_to(size), size, weights_);
-    for (int64_t i = 0; i < width_; i += kPanelRows) {
-      multiply_tile(size, weights_, values_ + i * kTileKeys + seen.begin * kPanelRows,
+    pack_mr(weights, load_up_to(size), size, weights_);
+    for (int64_t i = 0; i < width_; i += kNr) {
+      multiply_tile(size, weights_, values_ + i * kTileKeys + seen.begin * kNr,
                     /*add=*/true, sums_ + row0 * width_ + i, width_);
     }
   }

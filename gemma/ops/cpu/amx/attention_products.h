@@ -1,6 +1,6 @@
 #pragma once
 
-#include <gemma/ops/cpu/amx/tiles.h>
+#include <gemma/ops/cpu/amx/registers.h>
 #include <gemma/ops/cpu/vector/attention_loops.h>
 
 // The products of a tile's attention, by AMX.
@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kTileRows = 192;
 // Rows that are multiplied together.
-constexpr int64_t kTileGroup = kPairRows;
+constexpr int64_t kTileGroup = kAmxMr;
 static_assert(kKeyStep % kTileColumns == 0);
 
 // A tile's queries, some keys and values, and what becomes of them.
@@ -51,7 +51,7 @@ class TileProducts {
   // Takes the keys and values of the positions [begin, begin + count), at most kTileKeys.
   void take(int64_t begin, int64_t count) {
     auto* out = keys_;
-    for (int64_t key = 0; key < count; key += kPairRows) {
+    for (int64_t key = 0; key < count; key += kAmxMr) {
       for (int64_t i = 0; i < width_; i += kTileColumns, out += kCachePlanes * kTwoTiles) {
         pack_right<kCachePlanes>(
             [&](int64_t n, auto& planes) {
@@ -79,7 +79,7 @@ class TileProducts {
   void score(int64_t row0, Seen seen) {
     const TileRegisters registers;
     const auto steps = width_ / kTileColumns;
-    for (auto key = seen.begin; key < seen.end; key += kPairRows) {
+    for (auto key = seen.begin; key < seen.end; key += kAmxMr) {
       const Sums to{scores_ + key, kTileKeys};
       multiply_tiles<kPlanes, kCachePlanes>(steps, q_ + kPlanes * row0 * width_,
                                             keys_ + kCachePlanes * key * width_, /*add=*/false, to,

@@ -1,8 +1,8 @@
 #pragma once
 
-#include <gemma/ops/cpu/amx/tiles.h>
+#include <gemma/ops/cpu/amx/registers.h>
+#include <gemma/ops/cpu/vector/blocking.h>
 #include <gemma/ops/cpu/vector/int4_loops.h>
-#include <gemma/ops/cpu/vector/tiles.h>
 
 // Products of many rows of activations with weights, by AMX. Activations for weights of floats have
 // all three planes, so that nothing is lost; for integer weights two, some 17 bits. Weights have as
@@ -10,14 +10,14 @@
 namespace gemma::cpu {
 namespace {
 
-constexpr int64_t kManyRows = kPairRows;
+constexpr int64_t kGemmMr = kAmxMr;
 // Activations do not stay in the second cache, so each is used for this many weights when it is
 // read. The panel's weights stay, kMostColumns of each, and so do the sums of a block of rows.
-constexpr int64_t kManyPanelRows = 8 * kPairRows;
-constexpr int64_t kBlockRows = 16 * kManyRows;
+constexpr int64_t kGemmNr = 8 * kAmxMr;
+constexpr int64_t kGemmMc = 16 * kGemmMr;
 constexpr int64_t kMostColumns = 1024;
 // Sums, and weights, two numbers in a float's place.
-constexpr int64_t kPanelScratch = kBlockRows * kManyPanelRows + kManyPanelRows * kMostColumns / 2;
+constexpr int64_t kGemmScratch = kGemmMc * kGemmNr + kGemmNr * kMostColumns / 2;
 
 constexpr int activation_planes(WeightType type) { return is_float(type) ? 3 : 2; }
 constexpr int weight_planes(WeightType type) {
@@ -39,11 +39,11 @@ constexpr int64_t most_columns(WeightType type) {
 static_assert(kTileColumns == kGroup);
 
 int64_t packed_size(int64_t rows, int64_t columns, WeightType type) {
-  return round_up(rows, kManyRows) * round_up(columns, kTileColumns) * activation_planes(type) *
+  return round_up(rows, kGemmMr) * round_up(columns, kTileColumns) * activation_planes(type) *
          static_cast<int64_t>(sizeof(BFloat16));
 }
 
-// Blocks of columns; in a block groups of kManyRows rows; in a group steps of kTileColumns columns;
+// Blocks of columns; in a block groups of kGemmMr rows; in a group steps of kTileColumns columns;
 // in a step planes; in a plane two tiles.
 template <int kPlanes>
 void pack_planes(const float* x,
@@ -52,14 +52,14 @@ void pack_planes(const float* x,
                  int64_t group,
                  WeightType type,
                  BFloat16* packed) {
-  const auto padded_rows = round_up(rows, kManyRows);
+  const auto padded_rows = round_up(rows, kGemmMr);
   const auto pack_block = [&](int64_t begin, int64_t width) {
-    auto* out = packed +
-                (begin * padded_rows + group * kManyRows * round_up(width, kTileColumns)) * kPlanes;
+    auto* out =
+        packed + (begin * padded_rows + group * kGemmMr * round_up(width, kTileColumns)) * kPlanes;
     for (int64_t i = 0; i < width; i += kTileColumns, out += kPlanes * kTwoTiles) {
       pack_left<kPlanes>(
           [&](int64_t r, auto& planes) {
-            const auto row = group * kManyRows + r;
+            const auto row = group * kGemmMr + r;
             if (row < rows) load_planes(x + row * columns + begin + i, width - i, planes);
           },
           out);
@@ -93,7 +93,7 @@ template <typename Use>
 void with_planes(const WeightView& w, const Use& use) {
   const auto split_as = [&w](const auto* data) {
     return [data, &w](int64_t row, int64_t column, int64_t count, auto& planes) {
-      ask_for_numbers(data + (row + kPairRows) * w.columns + column);
+      ask_for_numbers(data + (row + kAmxMr) * w.columns + column);
       load_planes(data + row * w.columns + column, count, planes);
     };
   };
@@ -114,7 +114,7 @@ void with_planes(const WeightView& w, const Use& use) {
       return use(Constant<weight_planes(WeightType::kInt4)>(),
                  [&w](int64_t row, int64_t column, int64_t count, auto& planes) {
                    const auto* const bytes = static_cast<const uint8_t*>(w.data);
-                   prefetch_weights(bytes + ((row + kPairRows) * w.columns + column) / 2);
+                   prefetch_weights(bytes + ((row + kAmxMr) * w.columns + column) / 2);
                    float numbers[kTileColumns] = {};
                    read_int4(w, row, column, count, numbers);
                    load_planes(numbers, kTileColumns, planes);
@@ -131,8 +131,8 @@ void pack_panel_planes(const WeightView& w,
                        int64_t width,
                        const Read& read,
                        BFloat16* out) {
-  const auto end = (panel + 1) * kManyPanelRows;
-  for (auto first = panel * kManyPanelRows; first < end && first < w.rows; first += kPairRows) {
+  const auto end = (panel + 1) * kGemmNr;
+  for (auto first = panel * kGemmNr; first < end && first < w.rows; first += kAmxMr) {
     for (int64_t i = 0; i < width; i += kTileColumns, out += kPlanes * kTwoTiles) {
       const auto count = width - i < kTileColumns ? width - i : kTileColumns;
       pack_right<kPlanes>(
@@ -149,7 +149,7 @@ inline void finish_sums(
     Sums sums, int64_t rows, int64_t columns, const WeightView& w, int64_t first, Sums y) {
   Floats scales[2] = {splat(1.0F), splat(1.0F)};
   if (w.type == WeightType::kInt8) {
-    float of_rows[kManyRows] = {};
+    float of_rows[kGemmMr] = {};
     for (int64_t n = 0; n < columns; ++n) of_rows[n] = row_scale(w, first + n);
     scales[0] = load(of_rows);
     scales[1] = load(of_rows + kLanes);
@@ -175,27 +175,27 @@ void multiply_planes(const PackedRows& x,
                      float* y,
                      int64_t ldy,
                      float* scratch) {
-  constexpr int64_t kBlockSums = kManyRows * kManyRows;
-  auto* const weights = reinterpret_cast<BFloat16*>(scratch + kBlockRows * kManyPanelRows);
+  constexpr int64_t kBlockSums = kGemmMr * kGemmMr;
+  auto* const weights = reinterpret_cast<BFloat16*>(scratch + kGemmMc * kGemmNr);
   const auto* const packed = reinterpret_cast<const BFloat16*>(x.data);
-  const auto padded_rows = round_up(x.rows, kManyRows);
+  const auto padded_rows = round_up(x.rows, kGemmMr);
   const auto rows = x.end - x.begin;
-  const auto first = panel * kManyPanelRows;
-  const auto columns = w.rows - first < kManyPanelRows ? w.rows - first : kManyPanelRows;
+  const auto first = panel * kGemmNr;
+  const auto columns = w.rows - first < kGemmNr ? w.rows - first : kGemmNr;
   const auto multiply_block = [&](int64_t begin, int64_t width) {
     pack_panel_planes<kWeightPlanes>(w, panel, begin, width, read, weights);
     const auto steps = (width + kTileColumns - 1) / kTileColumns;
     const bool last = begin + width == w.columns;
-    for (int64_t m = 0; m < rows; m += kManyRows) {
+    for (int64_t m = 0; m < rows; m += kGemmMr) {
       const auto* const a =
           packed + (begin * padded_rows + (x.begin + m) * steps * kTileColumns) * kPlanes;
-      const auto high = rows - m < kManyRows ? rows - m : kManyRows;
-      for (int64_t n = 0; n < columns; n += kManyRows) {
+      const auto high = rows - m < kGemmMr ? rows - m : kGemmMr;
+      for (int64_t n = 0; n < columns; n += kGemmMr) {
         const auto* const b = weights + n * steps * kTileColumns * kWeightPlanes;
-        const auto wide = columns - n < kManyRows ? columns - n : kManyRows;
-        const Sums sums{scratch + m * kManyPanelRows + n / kManyRows * kBlockSums, kManyRows};
+        const auto wide = columns - n < kGemmMr ? columns - n : kGemmMr;
+        const Sums sums{scratch + m * kGemmNr + n / kGemmMr * kBlockSums, kGemmMr};
         const Sums out{y + m * ldy + n, ldy};
-        const bool whole = last && high == kManyRows && wide == kManyRows;
+        const bool whole = last && high == kGemmMr && wide == kGemmMr;
         const auto& to = whole ? out : sums;
         multiply_tiles<kPlanes, kWeightPlanes>(steps, a, b, begin > 0, sums, to);
         if (last && (!whole || w.type == WeightType::kInt8)) {
@@ -207,12 +207,12 @@ void multiply_planes(const PackedRows& x,
   each_block(w.columns, multiply_block, most_columns(w.type));
 }
 
-void multiply_many(const PackedRows& x,
-                   const WeightView& w,
-                   int64_t panel,
-                   float* y,
-                   int64_t ldy,
-                   float* scratch) {
+void gemm(const PackedRows& x,
+          const WeightView& w,
+          int64_t panel,
+          float* y,
+          int64_t ldy,
+          float* scratch) {
   const TileRegisters registers;
   with_planes(w, [&](auto planes, const auto& read) {
     if (is_float(w.type)) {
