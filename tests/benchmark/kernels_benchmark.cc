@@ -146,24 +146,24 @@ void attend_one(benchmark::State& state, at::ScalarType dtype) {
   state.SetBytesProcessed(state.iterations() * cache.bytes());
 }
 
-void attend_tile(benchmark::State& state, at::ScalarType dtype) {
-  const auto tokens = cpu::kernels().tile_rows / kHeads;
+void attend_block(benchmark::State& state, at::ScalarType dtype) {
+  const auto tokens = cpu::kernels().attend_rows / kHeads;
   const auto length = state.range(0);
   Cache cache(length, dtype);
   const auto q = random_floats({tokens, kHeads, kHeadDim}) * 0.05;
   auto out = at::empty_like(q);
-  auto scratch = at::empty({cpu::kernels().tile_scratch(cache.head())}, at::kFloat);
+  auto scratch = at::empty({cpu::kernels().attend_scratch(cache.head())}, at::kFloat);
   for (auto _ : state) {
-    cpu::kernels().attend_tile({.q = floats(q),
-                                .ld_q = kHeads * kHeadDim,
-                                .tokens = tokens,
-                                .heads = kHeads,
-                                .position = length - tokens,
-                                .window = 0,
-                                .softcap = 0.0F,
-                                .out = out.mutable_data_ptr<float>(),
-                                .ld_out = kHeads * kHeadDim},
-                               cache.head(), scratch.mutable_data_ptr<float>());
+    cpu::kernels().attend_block({.q = floats(q),
+                                 .ld_q = kHeads * kHeadDim,
+                                 .tokens = tokens,
+                                 .heads = kHeads,
+                                 .position = length - tokens,
+                                 .window = 0,
+                                 .softcap = 0.0F,
+                                 .out = out.mutable_data_ptr<float>(),
+                                 .ld_out = kHeads * kHeadDim},
+                                cache.head(), scratch.mutable_data_ptr<float>());
     benchmark::ClobberMemory();
   }
   set_flops(state, 4 * tokens * kHeads * kHeadDim * length);
@@ -195,8 +195,8 @@ BENCHMARK_CAPTURE(gemm, int8, at::kChar)->Arg(16)->Arg(128)->Arg(512);
 BENCHMARK_CAPTURE(gemm, int4, at::kByte)->Arg(16)->Arg(128)->Arg(512);
 BENCHMARK_CAPTURE(attend_one, float32, at::kFloat)->Arg(512)->Arg(16384);
 BENCHMARK_CAPTURE(attend_one, bfloat16, at::kBFloat16)->Arg(512)->Arg(16384);
-BENCHMARK_CAPTURE(attend_tile, float32, at::kFloat)->Arg(512)->Arg(4096);
-BENCHMARK_CAPTURE(attend_tile, bfloat16, at::kBFloat16)->Arg(512)->Arg(4096);
+BENCHMARK_CAPTURE(attend_block, float32, at::kFloat)->Arg(512)->Arg(4096);
+BENCHMARK_CAPTURE(attend_block, bfloat16, at::kBFloat16)->Arg(512)->Arg(4096);
 BENCHMARK_CAPTURE(sample, greedy, false)->UseRealTime();
 BENCHMARK_CAPTURE(sample, sampled, true)->UseRealTime();
 

@@ -135,7 +135,7 @@ class TokenAttention {
   Buffer<float> values_;                      // [parts, H, stride]
 };
 
-// A chunk of a prompt, in tiles of tokens. The last tiles come first, as they take longest.
+// A chunk of a prompt, in blocks of tokens. The last blocks come first, as they take longest.
 void attend_chunk(const Attention& attention,
                   const Segment& segment,
                   const cpu::CacheHead* caches,
@@ -143,26 +143,26 @@ void attend_chunk(const Attention& attention,
                   float* out) {
   const auto& kernels = cpu::kernels();
   const auto [num_heads, num_kv_heads, dim] = attention.shape;
-  // A group larger than a tile is cut into pieces.
-  const auto heads = std::min(attention.group(), kernels.tile_rows);
+  // A group larger than a block is cut into pieces.
+  const auto heads = std::min(attention.group(), kernels.attend_rows);
   const auto pieces = cpu::round_up(attention.group(), heads) / heads;
-  // Each tile packs the keys and values that it sees. So tiles are large for few threads, and small
-  // enough for each of many threads to have some.
-  constexpr int64_t kTilesPerWorker = 3;
+  // Each block packs the keys and values that it sees. So blocks are large for few threads, and
+  // small enough for each of many threads to have some.
+  constexpr int64_t kBlocksPerWorker = 3;
   const auto share =
-      segment.tokens * heads * pieces * num_kv_heads / (num_workers() * kTilesPerWorker) + 1;
-  const auto rows = std::min(cpu::round_up(share, kernels.tile_group), kernels.tile_rows);
+      segment.tokens * heads * pieces * num_kv_heads / (num_workers() * kBlocksPerWorker) + 1;
+  const auto rows = std::min(cpu::round_up(share, kernels.attend_mr), kernels.attend_rows);
   const auto tokens = std::max<int64_t>(1, rows / heads);
-  const auto tiles = cpu::round_up(segment.tokens, tokens) / tokens;
-  const Scratch scratch(kernels.tile_scratch(*caches));
+  const auto blocks = cpu::round_up(segment.tokens, tokens) / tokens;
+  const Scratch scratch(kernels.attend_scratch(*caches));
   const auto ld_q = num_heads * attention.stride;
   const auto ld_out = num_heads * dim;
-  parallel_for(tiles * num_kv_heads * pieces, [&](int64_t task, int64_t worker) {
+  parallel_for(blocks * num_kv_heads * pieces, [&](int64_t task, int64_t worker) {
     const auto kv_head = task % num_kv_heads;
     const auto piece = task / num_kv_heads % pieces;
-    const auto first = (tiles - 1 - task / num_kv_heads / pieces) * tokens;
+    const auto first = (blocks - 1 - task / num_kv_heads / pieces) * tokens;
     const auto head = kv_head * attention.group() + piece * heads;
-    const cpu::AttentionTile tile{
+    const cpu::AttentionBlock block{
         .q = q + first * ld_q + head * attention.stride,
         .ld_q = ld_q,
         .tokens = std::min(tokens, segment.tokens - first),
@@ -174,7 +174,7 @@ void attend_chunk(const Attention& attention,
         .out = out + first * ld_out + head * dim,
         .ld_out = ld_out,
     };
-    kernels.attend_tile(tile, caches[kv_head], scratch.of(worker));
+    kernels.attend_block(block, caches[kv_head], scratch.of(worker));
   });
 }
 

@@ -78,10 +78,10 @@ struct PartialSoftmax {
 };
 
 /// Some consecutive tokens of a sequence, and the query heads that share a key/value head.
-struct AttentionTile {
+struct AttentionBlock {
   const float* q;  // Of the first token and head; tokens `ld_q` apart, heads `cache.stride`.
   int64_t ld_q;
-  int64_t tokens;  // tokens * heads is at most tile_rows.
+  int64_t tokens;  // tokens * heads is at most attend_rows.
   int64_t heads;
   int64_t position;       // Of the first token. A token sees itself and the positions before it.
   int64_t window;         // The last positions that it sees, itself included; 0: all.
@@ -205,15 +205,15 @@ struct Kernels {
                      PartialSoftmax* partial,
                      float* out);
 
-  /// Most rows of an AttentionTile, and how many of them are multiplied together.
-  int64_t tile_rows;
-  int64_t tile_group;
+  /// Most rows of an AttentionBlock, and how many of them are multiplied together.
+  int64_t attend_rows;
+  int64_t attend_mr;
 
-  /// Floats that attend_tile needs as scratch memory, aligned to a cache line.
-  int64_t (*tile_scratch)(const CacheHead& cache);
+  /// Floats that attend_block needs as scratch memory, aligned to a cache line.
+  int64_t (*attend_scratch)(const CacheHead& cache);
 
-  /// Attention of a tile, finished. scratch: tile_scratch(cache) floats.
-  void (*attend_tile)(const AttentionTile& tile, const CacheHead& cache, float* scratch);
+  /// Attention of a block, finished. scratch: attend_scratch(cache) floats.
+  void (*attend_block)(const AttentionBlock& block, const CacheHead& cache, float* scratch);
 
   /// x = tanh(x / softcap) * softcap / temperature; softcap 0: none. -> the largest.
   float (*finish_logits)(float* x, int64_t size, float softcap, float temperature);

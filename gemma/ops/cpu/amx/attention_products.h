@@ -3,36 +3,36 @@
 #include <gemma/ops/cpu/amx/registers.h>
 #include <gemma/ops/cpu/vector/attention_loops.h>
 
-// The products of a tile's attention, by AMX.
+// The products of a block's attention, by AMX.
 namespace gemma::cpu {
 namespace {
 
-constexpr int64_t kTileRows = 192;
+constexpr int64_t kBlockRows = 192;
 // Rows that are multiplied together.
-constexpr int64_t kTileGroup = kAmxMr;
+constexpr int64_t kBlockMr = kAmxMr;
 static_assert(kKeyStep % kTileColumns == 0);
 
-// A tile's queries, some keys and values, and what becomes of them.
+// A block's queries, some keys and values, and what becomes of them.
 template <typename T>
-class TileProducts {
+class BlockProducts {
  public:
-  TileProducts(const AttentionTile& tile, const CacheHead& cache, float* scratch)
+  BlockProducts(const AttentionBlock& block, const CacheHead& cache, float* scratch)
       : cache_(cache),
         width_(round_up(cache.stride, kTileColumns)),
         scores_(scratch),
-        sums_(scores_ + kTileGroup * kTileKeys),
-        q_(reinterpret_cast<BFloat16*>(sums_ + kTileRows * width_)),
-        keys_(q_ + kPlanes * kTileRows * width_),
-        values_(keys_ + kCachePlanes * kTileKeys * width_),
-        weights_(values_ + kCachePlanes * kTileKeys * width_) {
-    const auto rows = tile.tokens * tile.heads;
+        sums_(scores_ + kBlockMr * kBlockKeys),
+        q_(reinterpret_cast<BFloat16*>(sums_ + kBlockRows * width_)),
+        keys_(q_ + kPlanes * kBlockRows * width_),
+        values_(keys_ + kCachePlanes * kBlockKeys * width_),
+        weights_(values_ + kCachePlanes * kBlockKeys * width_) {
+    const auto rows = block.tokens * block.heads;
     auto* out = q_;
-    for (int64_t row0 = 0; row0 < rows; row0 += kTileGroup) {
+    for (int64_t row0 = 0; row0 < rows; row0 += kBlockMr) {
       for (int64_t i = 0; i < width_; i += kTileColumns, out += kPlanes * kTwoTiles) {
         pack_left<kPlanes>(
             [&](int64_t r, auto& planes) {
               if (row0 + r >= rows) return;
-              load_planes(query_of(tile, cache, row0 + r) + i, cache.stride - i, planes);
+              load_planes(query_of(block, cache, row0 + r) + i, cache.stride - i, planes);
             },
             out);
       }
@@ -42,13 +42,13 @@ class TileProducts {
   // Floats that it needs: two numbers of a plane in a float's place.
   static int64_t scratch(int64_t stride) {
     const auto width = round_up(stride, kTileColumns);
-    return kTileGroup * kTileKeys + kTileRows * width +
-           (kPlanes * (kTileRows * width + kTileGroup * kTileKeys) +
-            2 * kCachePlanes * kTileKeys * width) /
+    return kBlockMr * kBlockKeys + kBlockRows * width +
+           (kPlanes * (kBlockRows * width + kBlockMr * kBlockKeys) +
+            2 * kCachePlanes * kBlockKeys * width) /
                2;
   }
 
-  // Takes the keys and values of the positions [begin, begin + count), at most kTileKeys.
+  // Takes the keys and values of the positions [begin, begin + count), at most kBlockKeys.
   void take(int64_t begin, int64_t count) {
     auto* out = keys_;
     for (int64_t key = 0; key < count; key += kAmxMr) {
@@ -80,7 +80,7 @@ class TileProducts {
     const TileRegisters registers;
     const auto steps = width_ / kTileColumns;
     for (auto key = seen.begin; key < seen.end; key += kAmxMr) {
-      const Sums to{scores_ + key, kTileKeys};
+      const Sums to{scores_ + key, kBlockKeys};
       multiply_tiles<kPlanes, kCachePlanes>(steps, q_ + kPlanes * row0 * width_,
                                             keys_ + kCachePlanes * key * width_, /*add=*/false, to,
                                             to);
@@ -94,7 +94,7 @@ class TileProducts {
           [&](int64_t r, auto& planes) {
             if (r < present) load_planes(scores(r) + key, kTileColumns, planes);
           },
-          weights_ + kPlanes * kTileGroup * (key - seen.begin));
+          weights_ + kPlanes * kBlockMr * (key - seen.begin));
     }
     const TileRegisters registers;
     const auto steps = (seen.end - seen.begin) / kTileColumns;
@@ -105,8 +105,8 @@ class TileProducts {
     }
   }
 
-  // Of a row of the group, kTileKeys of them.
-  float* scores(int64_t r) const { return scores_ + r * kTileKeys; }
+  // Of a row of the group, kBlockKeys of them.
+  float* scores(int64_t r) const { return scores_ + r * kBlockKeys; }
   // Of a row of the tile, `width` of them.
   float* sums(int64_t row) const { return sums_ + row * width_; }
   int64_t width() const { return width_; }
@@ -117,7 +117,7 @@ class TileProducts {
 
   // Where a head's numbers from i on have their two tiles for keys from `key` on.
   BFloat16* values_at(int64_t i, int64_t key) const {
-    return values_ + kCachePlanes * (i * kTileKeys + key * kTileColumns);
+    return values_ + kCachePlanes * (i * kBlockKeys + key * kTileColumns);
   }
 
   // The values of two keys as a row of two tiles: pairs, a number of each.
@@ -127,7 +127,7 @@ class TileProducts {
       load_planes(slot_of<const T>(cache_.v, cache_, begin + key + k) + i, cache_.stride - i,
                   planes[k]);
     }
-    auto* out = values_at(i, key / kTileColumns * kTileColumns) + key % kTileColumns * kTileSide;
+    auto* out = values_at(i, key / kTileColumns * kTileColumns) + key % kTileColumns * kAmxSide;
     for (int p = 0; p < kCachePlanes; ++p, out += kTwoTiles) {
       const auto low = interleave<0>(planes[0][p], planes[1][p]);
       const auto high = interleave<1>(planes[0][p], planes[1][p]);

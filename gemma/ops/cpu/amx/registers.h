@@ -15,11 +15,11 @@ namespace gemma::cpu {
 namespace {
 
 // A tile is 16 rows of 32 numbers; four of sums, two by two, are kept in registers.
-constexpr int64_t kTileSide = 16;
+constexpr int64_t kAmxSide = 16;
 constexpr int64_t kTileColumns = 32;
-constexpr int64_t kTileNumbers = kTileSide * kTileColumns;
+constexpr int64_t kTileNumbers = kAmxSide * kTileColumns;
 constexpr int64_t kTwoTiles = 2 * kTileNumbers;
-constexpr int64_t kAmxMr = 2 * kTileSide;
+constexpr int64_t kAmxMr = 2 * kAmxSide;
 
 // 32 consecutive numbers; as many bfloat16.
 struct Numbers {
@@ -104,15 +104,15 @@ void pack_left(const Read& read, BFloat16* out) {
 }
 
 // Two tiles, one beside the other, as AMX wants the right side: a row of a tile has pairs of
-// consecutive numbers, one of each of the kTileSide columns that the product gets. read(n, planes)
+// consecutive numbers, one of each of the kAmxSide columns that the product gets. read(n, planes)
 // gives 32 numbers of column n < kAmxMr.
 template <int kPlanes, typename Read>
 void pack_right(const Read& read, BFloat16* out) {
   for (int64_t tile = 0; tile < 2; ++tile) {
-    Floats columns[kPlanes][kTileSide];
-    for (int64_t n = 0; n < kTileSide; ++n) {
+    Floats columns[kPlanes][kAmxSide];
+    for (int64_t n = 0; n < kAmxSide; ++n) {
       Plane planes[kPlanes] = {};
-      read(tile * kTileSide + n, planes);
+      read(tile * kAmxSide + n, planes);
       for (int p = 0; p < kPlanes; ++p) columns[p][n] = planes[p];
     }
     for (int p = 0; p < kPlanes; ++p) {
@@ -127,7 +127,7 @@ struct alignas(64) TileShapes {
   TileShapes() {
     for (int i = 0; i < 8; ++i) {
       row_bytes[i] = 64;
-      rows[i] = kTileSide;
+      rows[i] = kAmxSide;
     }
   }
   uint8_t palette = 1;
@@ -155,7 +155,7 @@ struct Sums {
   int64_t stride;
 
   float* tile(int64_t row, int64_t column) const {
-    return data + row * kTileSide * stride + column * kTileSide;
+    return data + row * kAmxSide * stride + column * kAmxSide;
   }
 };
 
