@@ -8,13 +8,10 @@ void bind_attention(py::module_& m) {
   using Self = GemmaAttentionImpl;
   ModuleClass<Self>(m, "GemmaAttention", "model.py: GemmaAttention.")
       .def(py::init<const GemmaConfig&, AttentionType>(), py::arg("config"), py::arg("attn_type"))
-      .def(
-          "forward",
-          py::overload_cast<const at::Tensor&, const at::Tensor&, const at::Tensor&, const KVCache&,
-                            const at::Tensor&, const std::optional<at::Tensor>&>(&Self::forward),
-          py::arg("hidden_states"), py::arg("freqs_cis"), py::arg("kv_write_indices"),
-          py::arg("kv_cache"), py::arg("mask"), py::arg("local_mask") = py::none(), ReleaseGil(),
-          "hidden_states [B, L, E] -> [B, L, E]; writes kv_cache in place")
+      .def("forward", &Self::forward, py::arg("hidden_states"), py::arg("freqs_cis"),
+           py::arg("kv_write_indices"), py::arg("kv_cache"), py::arg("mask"),
+           py::arg("local_mask") = py::none(), ReleaseGil(),
+           "hidden_states [B, L, E] -> [B, L, E]; writes kv_cache in place")
       .def_property_readonly("query_norm",
                              [](Self& self) { return module_or_none(self.query_norm); })
       .def_property_readonly("key_norm", [](Self& self) { return module_or_none(self.key_norm); })

@@ -7,13 +7,9 @@ namespace gemma::bindings {
 void bind_decoder_layer(py::module_& m) {
   ModuleClass<DecoderLayerImpl>(m, "DecoderLayer",
                                 "What GemmaDecoderLayer and Gemma2DecoderLayer share.")
-      .def("forward",
-           py::overload_cast<const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                             const KVCache&, const at::Tensor&, const std::optional<at::Tensor>&>(
-               &DecoderLayerImpl::forward),
-           py::arg("hidden_states"), py::arg("freqs_cis"), py::arg("kv_write_indices"),
-           py::arg("kv_cache"), py::arg("mask"), py::arg("local_mask"), ReleaseGil(),
-           "hidden_states [B, L, E] -> [B, L, E]; writes kv_cache in place")
+      .def("forward", &DecoderLayerImpl::forward, py::arg("hidden_states"), py::arg("freqs_cis"),
+           py::arg("kv_write_indices"), py::arg("kv_cache"), py::arg("mask"), py::arg("local_mask"),
+           ReleaseGil(), "hidden_states [B, L, E] -> [B, L, E]; writes kv_cache in place")
       .def_property_readonly("attn_type", &DecoderLayerImpl::attn_type);
 
   ModuleClass<GemmaDecoderLayerImpl, DecoderLayerImpl>(m, "GemmaDecoderLayer",

@@ -7,7 +7,7 @@
 #include <fmt/ranges.h>
 
 #include <gemma/convert/convert.h>
-#include <gemma/ops/ops.h>
+#include <gemma/ops/weight_view.h>
 #include <gemma/weights/row_blocks.h>
 
 namespace gemma {

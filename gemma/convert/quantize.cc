@@ -8,7 +8,7 @@
 #include <fmt/ranges.h>
 
 #include <gemma/convert/quantize.h>
-#include <gemma/ops/ops.h>
+#include <gemma/ops/weight_view.h>
 
 namespace gemma {
 namespace {

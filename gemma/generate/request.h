@@ -7,7 +7,7 @@
 #include <torch/types.h>
 
 #include <gemma/config/config.h>
-#include <gemma/ops/ops.h>
+#include <gemma/ops/sampling_params.h>
 
 namespace gemma {
 

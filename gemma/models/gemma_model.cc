@@ -37,7 +37,7 @@ torch::Tensor GemmaModelImpl::run_layers(torch::Tensor hidden_states,
       throw std::invalid_argument(fmt::format(
           "GemmaModel: freqs_cis has no table for {} (layer {})", to_string(layer.attn_type()), i));
     }
-    hidden_states = layer.forward(hidden_states, inputs_of(i, freqs->second));
+    hidden_states = layer.forward_with(hidden_states, inputs_of(i, freqs->second));
     if (on_layer) on_layer(static_cast<int64_t>(i) + 1, total);
   }
   return norm(hidden_states);
@@ -56,11 +56,11 @@ torch::Tensor GemmaModelImpl::forward(torch::Tensor hidden_states,
                     });
 }
 
-torch::Tensor GemmaModelImpl::forward(torch::Tensor hidden_states,
-                                      const FreqsCis& freqs_cis,
-                                      std::span<const Segment> segments,
-                                      const std::vector<std::vector<RingCache>>& caches,
-                                      const LayerCallback& on_layer) {
+torch::Tensor GemmaModelImpl::forward_segments(torch::Tensor hidden_states,
+                                               const FreqsCis& freqs_cis,
+                                               std::span<const Segment> segments,
+                                               const std::vector<std::vector<RingCache>>& caches,
+                                               const LayerCallback& on_layer) {
   return run_layers(std::move(hidden_states), freqs_cis, caches.size(), on_layer,
                     [&](size_t i, const torch::Tensor& freqs) {
                       return SegmentInputs{freqs, segments, caches[i]};

@@ -75,7 +75,7 @@ torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
                                                const std::vector<std::vector<RingCache>>& caches,
                                                const LayerCallback& on_layer) {
   const torch::NoGradGuard no_grad;
-  return model->forward(embeddings, rope_tables(), segments, caches, on_layer);
+  return model->forward_segments(embeddings, rope_tables(), segments, caches, on_layer);
 }
 
 FreqsCis LanguageModelImpl::rope_tables() const {

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include <gemma/modules/attention.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 namespace {
@@ -38,12 +39,12 @@ torch::Tensor GemmaAttentionImpl::forward(const torch::Tensor& hidden_states,
                                           const std::optional<torch::Tensor>& local_mask) {
   TORCH_CHECK(hidden_states.dim() == 3, "GemmaAttention: hidden_states must be [B, L, E], got ",
               hidden_states.sizes());
-  return forward(hidden_states,
-                 DenseInputs{freqs_cis, kv_write_indices, kv_cache, mask, local_mask});
+  return forward_with(hidden_states,
+                      DenseInputs{freqs_cis, kv_write_indices, kv_cache, mask, local_mask});
 }
 
-torch::Tensor GemmaAttentionImpl::forward(const torch::Tensor& hidden_states,
-                                          const AttentionInputs& inputs) {
+torch::Tensor GemmaAttentionImpl::forward_with(const torch::Tensor& hidden_states,
+                                               const AttentionInputs& inputs) {
   const auto qkv = qkv_proj(hidden_states);
   return o_proj(std::visit([&](const auto& given) { return attend(qkv, given); }, inputs));
 }

@@ -6,7 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <gemma/ops/ops.h>
+#include <gemma/ops/attention_types.h>
 
 namespace gemma {
 

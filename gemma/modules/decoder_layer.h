@@ -27,8 +27,8 @@ class DecoderLayerImpl : public Module {
                         const std::optional<torch::Tensor>& local_mask);
 
   /// What forward does: hidden_states [B, L, E] or [T, E], as the inputs say -> the same shape.
-  virtual torch::Tensor forward(const torch::Tensor& hidden_states,
-                                const AttentionInputs& inputs) = 0;
+  virtual torch::Tensor forward_with(const torch::Tensor& hidden_states,
+                                     const AttentionInputs& inputs) = 0;
 
   AttentionType attn_type() const { return attn_type_; }
 
@@ -47,8 +47,8 @@ class GemmaDecoderLayerImpl : public DecoderLayerImpl {
  public:
   explicit GemmaDecoderLayerImpl(const GemmaConfig& config);
 
-  using DecoderLayerImpl::forward;
-  torch::Tensor forward(const torch::Tensor& hidden_states, const AttentionInputs& inputs) override;
+  torch::Tensor forward_with(const torch::Tensor& hidden_states,
+                             const AttentionInputs& inputs) override;
 
   std::string signature() const override { return "GemmaDecoderLayer()"; }
 };
@@ -60,8 +60,8 @@ class Gemma2DecoderLayerImpl : public DecoderLayerImpl {
  public:
   Gemma2DecoderLayerImpl(const GemmaConfig& config, AttentionType attn_type);
 
-  using DecoderLayerImpl::forward;
-  torch::Tensor forward(const torch::Tensor& hidden_states, const AttentionInputs& inputs) override;
+  torch::Tensor forward_with(const torch::Tensor& hidden_states,
+                             const AttentionInputs& inputs) override;
 
   std::string signature() const override { return "Gemma2DecoderLayer()"; }
 

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <gemma/modules/linear.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 

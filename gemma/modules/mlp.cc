@@ -1,4 +1,5 @@
 #include <gemma/modules/mlp.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 

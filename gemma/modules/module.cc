@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include <gemma/modules/module.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 namespace {
@@ -56,6 +57,10 @@ std::string children_text(const torch::nn::Module& module) {
 }
 
 }  // namespace
+
+Module::Module() : ops_(&ops_for(Numerics::kExact, at::kCPU)) {}
+
+Numerics Module::numerics() const { return ops_->numerics(); }
 
 void Module::share_use_lock() {
   for (const auto& child : modules(/*include_self=*/false)) {

@@ -10,9 +10,11 @@
 #include <torch/types.h>
 
 #include <gemma/modules/use_lock.h>
-#include <gemma/ops/ops.h>
+#include <gemma/ops/numerics.h>
 
 namespace gemma {
+
+class Ops;
 
 /// After each of a model's layers: how many are done, of how many. What it throws ends the
 /// computation.
@@ -23,12 +25,12 @@ using LayerCallback = std::function<void(int64_t done, int64_t total)>;
 /// UseLock for what they throw.
 class Module : public torch::nn::Module {
  public:
-  using torch::nn::Module::Module;
+  Module();
 
   /// How this module and all below it compute from now on. Throws std::invalid_argument when their
   /// device does not have such numerics.
   void set_numerics(Numerics numerics);
-  Numerics numerics() const { return ops_->numerics(); }
+  Numerics numerics() const;
 
   using torch::nn::Module::to;
   /// Throws std::invalid_argument for the meta device, and for one that does not have the numerics.
@@ -55,7 +57,7 @@ class Module : public torch::nn::Module {
  private:
   void set_ops(const Ops& ops);
 
-  const Ops* ops_ = &ops_for(Numerics::kExact, at::kCPU);
+  const Ops* ops_;
   std::shared_ptr<UseLock> use_lock_ = std::make_shared<UseLock>();
 };
 

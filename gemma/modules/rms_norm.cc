@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <gemma/modules/rms_norm.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 

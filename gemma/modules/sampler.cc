@@ -2,6 +2,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <gemma/modules/sampler.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 

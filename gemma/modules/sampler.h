@@ -9,6 +9,7 @@
 
 #include <gemma/config/config.h>
 #include <gemma/modules/module.h>
+#include <gemma/ops/weight_view.h>
 
 namespace gemma {
 

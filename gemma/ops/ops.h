@@ -3,11 +3,15 @@
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <string_view>
 #include <utility>
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
+
+#include <gemma/ops/attention_types.h>
+#include <gemma/ops/numerics.h>
+#include <gemma/ops/sampling_params.h>
+#include <gemma/ops/weight_view.h>
 
 /// How a model computes. Modules say what is computed and call these operations; which backend
 /// stands behind them is set on a loaded model (Module::set_numerics, Module::to).
@@ -15,101 +19,6 @@
 /// Shapes: B batch, L input length, T tokens of a step, S cache length, H query heads, K key/value
 /// heads, D head dim, E hidden, V vocabulary.
 namespace gemma {
-
-/// kExact: the reference's results, bit for bit. kFast: float32 arithmetic in fused kernels.
-enum class Numerics { kExact, kFast };
-
-/// "exact" or "fast"; anything else throws std::invalid_argument.
-Numerics numerics_from_string(std::string_view name);
-std::string_view to_string(Numerics numerics);
-
-/// A matrix as checkpoints hold it: floats, int8 rows with one scale a row, or 4 bits a number with
-/// one scale for kGroup numbers.
-struct WeightView {
-  // Implicit: a plain tensor is a weight without scales.
-  WeightView(at::Tensor data, at::Tensor scales = {})
-      : data(std::move(data)), scales(std::move(scales)) {}
-
-  /// Numbers of a row that share a scale, in 4 bits.
-  static constexpr int64_t kGroup = 32;
-
-  bool quantized() const { return scales.defined(); }
-
-  // [rows, columns], floating point or int8. In 4 bits uint8 [rows, columns / 2]: a group's 16
-  // bytes hold its first 16 numbers in their lower bits, the others in their upper bits, each 8 too
-  // large.
-  at::Tensor data;
-  at::Tensor scales;  // [rows], or float16 [rows, columns / kGroup]; undefined unless quantised
-};
-
-/// One layer's keys and values.
-struct KVCache {
-  at::Tensor k;  // [B, S, K, D]
-  at::Tensor v;  // [B, S, K, D]
-};
-
-/// One sequence's keys and values in one layer, a ring: position p is in slot p % S. The last
-/// dimension is padded with zeros to a multiple of RingCache::kPadding.
-struct RingCache {
-  static constexpr int64_t kPadding = 8;
-
-  at::Tensor k;  // [K, S, D padded]
-  at::Tensor v;  // [K, S, D padded]
-};
-
-/// Consecutive tokens of one sequence, among the tokens of a step.
-struct Segment {
-  int64_t first_token;  // Among those of the step.
-  int64_t tokens;
-  int64_t position;  // Of the first token in its sequence.
-  /// Whether each token sees the whole segment, as those of an image do. Of what is before the
-  /// segment it sees what any token does.
-  bool bidirectional = false;
-};
-
-/// RMSNorm's parameters: x / rms(x) * (1 + weight), or * weight without the unit offset.
-struct NormWeight {
-  at::Tensor weight;  // [normalised size]
-  double eps;
-  bool add_unit_offset;
-};
-
-/// What attention normalises queries and keys by.
-struct HeadNorms {
-  std::optional<NormWeight> query;
-  std::optional<NormWeight> key;
-};
-
-/// A linear layer's parameters where it has a bias, as in the vision model.
-struct BiasedWeight {
-  at::Tensor weight;  // [out, in]
-  at::Tensor bias;    // [out]
-};
-
-/// nn.LayerNorm's parameters: (x - mean) / sqrt(variance + eps) * weight + bias.
-struct LayerNormWeight {
-  at::Tensor weight;  // [normalised size]
-  at::Tensor bias;    // Likewise.
-  double eps;
-};
-
-struct HeadShape {
-  int64_t num_heads;     // H
-  int64_t num_kv_heads;  // K
-  int64_t head_dim;      // D
-};
-
-struct AttentionScale {
-  double scaling;                 // Of the queries.
-  std::optional<double> softcap;  // Of the scores, before the mask.
-};
-
-/// Per-row sampling parameters, as Sampler.forward takes them.
-struct SamplingParams {
-  std::optional<at::Tensor> temperatures;  // [B] float; greedy when absent
-  at::Tensor top_ps;                       // [B] float
-  at::Tensor top_ks;                       // [B] int64
-};
 
 /// The operations of a model. This class computes as the reference does, bit for bit, on every
 /// device and in every dtype: by its own sequence of ATen calls, less the work that cannot change a

@@ -71,7 +71,7 @@ at::Tensor attend(const at::Tensor& qkv,
                   int64_t position,
                   at::Tensor k,
                   at::Tensor v) {
-  const Segment segment{.first_token = 0, .rows = qkv.size(0), .position = position};
+  const Segment segment{.first_token = 0, .tokens = qkv.size(0), .position = position};
   const RingCache cache{std::move(k), std::move(v)};
   return ops().attend_segments(qkv, {num_heads, num_kv_heads, head_dim},
                                {norm_of(query_norm, eps), norm_of(key_norm, eps)},

@@ -2,6 +2,7 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
+#include <gemma/ops/ops.h>
 #include <gemma/vision/siglip_layers.h>
 
 namespace gemma {

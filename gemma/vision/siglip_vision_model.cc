@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include <gemma/ops/ops.h>
 #include <gemma/vision/siglip_vision_model.h>
 
 namespace gemma {

@@ -11,7 +11,7 @@
 
 #include <gemma/config/config.h>
 #include <gemma/modules/module.h>
-#include <gemma/ops/ops.h>
+#include <gemma/ops/weight_view.h>
 #include <gemma/weights/row_blocks.h>
 #include <gemma/weights/weights.h>
 
