@@ -12,10 +12,11 @@ endif()
 find_package(LibTorch 2.11 REQUIRED)
 message(STATUS "LibTorch ${LibTorch_VERSION}: ${LibTorch_ROOT}")
 
-# LibTorch's include folder holds fmt 12.
-add_library(gemma_fmt INTERFACE)
-target_compile_definitions(gemma_fmt INTERFACE FMT_HEADER_ONLY)
-target_link_libraries(gemma_fmt INTERFACE LibTorch::LibTorch)
+# LibTorch's include folder holds the headers of fmt 12.
+add_library(gemma_fmt STATIC "${CMAKE_CURRENT_LIST_DIR}/fmt.cc")
+set_target_properties(gemma_fmt PROPERTIES
+  POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden UNITY_BUILD OFF)
+target_link_libraries(gemma_fmt PUBLIC LibTorch::LibTorch)
 
 # One header-only library: `name` becomes an INTERFACE target if `header` is found.
 function(gemma_find_headers name header package)
@@ -55,6 +56,7 @@ function(gemma_add_sentencepiece)
   set(CMAKE_CXX_VISIBILITY_PRESET hidden)
   set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
   set(CMAKE_CXX_STANDARD 17)
+  set(CMAKE_UNITY_BUILD OFF)
   set(CMAKE_POLICY_VERSION_MINIMUM 3.10)
   set(CMAKE_POLICY_DEFAULT_CMP0077 NEW)
   set(CMAKE_MESSAGE_LOG_LEVEL ERROR)

@@ -14,3 +14,26 @@ function(gemma_compile_options target)
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
   target_compile_options(${target} PRIVATE -fPIC)
 endfunction()
+
+# Precompiled headers serve builds of many files; the unity build of a release has few.
+function(gemma_precompile target)
+  if(CMAKE_DISABLE_PRECOMPILE_HEADERS)
+    return()
+  endif()
+  target_precompile_headers(${target} ${ARGN})
+endfunction()
+
+# In a unity build (CMAKE_UNITY_BUILD) each of these folders of the target is compiled as one file:
+# LibTorch's headers take ten seconds, however much code follows them. Kernels, which have compile
+# options of their own, stay apart, and so does all else.
+function(gemma_unity_folders target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD_MODE GROUP)
+  get_target_property(sources ${target} SOURCES)
+  foreach(source ${sources})
+    cmake_path(GET source PARENT_PATH folder)
+    if(folder IN_LIST ARGN)
+      string(MAKE_C_IDENTIFIER "unity_${folder}" group)
+      set_source_files_properties(${source} PROPERTIES UNITY_GROUP ${group})
+    endif()
+  endforeach()
+endfunction()
