@@ -15,7 +15,7 @@ message(STATUS "LibTorch ${LibTorch_VERSION}: ${LibTorch_ROOT}")
 # LibTorch's include folder holds the headers of fmt 12.
 add_library(gemma_fmt STATIC "${CMAKE_CURRENT_LIST_DIR}/fmt.cc")
 set_target_properties(gemma_fmt PROPERTIES
-  POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden UNITY_BUILD OFF)
+  POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden)
 target_link_libraries(gemma_fmt PUBLIC LibTorch::LibTorch)
 
 # One header-only library: `name` becomes an INTERFACE target if `header` is found.
@@ -56,7 +56,6 @@ function(gemma_add_sentencepiece)
   set(CMAKE_CXX_VISIBILITY_PRESET hidden)
   set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
   set(CMAKE_CXX_STANDARD 17)
-  set(CMAKE_UNITY_BUILD OFF)
   set(CMAKE_POLICY_VERSION_MINIMUM 3.10)
   set(CMAKE_POLICY_DEFAULT_CMP0077 NEW)
   set(CMAKE_MESSAGE_LOG_LEVEL ERROR)

@@ -15,24 +15,24 @@ function(gemma_compile_options target)
   target_compile_options(${target} PRIVATE -fPIC)
 endfunction()
 
-# Precompiled headers serve builds of many files; the unity build of a release has few.
+# Precompiled headers serve builds of many files; a unity build without tests has few.
 function(gemma_precompile target)
-  if(CMAKE_DISABLE_PRECOMPILE_HEADERS)
-    return()
+  if(NOT GEMMA_UNITY_BUILD OR GEMMA_BUILD_TESTS)
+    target_precompile_headers(${target} ${ARGN})
   endif()
-  target_precompile_headers(${target} ${ARGN})
 endfunction()
 
-# In a unity build (CMAKE_UNITY_BUILD) each of these folders of the target is compiled as one file:
-# LibTorch's headers take ten seconds, however much code follows them. Kernels, which have compile
-# options of their own, stay apart, and so does all else.
-function(gemma_unity_folders target)
-  set_target_properties(${target} PROPERTIES UNITY_BUILD_MODE GROUP)
+# In a unity build the files of these folders of the target are compiled as one: LibTorch's headers
+# take ten seconds, however much code follows them. What has compile options of its own, such as a
+# kernel, stays apart.
+function(gemma_unity target)
+  set_target_properties(${target} PROPERTIES
+    UNITY_BUILD ${GEMMA_UNITY_BUILD} UNITY_BUILD_MODE GROUP)
+  string(MAKE_C_IDENTIFIER "of_${ARGN}" group)
   get_target_property(sources ${target} SOURCES)
   foreach(source ${sources})
     cmake_path(GET source PARENT_PATH folder)
     if(folder IN_LIST ARGN)
-      string(MAKE_C_IDENTIFIER "unity_${folder}" group)
       set_source_files_properties(${source} PROPERTIES UNITY_GROUP ${group})
     endif()
   endforeach()

@@ -50,6 +50,13 @@ CHECK
   return 1
 }
 
+check_compiler() {
+  local version
+  version=$("${CXX:-c++}" -dumpversion 2>/dev/null | cut -d. -f1) || version=none
+  [[ $version =~ ^[0-9]+$ ]] && ((version >= 12)) ||
+    die "${CXX:-c++} has version $version, but g++ 12 or newer is needed: apt-get install g++-12 (on Debian 12), then set CXX=g++-12"
+}
+
 # Prints the Debian package of each header that the compiler does not find.
 missing_headers() {
   local header package
@@ -78,7 +85,10 @@ missing_packages() {
 }
 
 set_up_system() {
-  local missing=() as_root=() version
+  local missing=() as_root=()
+  if [[ -n ${CXX:-} ]] || command -v c++ >/dev/null; then
+    check_compiler
+  fi
   mapfile -t missing < <(missing_packages)
   if ((${#missing[@]})); then
     ((EUID == 0)) || as_root=(sudo -n)
@@ -91,9 +101,7 @@ set_up_system() {
   else
     note 1 'Debian packages: all there'
   fi
-  version=$("${CXX:-c++}" -dumpversion | cut -d. -f1)
-  ((version >= 12)) ||
-    die "${CXX:-c++} is version $version, but 12 or newer is needed: install g++-12 (Debian 12 has it) and set CXX=g++-12"
+  check_compiler
 }
 
 # --- [2/4] and [3/4] .venv ---
@@ -125,10 +133,8 @@ install_packages() {
     echo "      200 MB to download; 3 GB if pip takes a torch with CUDA: PyTorch's CPU index as PIP_INDEX_URL avoids that" >&2
   fi
   touch .venv/.installing
-  logged .venv/bin/python -m pip install -r "${!#}" || {
-    rm -f .venv/.installing
+  logged .venv/bin/python -m pip install -r "${!#}" ||
     die "pip could not install ${!#}, see above. No network: set PIP_FIND_LINKS to a folder of wheels. Another index: set PIP_INDEX_URL"
-  }
   rm -f .venv/.installing
   echo "$key" >"$stamp"
 }
@@ -161,6 +167,7 @@ for arg in "$@"; do
     *) usage >&2; die "unknown argument '$arg'" ;;
   esac
 done
+trap 'exit 130' INT TERM HUP
 mkdir -p -- .deps
 exec 9>.deps/.lock
 flock 9  # Two runs at once would spoil each other's .venv.
