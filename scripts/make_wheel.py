@@ -55,17 +55,30 @@ def metadata() -> dict[str, str]:
     }
 
 
+def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None) -> str:
+    """PEP 517. Without it pip would build twice."""
+    folder = Path(metadata_directory, INFO)
+    folder.mkdir()
+    for name, text in metadata().items():
+        (folder / name).write_text(text)
+    return INFO
+
+
+def cmake(*arguments: str | Path) -> None:
+    """Runs the CMake of this Python's environment, which need not be on PATH; pip reads stdout."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["cmake", *arguments]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=sys.stderr, env=os.environ | {"PATH": path})
+
+
 def pack(build: Path, out: Path) -> str:
     """Writes the wheel of what `build` has built into `out`; returns its file name."""
     out.mkdir(parents=True, exist_ok=True)
     wheel = f"{NAME}-{PROJECT['version']}-{tag()}.whl"
     with tempfile.TemporaryDirectory(dir=out) as folder:
         stage = Path(folder, "stage")
-        install = ["cmake", "--install", build, "--component", "python", "--prefix", stage]
-        subprocess.run(install, check=True, stdout=sys.stderr)
-        (stage / INFO).mkdir()
-        for name, text in metadata().items():
-            (stage / INFO / name).write_text(text)
+        cmake("--install", build, "--component", "python", "--prefix", stage)
+        prepare_metadata_for_build_wheel(stage)
         record = ""
         with zipfile.ZipFile(Path(folder, wheel), "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zip:
             for path in sorted(p for p in stage.rglob("*") if p.is_file()):
@@ -82,14 +95,12 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None) 
     """PEP 517. Shares build/release with scripts/quickstart.sh, unless another Python builds."""
     ours = Path(sys.prefix).resolve() == (ROOT / ".venv").resolve()
     build = ROOT / "build" / ("release" if ours else f"wheel-{tag()}")
-    python = f"-DPython_EXECUTABLE={sys.executable}"
-    targets = ["--target", "gemma_cli", "gemma_python"]
-    for command in (["--preset", "release", "-B", build, python], ["--build", build, *targets]):
-        subprocess.run(["cmake", *command], check=True, cwd=ROOT, stdout=sys.stderr)
+    cmake("--preset", "release", "-B", build, f"-DPython_EXECUTABLE={sys.executable}")
+    cmake("--build", build, "--target", "gemma_cli", "gemma_python")
     return pack(build, Path(wheel_directory))
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: make_wheel.py BUILD OUT")
-    print(pack(Path(sys.argv[1]), Path(sys.argv[2])))
+    print(pack(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()))
