@@ -1,5 +1,5 @@
-# Everything the project builds on: a package of the system where there is one, else a folder of
-# .deps/, which scripts/bootstrap.sh fills.
+# Everything the project builds on: Debian's packages, LibTorch of .venv, SentencePiece of .deps;
+# scripts/bootstrap.sh brings all of them. Packages elsewhere are found by CMAKE_PREFIX_PATH.
 
 list(APPEND CMAKE_MODULE_PATH "${CMAKE_CURRENT_LIST_DIR}")
 set(GEMMA_DEPS_DIR "${PROJECT_SOURCE_DIR}/.deps" CACHE PATH "Where scripts/bootstrap.sh puts sources")
@@ -12,14 +12,15 @@ endif()
 find_package(LibTorch 2.11 REQUIRED)
 message(STATUS "LibTorch ${LibTorch_VERSION}: ${LibTorch_ROOT}")
 
-# LibTorch's include folder holds fmt 12.
-add_library(gemma_fmt INTERFACE)
-target_compile_definitions(gemma_fmt INTERFACE FMT_HEADER_ONLY)
-target_link_libraries(gemma_fmt INTERFACE LibTorch::LibTorch)
+# LibTorch's include folder holds the headers of fmt 12.
+add_library(gemma_fmt STATIC "${CMAKE_CURRENT_LIST_DIR}/fmt.cc")
+set_target_properties(gemma_fmt PROPERTIES
+  POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden)
+target_link_libraries(gemma_fmt PUBLIC LibTorch::LibTorch)
 
 # One header-only library: `name` becomes an INTERFACE target if `header` is found.
 function(gemma_find_headers name header package)
-  find_path(${name}_INCLUDE_DIR "${header}" PATHS "${GEMMA_DEPS_DIR}/include")
+  find_path(${name}_INCLUDE_DIR "${header}")
   if(NOT ${name}_INCLUDE_DIR)
     message(FATAL_ERROR "${header} not found: run scripts/bootstrap.sh, or apt-get install ${package}")
   endif()
@@ -34,7 +35,7 @@ endif()
 # As above, with the shared library of that name: Debian's static ones cannot go into another.
 function(gemma_find_library name header library package)
   gemma_find_headers(${name} "${header}" ${package})
-  find_library(${name}_LIBRARY ${library} PATHS "${GEMMA_DEPS_DIR}/lib")
+  find_library(${name}_LIBRARY ${library})
   if(NOT ${name}_LIBRARY)
     message(FATAL_ERROR "lib${library} not found: run scripts/bootstrap.sh, or apt-get install ${package}")
   endif()
@@ -71,8 +72,10 @@ gemma_add_sentencepiece()
 if(GEMMA_BUILD_TESTS)
   find_package(GTest QUIET)
   if(NOT GTest_FOUND)
-    add_subdirectory("${GEMMA_DEPS_DIR}/googletest" "${PROJECT_BINARY_DIR}/googletest"
-                     EXCLUDE_FROM_ALL)
+    if(NOT EXISTS /usr/src/googletest/CMakeLists.txt)
+      message(FATAL_ERROR "GoogleTest not found: run scripts/bootstrap.sh --tests")
+    endif()
+    add_subdirectory(/usr/src/googletest "${PROJECT_BINARY_DIR}/googletest" EXCLUDE_FROM_ALL)
     if(NOT TARGET GTest::gtest_main)
       add_library(GTest::gtest ALIAS gtest)
       add_library(GTest::gtest_main ALIAS gtest_main)

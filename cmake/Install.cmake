@@ -1,33 +1,12 @@
-# Two packages from one tree: under pip (SKBUILD) the Python package with the library and the
-# program inside it; otherwise a C++ package that find_package(gemma) finds.
-
-# Where libgemma finds what the loader does not know of: LibTorch, and what came out of .deps.
-set(_library_dirs "${LibTorch_LIBRARY_DIR}")
-cmake_path(IS_PREFIX GEMMA_DEPS_DIR "${gemma_jpeg_LIBRARY}" _jpeg_of_deps)
-cmake_path(IS_PREFIX GEMMA_DEPS_DIR "${gemma_png_LIBRARY}" _png_of_deps)
-if(_jpeg_of_deps OR _png_of_deps)
-  list(APPEND _library_dirs "${GEMMA_DEPS_DIR}/lib")
-endif()
-
-if(SKBUILD)
-  set(_package gemma_libtorch)
-  install(TARGETS gemma gemma_python LIBRARY DESTINATION ${_package})
-  install(TARGETS gemma_cli RUNTIME DESTINATION ${_package}/bin)
-  # LibTorch lies beside the package in site-packages; the absolute folder serves other layouts.
-  set_target_properties(gemma gemma_python PROPERTIES
-    INSTALL_RPATH "$ORIGIN;$ORIGIN/../torch/lib;${_library_dirs}")
-  set_target_properties(gemma_cli PROPERTIES
-    INSTALL_RPATH "$ORIGIN/..;$ORIGIN/../../torch/lib;${LibTorch_LIBRARY_DIR}")
-  return()
-endif()
+# Two packages from one build: a C++ package that find_package(gemma) finds, and, as the component
+# `python`, the Python package with the library and the program inside it (scripts/make_wheel.py).
 
 include(CMakePackageConfigHelpers)
 set(_config_dir "${CMAKE_INSTALL_LIBDIR}/cmake/gemma")
 
-# VERSION and SOVERSION make links, which a wheel could not hold.
 set_target_properties(gemma PROPERTIES
-  VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}
-  INSTALL_RPATH "${_library_dirs}")
+  SOVERSION ${PROJECT_VERSION_MAJOR}
+  INSTALL_RPATH "${LibTorch_LIBRARY_DIR}")
 install(TARGETS gemma EXPORT gemma-targets
         LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/gemma" DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
@@ -47,3 +26,24 @@ install(FILES "${PROJECT_BINARY_DIR}/gemma-config.cmake"
               "${PROJECT_BINARY_DIR}/gemma-config-version.cmake"
               cmake/FindLibTorch.cmake
         DESTINATION "${_config_dir}")
+
+if(NOT GEMMA_BUILD_CLI OR NOT GEMMA_BUILD_BINDINGS)
+  return()
+endif()
+
+# A wheel holds no links: the library has the one name that programs ask for. LibTorch lies beside
+# the package in site-packages, wherever that is.
+set(_python_part COMPONENT python EXCLUDE_FROM_ALL)
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/bindings/gemma_libtorch" DESTINATION . ${_python_part}
+        PATTERN __pycache__ EXCLUDE)
+install(PROGRAMS $<TARGET_FILE:gemma_python> $<TARGET_SONAME_FILE:gemma>
+        DESTINATION gemma_libtorch ${_python_part})
+install(PROGRAMS $<TARGET_FILE:gemma_cli> DESTINATION gemma_libtorch/bin ${_python_part})
+install(CODE [[
+  set(package "${CMAKE_INSTALL_PREFIX}/gemma_libtorch")
+  file(GLOB libraries "${package}/*.so*")
+  foreach(library ${libraries})
+    file(RPATH_SET FILE "${library}" NEW_RPATH "$ORIGIN:$ORIGIN/../torch/lib")
+  endforeach()
+  file(RPATH_SET FILE "${package}/bin/gemma" NEW_RPATH "$ORIGIN/..:$ORIGIN/../../torch/lib")
+]] ${_python_part})

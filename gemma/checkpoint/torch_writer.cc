@@ -1,7 +1,7 @@
 #include <limits>
 #include <stdexcept>
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <c10/util/strides.h>
 #include <fmt/format.h>
 

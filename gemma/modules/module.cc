@@ -9,6 +9,7 @@
 #include <c10/util/safe_numerics.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <torch/nn/modules/container/modulelist.h>
 
 #include <gemma/modules/module.h>
 #include <gemma/ops/ops.h>

@@ -2,8 +2,7 @@
 #include <cmath>
 #include <vector>
 
-#include <ATen/ops/constant_pad_nd.h>
-#include <ATen/ops/empty.h>
+#include <ATen/ATen.h>
 #include <ATen/record_function.h>
 
 #include <gemma/ops/cpu/cpu_ops.h>
