@@ -292,6 +292,67 @@ def test_a_fine_tune_answers_with_its_own_tokens(tmp_path: Path, rows: int, piec
         assert "<think>" in again.stdout
 
 
+def test_texts_end_with_the_tokens_that_a_directory_names(tmp_path: Path) -> None:
+    path = fine_tune(tmp_path, tiny.VOCAB_SIZE + 3, tiny.VOCAB_SIZE, TOKENS)
+    assert "<think>" in run(path, "Hi").stdout
+    last = tiny.VOCAB_SIZE + 2
+    for name, ends in (("generation_config.json", [1, last]), ("config.json", last)):
+        before = (path / name).read_text()
+        (path / name).write_text(json.dumps(json.loads(before) | {"eos_token_id": ends}))
+        assert run(path, "Hi", output_len=3).stdout.strip() == "", name
+        (path / name).write_text(before)
+    (path / "generation_config.json").write_text('{"eos_token_id": "x"}')
+    refused = run(path, "Hi")
+    assert refused.returncode == 1
+    assert "'eos_token_id' is \"x\", not a token's number" in refused.stderr
+
+
+def test_what_a_gguf_file_says_of_chats_and_ends_comes_along(tmp_path: Path) -> None:
+    path = fine_tune(tmp_path, tiny.VOCAB_SIZE + 3, tiny.VOCAB_SIZE, TOKENS)
+    convert(path, tmp_path / "plain.gguf", "--to", "gguf")
+    assert "<think>" in run(tmp_path / "plain.gguf", "Hi").stdout
+    last = tiny.VOCAB_SIZE + 2
+    template = "{{ bos_token }}{% for message in messages %}{{ message.content }}{% endfor %}"
+    with_keys(
+        tmp_path / "plain.gguf",
+        tmp_path / "chat.gguf",
+        {"tokenizer.chat_template": template, "tokenizer.ggml.eot_token_id": last},
+    )
+    assert run(tmp_path / "chat.gguf", "Hi", output_len=3).stdout.strip() == ""
+    convert(tmp_path / "chat.gguf", tmp_path / "hf", "--to", "hf")
+    assert (tmp_path / "hf" / "chat_template.jinja").read_text() == template
+    generation = json.loads((tmp_path / "hf" / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == [1, 5, last]
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert theirs("<think>").input_ids == [2, last]
+    chat = theirs.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    assert chat == "<s>Hi"
+
+
+def with_keys(source: Path, target: Path, keys: dict[str, Any]) -> None:
+    """A copy of a GGUF file with other values of some keys."""
+    gguf = pytest.importorskip("gguf", reason="no gguf")
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(target, "gemma3")
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture" or name in keys:
+            continue
+        sub_type = field.types[-1] if len(field.types) > 1 else None
+        writer.add_key_value(name, field.contents(), field.types[0], sub_type)
+    for name, value in keys.items():
+        is_text = isinstance(value, str)
+        kind = gguf.GGUFValueType.STRING if is_text else gguf.GGUFValueType.UINT32
+        writer.add_key_value(name, value, kind)
+    for tensor in reader.tensors:
+        writer.add_tensor(
+            tensor.name, tensor.data, raw_shape=tensor.data.shape, raw_dtype=tensor.tensor_type
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def test_published_padding_stands_for_no_token(tmp_path: Path) -> None:
     path = fine_tune(tmp_path, 262208, 262144, ["<image_soft_token>"])
     assert gemma_libtorch.config.GemmaConfig.from_pretrained(path).vocab_size == 262144
