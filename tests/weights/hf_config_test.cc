@@ -143,6 +143,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"Zero", gemma1_with(R"("head_dim":0)"), "is 0, not a number above 0"},
         BadConfig{"Fraction", gemma1_with(R"("head_dim":2.5)"), "is 2.5, not a whole number"},
         BadConfig{"Huge", gemma1_with(R"("vocab_size":1e300)"), "not a whole number up to 2^40"},
+        BadConfig{"Infinite", gemma1_with(R"("hidden_size":1e999)"), "a number that is too large"},
         BadConfig{"OddHead", gemma1_with(R"("head_dim":3)"), "needs an even one"},
         BadConfig{"Heads", gemma1_with(R"("num_key_value_heads":5)"), "must be a multiple of"},
         BadConfig{"ManyLayers", gemma1_with(R"("num_hidden_layers":1000000000)"), "is over 10000"},
