@@ -1,9 +1,10 @@
+#include <string>
 #include <vector>
 
 #include "bindings.h"
 
 #include <gemma/text/tokenizer.h>
-#include <gemma/weights/gguf/gguf_tokenizer.h>
+#include <gemma/weights/load_tokenizer.h>
 
 namespace gemma::bindings {
 namespace {
@@ -18,9 +19,11 @@ std::vector<int64_t> encode(const Tokenizer& self, const py::object& s, bool bos
 
 void bind_tokenizer(py::module_& m) {
   py::class_<Tokenizer>(m, "Tokenizer", "tokenizer.py: Tokenizer.")
-      .def(py::init(&load_tokenizer), py::arg("model_path"),
-           "A SentencePiece model, or the one in a GGUF file. Raises FileNotFoundError, or "
-           "RuntimeError when the file is neither.")
+      .def(py::init([](const std::string& path) { return load_tokenizer(path); }),
+           py::arg("model_path"),
+           "A SentencePiece model with the tokens that Hugging Face's files beside it add, a "
+           "tokenizer.json, or the tokenizer in a GGUF file. Raises FileNotFoundError, or "
+           "RuntimeError when the file is none of them.")
       .def("encode", encode, py::arg("s"), py::arg("bos") = true, py::arg("eos") = false,
            "Text (str, or bytes in UTF-8) to token ids. Raises UnicodeEncodeError for a str that "
            "UTF-8 cannot hold.")

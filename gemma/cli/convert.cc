@@ -30,8 +30,11 @@
 #include <gemma/convert/hf_writer.h>
 #include <gemma/convert/transformer_lens.h>
 #include <gemma/weights/checkpoint_config.h>
-#include <gemma/weights/gguf/gguf_tokenizer.h>
 #include <gemma/weights/hf/hf_config.h>
+#include <gemma/weights/hf/hf_tokenizer.h>
+#include <gemma/weights/hf/hf_tokenizer_writer.h>
+#include <gemma/weights/load_tokenizer.h>
+#include <gemma/weights/stop_tokens.h>
 
 namespace gemma::cli {
 namespace {
@@ -59,6 +62,7 @@ struct Written {
 }
 
 constexpr auto kGguf = "gguf";
+constexpr auto kTokenizer = "tokenizer.model";
 
 ConvertOptions parse(const ConvertArguments& arguments) {
   ConvertOptions options;
@@ -106,20 +110,58 @@ void copy_along(const fs::path& in, const fs::path& folder, std::string_view nam
   target.commit();
 }
 
-// tokenizer.model to `folder`, where gemma run looks for it, unless there is one: the file beside
-// the weights, as official downloads have it, else what a GGUF file holds.
-void bring_tokenizer(const fs::path& in, const WeightSource& source, const fs::path& folder) {
-  constexpr auto kName = "tokenizer.model";
-  const auto to = folder / kName;
-  if (fs::exists(to)) return;
-  copy_along(in, folder, kName);
-  if (const auto inside = tokenizer_of(source); inside && !fs::exists(to)) {
-    const auto model = load_tokenizer(*inside).serialized();
-    OutputFile target(to);
-    target.write(std::as_bytes(std::span(model)));
-    target.commit();
+void write_unless_there(const fs::path& path, std::string_view text) {
+  if (fs::exists(path)) return;
+  OutputFile target(path);
+  target.write(std::as_bytes(std::span(text)));
+  target.commit();
+}
+
+// How many tokens there can be.
+std::optional<int64_t> rows_of_embedding(const WeightSource& source) {
+  for (const auto* name : {"embedder.weight", "text_token_embedder.weight"}) {
+    const auto* const entry = source.find(name);
+    if (entry != nullptr && entry->sizes.size() == 2) return entry->sizes[0];
   }
-  if (fs::exists(to)) note("brought {} along\n", kName);
+  return std::nullopt;
+}
+
+// tokenizer.model to `folder`, where gemma run looks for it, unless there is one: the file beside
+// the weights, as official downloads have it, or the tokenizer in other files, with the tokens that
+// were added to it.
+void bring_tokenizer(const fs::path& in, const WeightSource& source, const fs::path& folder) {
+  const auto path = tokenizer_of(source);
+  if (!path || fs::exists(folder / kTokenizer)) return;
+  if (path->ends_with(kTokenizer) && hf_added_tokens(fs::path(*path).parent_path()).empty()) {
+    copy_along(in, folder, kTokenizer);
+  } else {
+    write_unless_there(folder / kTokenizer,
+                       load_tokenizer(*path, rows_of_embedding(source)).serialized());
+  }
+  note("brought {} along\n", kTokenizer);
+}
+
+// What transformers wants beside the weights: as the source has it, else as the tokenizer says.
+void bring_hf_files(const ConvertArguments& arguments,
+                    const WeightSource& source,
+                    const fs::path& folder) {
+  bring_tokenizer(arguments.in, source, folder);
+  for (const auto* name :
+       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+        "generation_config.json", "chat_template.jinja", "chat_template.json",
+        "preprocessor_config.json", "processor_config.json"}) {
+    copy_along(arguments.in, folder, name);
+  }
+  if (const auto* const metadata = source.checkpoint().metadata()) {
+    const auto chat = metadata->get<std::string>("tokenizer.chat_template");
+    if (chat) write_unless_there(folder / "chat_template.jinja", *chat);
+  }
+  if (!fs::exists(folder / kTokenizer)) return;
+  const auto pieces = Tokenizer((folder / kTokenizer).string()).pieces();
+  write_unless_there(folder / "tokenizer.json", hf_tokenizer_json(pieces));
+  write_unless_there(folder / "tokenizer_config.json", hf_tokenizer_config(pieces));
+  write_unless_there(folder / "generation_config.json",
+                     hf_generation_config(pieces, stop_tokens(arguments.in)));
 }
 
 void print_read(const WeightSource& source) {
@@ -181,11 +223,7 @@ Written write_hf_directory(const ConvertArguments& arguments,
   print_read(source);
   ProgressBar bar("Converting");
   const auto saved = write_hf(source, config, options, directory.part(), watched(bar));
-  bring_tokenizer(arguments.in, source, directory.part());
-  for (const auto* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                           "generation_config.json"}) {
-    copy_along(arguments.in, directory.part(), name);
-  }
+  bring_hf_files(arguments, source, directory.part());
   directory.commit();
   return {.tensors = saved.tensors, .quantized = 0, .bytes = saved.bytes};
 }
@@ -241,9 +279,11 @@ Written write_gguf(const ConvertArguments& arguments,
   const auto config = find_config(source, arguments.variant);
   const auto tokenizer_path = tokenizer_of(source);
   if (!tokenizer_path) {
-    refuse(arguments.in, "no tokenizer.model beside it, which goes into a GGUF file; put it there");
+    refuse(arguments.in,
+           "no tokenizer.model or tokenizer.json beside it, which goes into a GGUF file; put it "
+           "there");
   }
-  const auto tokenizer = load_tokenizer(*tokenizer_path);
+  const auto tokenizer = load_tokenizer(*tokenizer_path, config.vocab_size);
   print_read(source);
   ProgressBar bar("Converting");
   Written written;

@@ -9,6 +9,7 @@
 #include <gemma/cli/progress.h>
 #include <gemma/generate/make_model.h>
 #include <gemma/weights/checkpoint_config.h>
+#include <gemma/weights/load_tokenizer.h>
 
 namespace gemma::cli {
 namespace {
@@ -18,7 +19,8 @@ std::string find_tokenizer(const ModelOptions& options, const WeightSource& sour
   const auto found = tokenizer_of(source);
   if (!found) {
     throw std::runtime_error(fmt::format(
-        "{}: no tokenizer.model beside it; name the model's with --tokenizer", options.ckpt));
+        "{}: no tokenizer.model or tokenizer.json beside it; name the model's with --tokenizer",
+        options.ckpt));
   }
   return *found;
 }
@@ -108,6 +110,7 @@ LanguageModel load_model(const ModelOptions& options, const OpenCheckpoint& chec
   const auto& config = checkpoint.config;
   const DefaultDtypeGuard guard(config.get_dtype());
   auto model = make_model(config);
+  if (config.tokenizer) check_vocabulary(config, model->tokenizer());
   ProgressBar bar("Loading");
   model->load_weights(checkpoint.source, {.mmap = true, .progress = std::ref(bar)});
   model->to(device_of(options));
@@ -134,8 +137,8 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
                      "Model variant; found out from the checkpoint when left away");
   command.add_option(
       "--tokenizer", options.tokenizer,
-      "SentencePiece model; that in a GGUF file, or tokenizer.model beside the checkpoint, when "
-      "left away");
+      "SentencePiece model or tokenizer.json; that in a GGUF file, or beside the checkpoint, when "
+      "omitted");
   command.add_option("--device", options.device, "cpu, cuda or cuda:N")->capture_default_str();
   command.add_option("--numerics", options.numerics,
                      "fast (own kernels, float32 arithmetic; default on the CPU) or exact (the "

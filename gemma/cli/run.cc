@@ -18,6 +18,7 @@
 #include <gemma/generate/generate.h>
 #include <gemma/generate/request.h>
 #include <gemma/text/stream_decoder.h>
+#include <gemma/weights/stop_tokens.h>
 
 namespace gemma::cli {
 namespace {
@@ -50,11 +51,12 @@ std::string read_prompt(const RunOptions& options) {
 }
 
 // Tokens that end the text besides eos: with exact numerics none, as in the reference.
-std::vector<int64_t> stop_ids(LanguageModelImpl& model) {
+std::vector<int64_t> stop_ids(LanguageModelImpl& model, const std::string& ckpt) {
   if (model.numerics() == Numerics::kExact) return {};
+  auto ids = stop_tokens(ckpt);
   const auto end_of_turn = model.tokenizer().piece_to_id("<end_of_turn>");
-  if (end_of_turn == model.tokenizer().piece_to_id("<unk>")) return {};
-  return {end_of_turn};
+  if (end_of_turn != model.tokenizer().piece_to_id("<unk>")) ids.push_back(end_of_turn);
+  return ids;
 }
 
 // When the images of a prompt were encoded, and when the steps of its generation ended; the first
@@ -173,7 +175,7 @@ void run(const RunOptions& options) {
             encoding(done, total);
             if (done == total) timer.images_encoded();
           },
-      .stop_ids = stop_ids(*model),
+      .stop_ids = stop_ids(*model, options.model.ckpt),
       .kv_dtype = kv_dtype_of(options.model),
   };
   generate(model, {&prompt, 1}, device_of(options.model), options.output_len, temperature,

@@ -6,7 +6,7 @@
 
 #include <gemma/models/language_model.h>
 #include <gemma/ops/rotary.h>
-#include <gemma/weights/gguf/gguf_tokenizer.h>
+#include <gemma/weights/load_tokenizer.h>
 
 namespace gemma {
 
@@ -18,7 +18,7 @@ LanguageModelImpl::LanguageModelImpl(const GemmaConfig& config, const std::strin
         fmt::format("GemmaConfig: hidden_size ({}) must be a multiple of num_attention_heads ({})",
                     config.hidden_size, config.num_attention_heads));
   }
-  if (config.tokenizer) tokenizer_ = load_tokenizer(*config.tokenizer);
+  if (config.tokenizer) tokenizer_ = load_tokenizer(*config.tokenizer, config.vocab_size);
   embedder = register_module(embedder_name,
                              Embedding(config.vocab_size, config.hidden_size, config.quant));
   model = register_module("model", GemmaModel(config));

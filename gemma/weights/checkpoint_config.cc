@@ -18,8 +18,11 @@ namespace fs = std::filesystem;
 std::optional<std::string> tokenizer_beside(const fs::path& path) {
   std::error_code unknown;
   const auto folder = fs::is_directory(path, unknown) ? path : path.parent_path();
-  const auto tokenizer = folder / "tokenizer.model";
-  return fs::exists(tokenizer, unknown) ? std::optional(tokenizer.string()) : std::nullopt;
+  for (const auto* name : {"tokenizer.model", "tokenizer.json"}) {
+    const auto tokenizer = folder / name;
+    if (fs::exists(tokenizer, unknown)) return tokenizer.string();
+  }
+  return std::nullopt;
 }
 
 // The dtype of the float weights, or of the scales; bfloat16 where blocks of few bits stand for

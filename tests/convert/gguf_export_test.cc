@@ -17,7 +17,7 @@
 #include <gemma/convert/convert.h>
 #include <gemma/convert/gguf_export.h>
 #include <gemma/weights/gguf/gguf_config.h>
-#include <gemma/weights/gguf/gguf_tokenizer.h>
+#include <gemma/weights/load_tokenizer.h>
 
 namespace gemma {
 namespace {
@@ -284,7 +284,7 @@ TEST_F(GgufTokenizer, RefusesVocabulariesThatMakeNoModel) {
                                 {"tokenizer.ggml.tokens", std::vector<std::string>{"a"}},
                                 {"tokenizer.ggml.scores", std::vector<float>{0}},
                                 {"tokenizer.ggml.token_type", std::vector<int32_t>{1}}}),
-                       "the vocabulary has 1 pieces"));
+                       "do not begin with pad, eos, bos and '<unk>'"));
 }
 
 }  // namespace

@@ -75,6 +75,23 @@ def test_pytorch_model_bin_is_read_with_its_second_embedding(tmp_path: Path) -> 
     assert_same_logits(loaded(tmp_path), theirs)
 
 
+@pytest.mark.parametrize("all_fields", [True, False])
+@pytest.mark.parametrize(
+    "kind", ["GemmaConfig", "Gemma2Config", "Gemma3TextConfig", "Gemma3Config"]
+)
+def test_configs_as_transformers_writes_them_are_read(
+    kind: str, all_fields: bool, tmp_path: Path
+) -> None:
+    pictures = {"vision_config": {"image_size": 896, "patch_size": 14}}
+    theirs = getattr(transformers, kind)(**(pictures if kind == "Gemma3Config" else {}))
+    text = json.dumps(theirs.to_dict()) if all_fields else theirs.to_json_string()
+    (tmp_path / "config.json").write_text(text)
+    ours = gemma_libtorch.config.GemmaConfig.from_pretrained(tmp_path)
+    theirs = theirs.get_text_config()
+    assert ours.num_hidden_layers == theirs.num_hidden_layers
+    assert ours.max_position_embeddings == theirs.max_position_embeddings
+
+
 def multimodal() -> Any:
     vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     vision |= {"intermediate_size": 20, "image_size": 28, "patch_size": 14}
@@ -164,7 +181,14 @@ def hf_directory(name: str, tmp_path: Path, dtype: str = "float32") -> tuple[Any
 @NAMES
 def test_transformers_reads_what_is_written(name: str, tmp_path: Path) -> None:
     ours, path = hf_directory(name, tmp_path)
-    assert sorted(os.listdir(path)) == ["config.json", "model.safetensors", "tokenizer.model"]
+    assert sorted(os.listdir(path)) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+    ]
     theirs = transformers.AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
     assert type(theirs) is oracle.HF_CLASSES[oracle.CONFIGS[name]["architecture"]][1]
     assert_same_logits(ours, theirs.eval())

@@ -98,6 +98,8 @@ TEST_F(CheckpointConfig, OfADirectoryNeedsNoWeights) {
 TEST_F(CheckpointConfig, FindsTheTokenizerBesideTheWeights) {
   const auto source = source_with(config_to_hf(unusual()));
   EXPECT_EQ(tokenizer_of(source), std::nullopt);
+  const auto json = folder_.write("tokenizer.json", "x").string();
+  EXPECT_EQ(tokenizer_of(source), json);
   const auto tokenizer = folder_.write("tokenizer.model", "x").string();
   EXPECT_EQ(tokenizer_of(source), tokenizer);
   EXPECT_EQ(config_of(source)->tokenizer, tokenizer);

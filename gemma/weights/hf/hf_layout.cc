@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <gemma/weights/hf/hf_layout.h>
+#include <gemma/weights/hf/hf_tokenizer.h>
 
 namespace gemma {
 namespace {
@@ -50,10 +51,6 @@ constexpr std::array kVisionEndings = {
 constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
 constexpr std::string_view kHead = "lm_head.weight";
 constexpr std::string_view kProjection = "multi_modal_projector.mm_input_projection_weight";
-
-// Gemma 3's embedding has 64 rows behind the vocabulary that stand for no token.
-constexpr int64_t kGemma3Vocabulary = 262144;
-constexpr int64_t kGemma3Padded = 262208;
 
 bool replace_prefix(std::string& name, const Renaming& renaming) {
   if (!name.starts_with(renaming.theirs)) return false;
@@ -142,9 +139,9 @@ class Reader {
   Recipe embedding() const {
     Recipe recipe{.name = is_multimodal_ ? "text_token_embedder.weight" : "embedder.weight",
                   .parts = {embedding_->name}};
-    if (!embedding_->sizes.empty() && embedding_->sizes[0] == kGemma3Padded) {
-      recipe.rows = kGemma3Vocabulary;
-    }
+    if (embedding_->sizes.empty()) return recipe;
+    const auto rows = hf_vocabulary_rows(embedding_->sizes[0], checkpoint_.path());
+    if (rows < embedding_->sizes[0]) recipe.rows = rows;
     return recipe;
   }
 

@@ -14,8 +14,8 @@ namespace gemma {
 /// The layout of Hugging Face transformers: Gemma 1, 2 and 3, text and multimodal, with the
 /// prefixes of all its releases. None when the names are others.
 ///
-/// Queries, keys and values become one matrix; the rows that pad the embedding of Gemma 3 are left
-/// out, and lm_head.weight is the Layout's head.
+/// Queries, keys and values become one matrix; rows of the embedding that stand for no token are
+/// omitted (hf_vocabulary_rows), and lm_head.weight is the Layout's head.
 std::optional<Layout> hf_layout(const Checkpoint& checkpoint);
 
 /// One of the tensors that transformers has for one of gemma_pytorch: some of its rows.
