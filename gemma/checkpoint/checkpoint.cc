@@ -29,10 +29,6 @@ constexpr std::array<std::string_view, 4> kFilesInDirectory = {
     "model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json",
     "pytorch_model.bin"};
 
-[[noreturn]] void refuse(std::string_view path, std::string_view what) {
-  throw std::runtime_error(about_file(path, what));
-}
-
 std::string list_of_files(const std::filesystem::path& directory) {
   constexpr size_t kShown = 10;
   std::set<std::string> names;
@@ -124,9 +120,9 @@ struct Checkpoint::Contents {
     for (size_t i = 0; i < entries.size(); ++i) {
       const auto [known, is_new] = index.try_emplace(entries[i].name, i);
       if (!is_new) {
-        refuse(file(i)->path(),
-               fmt::format("has a tensor '{}', and so has {}: which one is meant?",
-                           printable(entries[i].name), file(known->second)->path()));
+        refuse_file(file(i)->path(),
+                    fmt::format("has a tensor '{}', and so has {}: which one is meant?",
+                                printable(entries[i].name), file(known->second)->path()));
       }
     }
   }
@@ -151,8 +147,9 @@ struct Checkpoint::Contents {
       const auto found = index.find(tensor);
       const std::string shard_path = (directory / shard).string();
       if (found == index.end() || file(found->second)->path() != shard_path) {
-        refuse(shard_path, fmt::format("has no tensor '{}', but {} says so: download both again",
-                                       printable(tensor), index_name));
+        refuse_file(shard_path,
+                    fmt::format("has no tensor '{}', but {} says so: download both again",
+                                printable(tensor), index_name));
       }
     }
   }
@@ -165,9 +162,9 @@ struct Checkpoint::Contents {
       add_file(directory / name);
       return make_index();
     }
-    refuse(directory.string(),
-           fmt::format("is a directory without any of {}; it holds {}: pass the .ckpt file",
-                       fmt::join(kFilesInDirectory, ", "), list_of_files(directory)));
+    refuse_file(directory.string(),
+                fmt::format("is a directory without any of {}; it holds {}: pass the .ckpt file",
+                            fmt::join(kFilesInDirectory, ", "), list_of_files(directory)));
   }
 
   void add(const std::filesystem::path& given) {
@@ -197,7 +194,7 @@ const TensorEntry* Checkpoint::find(std::string_view name) const {
 size_t Checkpoint::index_of(std::string_view name) const {
   const auto found = contents_->index.find(name);
   if (found == contents_->index.end()) {
-    refuse(contents_->path, fmt::format("has no tensor '{}'", printable(name)));
+    refuse_file(contents_->path, fmt::format("has no tensor '{}'", printable(name)));
   }
   return found->second;
 }

@@ -269,9 +269,9 @@ uint64_t alignment_of(const GgufMetadata& metadata) {
   const auto alignment = metadata.get<int64_t>(kKey).value_or(32);
   if (alignment < 1 || !std::has_single_bit(static_cast<uint64_t>(alignment)) ||
       alignment > std::numeric_limits<uint32_t>::max()) {
-    throw std::runtime_error(about_file(
+    refuse_file(
         metadata.path(),
-        fmt::format("key '{}' is {}, not a power of two: the file is damaged", kKey, alignment)));
+        fmt::format("key '{}' is {}, not a power of two: the file is damaged", kKey, alignment));
   }
   return static_cast<uint64_t>(alignment);
 }
@@ -288,10 +288,9 @@ void check_version(uint32_t version) {
 void check_complete(const GgufMetadata& metadata) {
   const auto parts = metadata.get<int64_t>("split.count").value_or(1);
   if (parts <= 1) return;
-  throw std::runtime_error(about_file(
+  refuse_file(
       metadata.path(),
-      fmt::format("is one of {} parts of a model: join them with llama-gguf-split --merge",
-                  parts)));
+      fmt::format("is one of {} parts of a model: join them with llama-gguf-split --merge", parts));
 }
 
 GgufFile read(Bytes file, const std::string& path) {
@@ -317,7 +316,7 @@ GgufFile read_gguf(std::span<const std::byte> file, const std::string& path) {
   try {
     return read(file, path);
   } catch (const FormatError& error) {
-    throw std::runtime_error(about_file(path, error.what()));
+    refuse_file(path, error.what());
   }
 }
 

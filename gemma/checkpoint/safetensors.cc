@@ -275,7 +275,7 @@ std::vector<TensorEntry> read_safetensors(std::span<const std::byte> file,
   try {
     return read(file);
   } catch (const FormatError& error) {
-    throw std::runtime_error(about_file(path, error.what()));
+    refuse_file(path, error.what());
   }
 }
 

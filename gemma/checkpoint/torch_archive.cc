@@ -253,7 +253,7 @@ TorchArchive read_torch_archive(std::span<const std::byte> file, const std::stri
   try {
     return read(file);
   } catch (const FormatError& error) {
-    throw std::runtime_error(about_file(path, error.what()));
+    refuse_file(path, error.what());
   }
 }
 

@@ -80,10 +80,9 @@ GemmaConfig config_from_pretrained(const fs::path& path) {
   }
   auto config = config_of(WeightSource::open(path));
   if (!config) {
-    throw std::runtime_error(
-        fmt::format("load_weights: {}: says nowhere what model it is, and its shapes fit no "
-                    "variant; put a config.json beside the weights, in a directory of their own",
-                    path.string()));
+    refuse_file(path.string(),
+                "says nowhere what model it is, and its shapes fit no "
+                "variant; put a config.json beside the weights, in a directory of their own");
   }
   return *std::move(config);
 }

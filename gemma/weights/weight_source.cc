@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <gemma/config/dtype_name.h>
 #include <gemma/modules/module.h>
 #include <gemma/weights/gguf/gguf_layout.h>
 #include <gemma/weights/hf/hf_layout.h>
@@ -22,18 +23,14 @@ namespace {
 // Tried in this order; each knows its own names.
 constexpr std::array kLayouts = {gguf_layout, hf_layout};
 
-[[noreturn]] void refuse(std::string_view path, std::string_view what) {
-  throw std::runtime_error(fmt::format("load_weights: {}: {}", path, what));
-}
-
 const TensorEntry& part_of(const Checkpoint& checkpoint,
                            const Recipe& recipe,
                            const std::string& part) {
   const auto* entry = checkpoint.find(part);
   if (entry == nullptr) {
-    refuse(checkpoint.path(),
-           fmt::format("has no tensor '{}', which belongs to '{}': download it again", part,
-                       recipe.name));
+    refuse_file(checkpoint.path(),
+                fmt::format("has no tensor '{}', which belongs to '{}': download it again", part,
+                            recipe.name));
   }
   return *entry;
 }
@@ -45,16 +42,17 @@ void check_joins(const Checkpoint& checkpoint, const TensorEntry& first, const T
       first.dtype == next.dtype) {
     return;
   }
-  refuse(checkpoint.file_of(next.name),
-         fmt::format("tensor '{}' is {} [{}], which does not go with '{}', {} [{}]", next.name,
-                     c10::toString(next.dtype), fmt::join(next.sizes, ", "), first.name,
-                     c10::toString(first.dtype), fmt::join(first.sizes, ", ")));
+  refuse_file(checkpoint.file_of(next.name),
+              fmt::format("tensor '{}' is {} [{}], which does not go with '{}', {} [{}]", next.name,
+                          dtype_name(next.dtype), fmt::join(next.sizes, ", "), first.name,
+                          dtype_name(first.dtype), fmt::join(first.sizes, ", ")));
 }
 
 void check_is_matrix(const Checkpoint& checkpoint, const TensorEntry& entry) {
   if (entry.sizes.size() == 2) return;
-  refuse(checkpoint.file_of(entry.name), fmt::format("tensor '{}' is [{}], not a matrix",
-                                                     entry.name, fmt::join(entry.sizes, ", ")));
+  refuse_file(
+      checkpoint.file_of(entry.name),
+      fmt::format("tensor '{}' is [{}], not a matrix", entry.name, fmt::join(entry.sizes, ", ")));
 }
 
 // The shape of what the recipe makes.
@@ -156,10 +154,11 @@ struct WeightSource::Contents {
     for (const auto& recipe : layout->recipes) {
       const auto [known, is_new] = index.try_emplace(recipe.name, entries.size());
       if (!is_new) {
-        refuse(checkpoint.path(),
-               fmt::format("has tensors '{}' and '{}', which both are '{}': which one is meant?",
-                           layout->recipes[known->second].parts.front(), recipe.parts.front(),
-                           recipe.name));
+        refuse_file(
+            checkpoint.path(),
+            fmt::format("has tensors '{}' and '{}', which both are '{}': which one is meant?",
+                        layout->recipes[known->second].parts.front(), recipe.parts.front(),
+                        recipe.name));
       }
       entries.push_back(entry_of(checkpoint, recipe));
     }
@@ -188,7 +187,7 @@ const TensorEntry* WeightSource::find(std::string_view name) const {
 size_t WeightSource::index_of(std::string_view name) const {
   const auto found = contents_->index.find(name);
   if (found == contents_->index.end()) {
-    refuse(path(), fmt::format("has no tensor for '{}'", name));
+    refuse_file(path(), fmt::format("has no tensor for '{}'", name));
   }
   return found->second;
 }
@@ -217,10 +216,11 @@ void WeightSource::check_head() const {
   if (!contents_->layout || !contents_->layout->head) return;
   const auto& [head, embedding] = *contents_->layout->head;
   if (has_same_numbers(contents_->checkpoint, head, embedding)) return;
-  refuse(contents_->checkpoint.file_of(head),
-         fmt::format("tensor '{}' is not '{}' once more: it is not a Gemma, or was trained with "
-                     "tie_word_embeddings false, which this cannot hold",
-                     head, embedding));
+  refuse_file(
+      contents_->checkpoint.file_of(head),
+      fmt::format("tensor '{}' is not '{}' once more: it is not a Gemma, or was trained with "
+                  "tie_word_embeddings false, which this cannot hold",
+                  head, embedding));
 }
 
 const std::string& WeightSource::file_of(std::string_view name) const {

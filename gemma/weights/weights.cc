@@ -9,6 +9,7 @@
 #include <fmt/ranges.h>
 
 #include <gemma/config/config.h>
+#include <gemma/config/dtype_name.h>
 #include <gemma/modules/module.h>
 #include <gemma/ops/ops.h>
 #include <gemma/weights/row_blocks.h>
@@ -66,9 +67,8 @@ void check_kind(const WeightSource& source,
   const auto cure = got_int8 ? "set quant in the config (--quant)"
                              : (want == at::kChar ? "leave quant unset: the file is not quantised"
                                                   : "weights are float16, bfloat16 or float32");
-  throw std::runtime_error(
-      fmt::format("load_weights: {}: tensor '{}' is {}, but the model's is {}; {}",
-                  source.file_of(name), name, c10::toString(got), c10::toString(want), cure));
+  refuse_file(source.file_of(name), fmt::format("tensor '{}' is {}, but the model's is {}; {}",
+                                                name, dtype_name(got), dtype_name(want), cure));
 }
 
 bool is_quantized(torch::Dtype dtype) { return dtype == at::kChar || dtype == at::kByte; }
@@ -106,10 +106,10 @@ void check_fits(const WeightSource& source, const TensorEntry& entry, const at::
   if (fits_in_bits(source, entry, want)) return;
   check_kind(source, entry.name, entry.dtype, want.scalar_type());
   if (want.sizes() == at::IntArrayRef(entry.sizes)) return;
-  throw std::runtime_error(
-      fmt::format("load_weights: {}: tensor '{}' is [{}], but the model's is [{}]; {}",
-                  source.file_of(entry.name), entry.name, fmt::join(entry.sizes, ", "),
-                  fmt::join(want.sizes().vec(), ", "), cure_for_missing(source)));
+  refuse_file(source.file_of(entry.name),
+              fmt::format("tensor '{}' is [{}], but the model's is [{}]; {}", entry.name,
+                          fmt::join(entry.sizes, ", "), fmt::join(want.sizes().vec(), ", "),
+                          cure_for_missing(source)));
 }
 
 LoadReport compare(const WeightSource& source, const StateDict& weights) {
@@ -195,8 +195,8 @@ LoadReport load_weights(torch::nn::Module& module,
   const auto weights = weights_of(module);
   auto report = compare(source, weights);
   if (!report.missing.empty()) {
-    throw std::runtime_error(fmt::format("load_weights: {}: no tensor {}; {}", source.path(),
-                                         some_of(report.missing), cure_for_missing(source)));
+    refuse_file(source.path(),
+                fmt::format("no tensor {}; {}", some_of(report.missing), cure_for_missing(source)));
   }
   source.check_head();
   LoadProgress state{.tensor = {},

@@ -103,7 +103,7 @@ class BadHfConfig : public ::testing::TestWithParam<BadConfig> {};
 
 TEST_P(BadHfConfig, IsRefusedInOneLineThatNamesFileAndField) {
   const auto message = message_of<std::exception>([&] { read(GetParam().json); });
-  EXPECT_TRUE(message.starts_with("config_from_hf: config.json: ")) << message;
+  EXPECT_TRUE(message.starts_with("config.json: ")) << message;
   EXPECT_EQ(message.find_first_of("\n\x1b"), std::string::npos) << message;
   EXPECT_TRUE(contains(message, GetParam().expected)) << message;
 }

@@ -278,16 +278,17 @@ INSTANTIATE_TEST_SUITE_P(
             "QuantizedForFloats",
             false,
             [](StateDict& state) { state = copy_of(*random_gemma3(/*seed=*/1, /*quant=*/true)); },
-            {"tensor 'embedder.weight' is Char, but the model's is Float; set quant in the "
+            {"tensor 'embedder.weight' is int8, but the model's is float32; set quant in the "
              "config (--quant)"}},
-        BadWeights{"FloatsForQuantized",
-                   true,
-                   [](StateDict& state) {
-                     auto& weight = at_name(state, "model.layers.2.self_attn.o_proj.weight");
-                     weight = weight.to(at::kFloat);
-                   },
-                   {"tensor 'model.layers.2.self_attn.o_proj.weight' is Float, but the model's is "
-                    "Char; leave quant unset"}},
+        BadWeights{
+            "FloatsForQuantized",
+            true,
+            [](StateDict& state) {
+              auto& weight = at_name(state, "model.layers.2.self_attn.o_proj.weight");
+              weight = weight.to(at::kFloat);
+            },
+            {"tensor 'model.layers.2.self_attn.o_proj.weight' is float32, but the model's is "
+             "Char; leave quant unset"}},
         BadWeights{
             "Integers",
             false,

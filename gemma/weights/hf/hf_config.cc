@@ -69,10 +69,6 @@ Family family_of(Architecture architecture) {
   return {"gemma3_text", "Gemma3ForCausalLM", config};
 }
 
-[[noreturn]] void refuse_file(const std::string& path, std::string_view what) {
-  throw std::runtime_error(fmt::format("config_from_hf: {}: {}", path, what));
-}
-
 // The fields of an object in the file, and what is wrong with them.
 class Fields {
  public:
