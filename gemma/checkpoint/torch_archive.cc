@@ -256,6 +256,22 @@ std::vector<std::pair<std::string_view, const pickle::Value*>> named_values(
   return values;
 }
 
+[[noreturn]] void refuse_without_tensors(const pickle::Dict& dict) {
+  if (dict.find("param_groups") != nullptr) {
+    format_error(
+        "it is the state of an optimizer, not a model's weights: give the file of those, from "
+        "model.state_dict()");
+  }
+  constexpr size_t kShown = 3;
+  std::string keys;
+  for (size_t i = 0; i < std::min(dict.items.size(), kShown); ++i) {
+    const auto* const text = std::get_if<std::string_view>(&dict.items[i].first);
+    if (text != nullptr)
+      keys += fmt::format("{} '{}'", keys.empty() ? ", but" : ",", printable(*text));
+  }
+  format_error("it holds no tensors{}: save model.state_dict()", keys);
+}
+
 TorchArchive read(Bytes file) {
   if (file.empty()) format_error("it is empty (0 bytes): download it again");
   if (!as_text(file).starts_with("PK")) {
@@ -268,7 +284,8 @@ TorchArchive read(Bytes file) {
   const pickle::Pickle pickle = pickle::read(archive.pickle());
   std::vector<TensorEntry> tensors;
   const pickle::Dict& top = top_of(pickle);
-  for (const auto& [name, value] : named_values(find_state_dict(top))) {
+  const pickle::Dict& state_dict = find_state_dict(top);
+  for (const auto& [name, value] : named_values(state_dict)) {
     const auto* const tensor = std::get_if<const pickle::Tensor*>(value);
     if (tensor == nullptr) {
       check_beside(name, *value);
@@ -277,7 +294,7 @@ TorchArchive read(Bytes file) {
     if (tensors.size() == kMaxTensors) format_error("it has more than {} tensors", kMaxTensors);
     tensors.push_back(make_entry(archive, name, **tensor));
   }
-  if (tensors.empty()) format_error("it holds no tensors: save model.state_dict()");
+  if (tensors.empty()) refuse_without_tensors(state_dict);
   return {std::move(tensors), find_config(top)};
 }
 

@@ -81,9 +81,10 @@ std::vector<Step> plan(const WeightSource& source, const ConvertOptions& options
     if (is_left_out(source, entry)) continue;
     const auto quant = quant_of(entry, options.quant);
     if (quant) check_can_be_quantized(source, entry);
-    const auto float_dtype = options.dtype.value_or(entry.dtype);
     steps.push_back({.entry = &entry,
-                     .dtype = c10::isFloatingType(entry.dtype) ? float_dtype : entry.dtype,
+                     .dtype = c10::isFloatingType(entry.dtype)
+                                  ? float_dtype(options.dtype, entry.dtype)
+                                  : entry.dtype,
                      .quant = quant});
   }
   return steps;
@@ -132,13 +133,17 @@ void convert(const WeightSource& source, const Step& step, const TensorSink& sin
 
 }  // namespace
 
+torch::Dtype float_dtype(std::optional<torch::Dtype> wanted, torch::Dtype in_file) {
+  return wanted.value_or(in_file == at::kDouble ? at::kFloat : in_file);
+}
+
 void convert_weights(const WeightSource& source,
                      const ConvertOptions& options,
                      const TensorSink& sink,
                      const ProgressCallback& progress) {
   const torch::NoGradGuard no_grad;
   const auto steps = plan(source, options);
-  source.check_head();
+  source.check_complete();
   LoadProgress state{.tensor = {},
                      .tensors_done = 0,
                      .tensors_total = static_cast<int64_t>(steps.size()),
