@@ -188,7 +188,7 @@ void Machine::step_opaque(Op op) {
       return;
     case Op::kFrozenSet:
       pop_to_mark();
-      return push(&kFrozenSet);
+      return push(&kFrozen);
     default:
       return step_container(op);
   }

@@ -126,7 +126,7 @@ constexpr KnownGlobal kKnownGlobals[] = {
     {"builtins", "set", Kind::kOpaque, &kSet},
     {"builtins", "complex", Kind::kOpaque, &kComplex},
     {"collections", "defaultdict", Kind::kOpaque, &kDefaultDict},
-    {"builtins", "frozenset", Kind::kOpaque, &kFrozenSet},
+    {"builtins", "frozenset", Kind::kOpaque, &kFrozen},
     {"builtins", "bytes", Kind::kOpaque, &kBytes},
     {"builtins", "list", Kind::kOpaque},
     {"builtins", "dict", Kind::kOpaque},

@@ -18,7 +18,7 @@ inline constexpr Opaque kString{"str"};
 inline constexpr Opaque kBytes{"bytes"};
 inline constexpr Opaque kByteArray{"bytearray"};
 inline constexpr Opaque kSet{"set"};
-inline constexpr Opaque kFrozenSet{"frozenset"};
+inline constexpr Opaque kFrozen{"frozenset"};
 
 /// Throws FormatError for a name that torch.load(weights_only=True) does not know either.
 Global find_global(std::string_view module, std::string_view name);

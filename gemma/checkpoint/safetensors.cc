@@ -2,6 +2,7 @@
 #include <array>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 

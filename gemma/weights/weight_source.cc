@@ -209,7 +209,10 @@ std::optional<Layout> find_layout(const Checkpoint& checkpoint) {
   if (auto layout = gguf_layout(checkpoint)) return layout;
   const bool is_own =
       checkpoint.contains("embedder.weight") || checkpoint.contains("text_token_embedder.weight");
-  return is_own ? std::nullopt : layout_behind_prefix(checkpoint);
+  const bool is_plain = std::ranges::none_of(checkpoint.entries(), [](const TensorEntry& entry) {
+    return unwrapped(entry.name) != entry.name;
+  });
+  return is_own && is_plain ? std::nullopt : layout_behind_prefix(checkpoint);
 }
 
 }  // namespace

@@ -215,7 +215,10 @@ std::vector<OpaqueValue> opaque_values() {
   const std::string nine = op::numbers({1, 1, 1, 1, 1, 1, 1, 1, 1});
   return {
       {"Bytes", made("_codecs", "encode", bytes), "bytes"},
-      {"BytesOfProtocol3", "C\x02ab", "bytes"},
+      {"BytesOfProtocol3",
+       "C\x02"
+       "ab",
+       "bytes"},
       {"LongBytesOfProtocol3", "B" + testing::raw(uint32_t{2}) + "ab", "bytes"},
       {"BytesOfProtocol4", "\x8e" + testing::raw(uint64_t{2}) + "ab", "bytes"},
       {"ByteArray", made("__builtin__", "bytearray", bytes), "bytearray"},
