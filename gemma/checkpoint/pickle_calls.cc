@@ -300,9 +300,10 @@ const std::vector<Value>& expect_arguments(const Value& value,
 }
 
 Global find_global(std::string_view module, std::string_view name) {
-  if (module == "__builtin__") module = "builtins";  // As Python 2, and so protocol 2, has it.
+  // As Python 2, and so protocol 2, has it.
+  const std::string_view home = module == "__builtin__" ? "builtins" : module;
   for (const auto& known : kKnownGlobals) {
-    if (known.module == module && known.name == name) {
+    if (known.module == home && known.name == name) {
       return {.kind = known.kind, .makes = known.makes};
     }
   }

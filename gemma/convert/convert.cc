@@ -81,10 +81,9 @@ std::vector<Step> plan(const WeightSource& source, const ConvertOptions& options
     if (is_left_out(source, entry)) continue;
     const auto quant = quant_of(entry, options.quant);
     if (quant) check_can_be_quantized(source, entry);
+    const auto float_dtype = options.dtype.value_or(entry.dtype);
     steps.push_back({.entry = &entry,
-                     .dtype = c10::isFloatingType(entry.dtype)
-                                  ? float_dtype(options.dtype, entry.dtype)
-                                  : entry.dtype,
+                     .dtype = c10::isFloatingType(entry.dtype) ? float_dtype : entry.dtype,
                      .quant = quant});
   }
   return steps;
@@ -132,10 +131,6 @@ void convert(const WeightSource& source, const Step& step, const TensorSink& sin
 }
 
 }  // namespace
-
-torch::Dtype float_dtype(std::optional<torch::Dtype> wanted, torch::Dtype in_file) {
-  return wanted.value_or(in_file == at::kDouble ? at::kFloat : in_file);
-}
 
 void convert_weights(const WeightSource& source,
                      const ConvertOptions& options,

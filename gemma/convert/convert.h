@@ -20,10 +20,6 @@ struct ConvertOptions {
   std::optional<torch::Dtype> dtype;  // Of the floats; none: as the file has them.
 };
 
-/// What floats of a file become: `wanted`, else what they are; float32 for float64, in which no
-/// model computes.
-torch::Dtype float_dtype(std::optional<torch::Dtype> wanted, torch::Dtype in_file);
-
 using TensorSink = std::function<void(const std::string& name, const torch::Tensor& tensor)>;
 
 /// Hands `sink` the tensors of `source` in the order of the file, one at a time; no more than

@@ -44,7 +44,8 @@ GgufTensor tensor_of(const TensorEntry& entry, const GgufPart& part, const GgufO
   if (options.q8_0) {
     tensor.encoding = Encoding::kQ8_0;
   } else {
-    tensor.dtype = float_dtype(options.dtype, entry.dtype);
+    // No model computes in float64.
+    tensor.dtype = options.dtype.value_or(entry.dtype == at::kDouble ? at::kFloat : entry.dtype);
   }
   return tensor;
 }

@@ -99,13 +99,6 @@ TEST_F(ConvertWeights, KeepsEverythingButRopeTables) {
   expect_equal(convert(state, {}), without_rope_tables(state));
 }
 
-TEST_F(ConvertWeights, MakesFloat32OfFloat64) {
-  const auto state = without_rope_tables(random_state(at::kFloat));
-  auto doubles = state;
-  for (auto& item : doubles) item.second = item.second.to(at::kDouble);
-  expect_equal(convert(doubles, {}), state);
-}
-
 TEST_F(ConvertWeights, ChangesTheDtypeOfFloats) {
   auto state = without_rope_tables(random_state(at::kBFloat16, /*quant=*/true));
   state.emplace_back("steps", at::scalar_tensor(7, at::kLong));

@@ -84,6 +84,17 @@ TEST_P(ExportGguf, GivesTheModelBackBitForBit) {
   }
 }
 
+TEST_P(ExportGguf, WritesFloat64AsFloat32) {
+  const auto config = config_of(GetParam());
+  const auto state = state_of(config, at::kFloat);
+  auto doubles = state;
+  for (auto& item : doubles) item.second = item.second.to(at::kDouble);
+  const WeightSource source = export_state(doubles, config);
+  for (const auto& [name, tensor] : state) {
+    EXPECT_TRUE(tensors_equal(source.tensor(name), tensor)) << name;
+  }
+}
+
 TEST_P(ExportGguf, LoadsIntoAModelThatComputesTheSame) {
   const auto config = config_of(GetParam());
   GemmaForCausalLM model(config);
