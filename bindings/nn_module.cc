@@ -7,6 +7,7 @@
 
 #include "bindings.h"
 
+#include <gemma/config/dtype_name.h>
 #include <gemma/weights/weights.h>
 
 // What a Python user expects of a torch.nn.Module, for the C++ modules.
@@ -155,7 +156,7 @@ py::object to(const py::object& self, const py::args& args, const py::kwargs& kw
     const auto dtype = parsed[1].cast<at::ScalarType>();
     if (!c10::isFloatingType(dtype)) {
       throw py::type_error(fmt::format("to: weights cannot be cast to {}; give a floating dtype",
-                                       c10::toString(dtype)));
+                                       gemma::dtype_name(dtype)));
     }
     const py::gil_scoped_release release;
     module.to(dtype, non_blocking);

@@ -6,8 +6,9 @@
 namespace gemma {
 
 /// How many bytes at the beginning of `text` are UTF-8 by RFC 3629: the shortest form, no
-/// surrogates, nothing past U+10FFFF; in short, what Python decodes.
-constexpr size_t utf8_prefix(std::string_view text) {
+/// surrogates, nothing past U+10FFFF; in short, what Python decodes. With surrogates, what Python
+/// decodes as "surrogatepass".
+constexpr size_t utf8_prefix(std::string_view text, bool with_surrogates = false) {
   size_t i = 0;
   while (i < text.size()) {
     const auto byte = [&](size_t at) { return static_cast<unsigned char>(text[at]); };
@@ -18,7 +19,7 @@ constexpr size_t utf8_prefix(std::string_view text) {
       if ((byte(i + k) & 0xc0) != 0x80) return i;
     }
     if (lead == 0xe0 && byte(i + 1) < 0xa0) return i;  // Longer than needed.
-    if (lead == 0xed && byte(i + 1) > 0x9f) return i;  // A surrogate.
+    if (lead == 0xed && byte(i + 1) > 0x9f && !with_surrogates) return i;
     if (lead == 0xf0 && byte(i + 1) < 0x90) return i;  // Longer than needed.
     if (lead == 0xf4 && byte(i + 1) > 0x8f) return i;  // Past U+10FFFF.
     i += length;
@@ -26,6 +27,8 @@ constexpr size_t utf8_prefix(std::string_view text) {
   return i;
 }
 
-constexpr bool is_utf8(std::string_view text) { return utf8_prefix(text) == text.size(); }
+constexpr bool is_utf8(std::string_view text, bool with_surrogates = false) {
+  return utf8_prefix(text, with_surrogates) == text.size();
+}
 
 }  // namespace gemma

@@ -14,6 +14,7 @@
 #include <gemma/checkpoint/gguf_blocks.h>
 #include <gemma/cli/info.h>
 #include <gemma/cli/output.h>
+#include <gemma/config/dtype_name.h>
 #include <gemma/generate/make_model.h>
 #include <gemma/weights/checkpoint_config.h>
 
@@ -157,7 +158,7 @@ void print_model(GemmaConfig config) {
 
 // "BFloat16", or "Q8_0" of a GGUF file.
 std::string kind_of(const TensorEntry& entry) {
-  return entry.encoding == Encoding::kPlain ? std::string(c10::toString(entry.dtype))
+  return entry.encoding == Encoding::kPlain ? std::string(dtype_name(entry.dtype))
                                             : std::string(block_format(entry.encoding).name);
 }
 
@@ -180,7 +181,7 @@ void print_file(const WeightSource& source) {
   if (detected) {
     show("  variant {}{}\n", detected->variant, detected->quant ? ", int8" : "");
   } else {
-    show("  The shapes fit no variant.\n");
+    show("  no variant: {}\n", why_unknown(source));
   }
 }
 

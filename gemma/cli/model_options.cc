@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include <gemma/cli/model_options.h>
+#include <gemma/cli/output.h>
 #include <gemma/cli/progress.h>
 #include <gemma/generate/make_model.h>
 #include <gemma/weights/checkpoint_config.h>
@@ -43,9 +44,8 @@ GemmaConfig make_config(const ModelOptions& options, const WeightSource& source)
 GemmaConfig find_config(const WeightSource& source, const std::string& variant) {
   auto config = config_of(source, variant);
   if (!config) {
-    throw std::runtime_error(
-        fmt::format("{}: its shapes fit no variant; name one with --variant: {}", source.path(),
-                    fmt::join(model_variants(), ", ")));
+    throw std::runtime_error(fmt::format("{}: {}; name a variant with --variant: {}", source.path(),
+                                         why_unknown(source), fmt::join(model_variants(), ", ")));
   }
   return *std::move(config);
 }
@@ -112,7 +112,11 @@ LanguageModel load_model(const ModelOptions& options, const OpenCheckpoint& chec
   auto model = make_model(config);
   if (config.tokenizer) check_vocabulary(config, model->tokenizer());
   ProgressBar bar("Loading");
-  model->load_weights(checkpoint.source, {.mmap = true, .progress = std::ref(bar)});
+  const auto report =
+      model->load_weights(checkpoint.source, {.mmap = true, .progress = std::ref(bar)});
+  if (const auto warning = describe_unexpected(report); !warning.empty()) {
+    note("gemma: {}: {}\n", options.ckpt, warning);
+  }
   model->to(device_of(options));
   model->eval();
   model->set_numerics(numerics_of(options));

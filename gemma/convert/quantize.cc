@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <gemma/config/dtype_name.h>
 #include <gemma/convert/quantize.h>
 #include <gemma/ops/weight_view.h>
 
@@ -19,7 +20,7 @@ void check(const torch::Tensor& weight) {
   if (weight.dim() == 2 && weight.is_floating_point()) return;
   throw std::invalid_argument(fmt::format(
       "quantize_weight: got {} [{}], but quantises a matrix of floats; leave this one as it is",
-      c10::toString(weight.scalar_type()), fmt::join(weight.sizes().vec(), ", ")));
+      dtype_name(weight.scalar_type()), fmt::join(weight.sizes().vec(), ", ")));
 }
 
 void check_scale(const torch::Tensor& scale) {

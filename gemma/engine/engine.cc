@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <gemma/config/dtype_name.h>
 #include <gemma/engine/engine.h>
 
 namespace gemma {
@@ -99,9 +100,8 @@ int64_t Sequence::bytes() const {
 Engine::Engine(LanguageModel model, const EngineOptions& options)
     : model_(std::move(model)), options_(options) {
   if (options.kv_dtype != torch::kFloat32 && options.kv_dtype != torch::kBFloat16) {
-    throw std::invalid_argument(
-        fmt::format("Engine: kv_dtype is {}, but must be float32 or bfloat16",
-                    c10::toString(options.kv_dtype)));
+    throw std::invalid_argument(fmt::format(
+        "Engine: kv_dtype is {}, but must be float32 or bfloat16", dtype_name(options.kv_dtype)));
   }
   if (options.chunk < 1) {
     throw std::invalid_argument(

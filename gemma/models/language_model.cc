@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <gemma/config/dtype_name.h>
 #include <gemma/models/language_model.h>
 #include <gemma/ops/rotary.h>
 #include <gemma/weights/load_tokenizer.h>
@@ -105,7 +106,7 @@ std::vector<KVCache> LanguageModelImpl::make_kv_caches(int64_t batch_size,
     throw std::invalid_argument(fmt::format(
         "generate: the weights are {} but config.dtype, the KV cache's, is {}; construct the model "
         "with that default dtype, or set config.dtype",
-        c10::toString(weights.scalar_type()), config_.dtype));
+        dtype_name(weights.scalar_type()), config_.dtype));
   }
   check_device(device);
   const auto zeros = [&] {

@@ -28,6 +28,7 @@ TEST(HfConfig, AbsentFieldsHaveTheFamilysDefaults) {
   const auto gemma1 = read(R"({"model_type":"gemma","hidden_act":"gelu"})");
   EXPECT_EQ(gemma1.num_key_value_heads, 16);
   EXPECT_EQ(gemma1.dtype, "float32");
+  EXPECT_EQ(read(R"({"model_type":"gemma","torch_dtype":"float64"})").dtype, "float32");
   EXPECT_FALSE(gemma1.attn_types);
   const auto gemma2 = read(R"({"model_type":"gemma2"})");
   EXPECT_EQ(gemma2.final_logit_softcapping, 30.0);
@@ -120,7 +121,7 @@ class BadHfConfig : public ::testing::TestWithParam<BadConfig> {};
 
 TEST_P(BadHfConfig, IsRefusedInOneLineThatNamesFileAndField) {
   const auto message = message_of<std::exception>([&] { read(GetParam().json); });
-  EXPECT_TRUE(message.starts_with("config_from_hf: config.json: ")) << message;
+  EXPECT_TRUE(message.starts_with("config.json: ")) << message;
   EXPECT_EQ(message.find_first_of("\n\x1b"), std::string::npos) << message;
   EXPECT_TRUE(contains(message, GetParam().expected)) << message;
 }

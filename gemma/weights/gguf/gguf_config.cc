@@ -81,9 +81,7 @@ class Reader {
     return found != metadata_.values().end() && found->second.type == GgufType::kArray;
   }
 
-  [[noreturn]] void refuse(std::string_view what) const {
-    throw std::runtime_error(fmt::format("load_weights: {}: {}", metadata_.path(), what));
-  }
+  [[noreturn]] void refuse(std::string_view what) const { refuse_file(metadata_.path(), what); }
 
  private:
   std::string key(std::string_view name) const { return fmt::format("{}.{}", architecture_, name); }
@@ -290,8 +288,7 @@ void check_rope_table(const Reader& reader, const Checkpoint& checkpoint) {
 
 GemmaConfig gguf_config(const Checkpoint& checkpoint, const std::string& dtype) {
   if (checkpoint.metadata() == nullptr) {
-    throw std::runtime_error(
-        fmt::format("load_weights: {}: is not a GGUF file", checkpoint.path()));
+    refuse_file(checkpoint.path(), "is not a GGUF file");
   }
   const Reader reader(*checkpoint.metadata());
   auto config = family(reader, dtype);

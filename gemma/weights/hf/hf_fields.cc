@@ -32,10 +32,6 @@ bool is_neutral(std::string_view name, const json& value) {
 
 }  // namespace
 
-void refuse_file(const std::string& path, std::string_view what) {
-  throw std::runtime_error(fmt::format("config_from_hf: {}: {}", path, what));
-}
-
 json parse_fields(std::string_view text, const std::string& path) {
   const auto refuse = [&](std::string_view what) { refuse_file(path, what); };
   if (text.size() > kMaxBytes) {

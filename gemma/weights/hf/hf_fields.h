@@ -14,9 +14,6 @@ namespace gemma {
 /// none, has over a megabyte, or is nested more than 32 deep.
 nlohmann::json parse_fields(std::string_view text, const std::string& path);
 
-/// "config_from_hf: <path>: <what>"
-[[noreturn]] void refuse_file(const std::string& path, std::string_view what);
-
 /// The fields of an object in a config.json. Those that are null are as if they were not there.
 /// What is wrong with one throws std::runtime_error, which names the file and the field.
 class Fields {
