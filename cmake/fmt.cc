@@ -1,5 +1,5 @@
-// fmt's own source file (src/format.cc), which LibTorch's wheel does not hold. As headers alone, fmt
-// takes two to three seconds in every file that formats a string.
+// fmt's own source file (src/format.cc), which LibTorch's wheel does not hold. As headers alone,
+// fmt takes two to three seconds in every file that formats a string.
 #include <fmt/format-inl.h>
 
 FMT_BEGIN_NAMESPACE
