@@ -8,6 +8,7 @@
 #include <pybind11/native_enum.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
 #include <torch/csrc/utils/pybind.h>
 #include <torch/nn/module.h>
 
@@ -51,6 +52,10 @@ using ReleaseGil = py::call_guard<py::gil_scoped_release>;
 inline torch::Device to_device(const py::object& device) {
   return py::module_::import("torch").attr("device")(device).cast<torch::Device>();
 }
+
+// The UTF-8 of a str. Raises TypeError for another object, and UnicodeEncodeError for a str that
+// UTF-8 cannot hold (lone surrogates).
+std::string to_text(py::handle text);
 
 // What an optional submodule is in Python: the module, or None.
 template <typename Holder>

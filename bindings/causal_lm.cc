@@ -13,7 +13,7 @@ using Self = GemmaForCausalLMImpl;
 using Texts = std::vector<std::string>;
 
 std::variant<std::string, Texts> generate(Self& self,
-                                          const std::variant<std::string, Texts>& prompts,
+                                          const py::object& prompts,
                                           const py::object& device,
                                           int64_t output_len,
                                           std::optional<double> temperature,
@@ -24,12 +24,17 @@ std::variant<std::string, Texts> generate(Self& self,
                                           const py::object& kv_dtype) {
   const auto where = to_device(device);
   const auto options = generate_options(on_token, stop_ids, kv_dtype);
+  const bool is_one = py::isinstance<py::str>(prompts);
+  Texts texts;
+  if (is_one) {
+    texts.push_back(to_text(prompts));
+  } else {
+    for (const auto prompt : prompts) texts.push_back(to_text(prompt));
+  }
   const py::gil_scoped_release release;
-  return std::visit(
-      [&](const auto& texts) -> std::variant<std::string, Texts> {
-        return self.generate(texts, where, output_len, temperature, top_p, top_k, options);
-      },
-      prompts);
+  auto results = self.generate(texts, where, output_len, temperature, top_p, top_k, options);
+  if (is_one) return std::move(results.front());
+  return results;
 }
 
 py::dict to_transformers_state_dict(const Self& self) {

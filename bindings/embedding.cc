@@ -11,7 +11,7 @@ void bind_embedding(py::module_& m) {
       .def("forward", &EmbeddingImpl::forward, py::arg("x"), ReleaseGil(),
            "[...] int64 -> [..., embedding_dim]")
       .def_property_readonly("quant",
-                             [](const EmbeddingImpl& self) { return self.operand().quantized(); });
+                             [](const EmbeddingImpl& self) { return self.view().quantized(); });
 }
 
 }  // namespace gemma::bindings

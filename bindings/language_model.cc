@@ -1,36 +1,60 @@
 #include "language_model.h"
 
+#include <chrono>
+#include <memory>
+
 namespace gemma::bindings {
 namespace {
 
 LoadReport load_weights(LanguageModelImpl& self,
-                        const py::object& model_path,
-                        const py::object& progress) {
-  const auto path = py::module_::import("os").attr("fspath")(model_path).cast<std::string>();
-  ProgressCallback callback = [&progress](const LoadProgress& state) {
-    const py::gil_scoped_acquire gil;
-    if (!progress.is_none()) progress(state);
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  };
+                        const std::filesystem::path& model_path,
+                        const py::object& progress,
+                        bool mmap) {
+  const LoadOptions options{.mmap = mmap, .progress = [&progress](const LoadProgress& state) {
+                              const py::gil_scoped_acquire gil;
+                              if (!progress.is_none()) progress(state);
+                              if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+                            }};
   const py::gil_scoped_release release;
-  return self.load_weights(path, callback);
+  return self.load_weights(model_path.string(), options);
 }
 
-// Ctrl-C, or any other signal whose Python handler raises, ends the generation.
-void check_signals() {
-  const py::gil_scoped_acquire gil;
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
+// Lets Ctrl-C, or any other signal whose Python handler raises, end a generation. Looks a few times
+// a second only, as it waits for the GIL, which other threads may be busy with.
+class SignalCheck {
+ public:
+  void operator()() {
+    const auto now = Clock::now();
+    if (now < next_) return;
+    const py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    next_ = Clock::now() + std::chrono::milliseconds(50);
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point next_ = Clock::now();
+};
 
 }  // namespace
+
+std::string to_text(py::handle text) {
+  if (!PyUnicode_Check(text.ptr())) {
+    throw py::type_error(fmt::format("a text must be str, got {}",
+                                     py::type::of(text).attr("__name__").cast<std::string>()));
+  }
+  Py_ssize_t size = 0;
+  const char* const bytes = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
+  if (bytes == nullptr) throw py::error_already_set();
+  return {bytes, static_cast<size_t>(size)};
+}
 
 GenerateOptions generate_options(const py::object& on_token,
                                  const std::vector<int64_t>& stop_ids,
                                  const py::object& kv_dtype) {
-  GenerateOptions options{.on_step = [](int64_t /*step*/) { check_signals(); },
-                          .on_token = {},
-                          .on_encode = [](int64_t /*done*/, int64_t /*total*/) { check_signals(); },
-                          .stop_ids = stop_ids};
+  const auto check = std::make_shared<SignalCheck>();
+  const auto check_layer = [check](int64_t /*done*/, int64_t /*total*/) { (*check)(); };
+  GenerateOptions options{.on_layer = check_layer, .on_encode = check_layer, .stop_ids = stop_ids};
   if (!kv_dtype.is_none()) options.kv_dtype = kv_dtype.cast<torch::ScalarType>();
   if (!on_token.is_none()) {
     options.on_token = [&on_token](int64_t row, int64_t token) {
@@ -56,7 +80,9 @@ void bind_language_model(py::module_& m) {
   using Self = LanguageModelImpl;
   ModuleClass<Self>(m, "LanguageModel", "What the text and the multimodal model share.")
       .def("load_weights", load_weights, py::arg("model_path"), py::arg("progress") = py::none(),
-           "Loads a checkpoint; progress(LoadProgress) after each tensor.")
+           py::kw_only(), py::arg("mmap") = false,
+           "Loads a checkpoint; progress(LoadProgress) after each tensor. mmap=True leaves weights "
+           "in the file, which nobody may write to then.")
       .def_property_readonly("config", &Self::config)
       .def_property_readonly("tokenizer", &Self::tokenizer);
 }

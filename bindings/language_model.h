@@ -5,6 +5,7 @@
 
 #include "bindings.h"
 
+#include <gemma/generate/options.h>
 #include <gemma/models/language_model.h>
 
 namespace gemma::bindings {

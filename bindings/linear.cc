@@ -11,7 +11,7 @@ void bind_linear(py::module_& m) {
       .def("forward", &LinearImpl::forward, py::arg("x"), ReleaseGil(),
            "[..., in_features] -> [..., out_features]")
       .def_property_readonly("quant",
-                             [](const LinearImpl& self) { return self.operand().quantized(); });
+                             [](const LinearImpl& self) { return self.view().quantized(); });
 }
 
 }  // namespace gemma::bindings

@@ -14,8 +14,23 @@ namespace {
 
 using Self = Gemma3ForMultimodalLMImpl;
 
+std::vector<Prompt> to_prompts(const py::object& given) {
+  std::vector<Prompt> prompts;
+  for (const auto prompt : given) {
+    prompts.emplace_back();
+    for (const auto part : prompt) {
+      if (py::isinstance<py::str>(part)) {
+        prompts.back().emplace_back(to_text(part));
+      } else {
+        prompts.back().emplace_back(part.cast<Image>());
+      }
+    }
+  }
+  return prompts;
+}
+
 std::vector<std::string> generate(Self& self,
-                                  const std::vector<Prompt>& prompts,
+                                  const py::object& given,
                                   const py::object& device,
                                   int64_t output_len,
                                   std::optional<double> temperature,
@@ -28,6 +43,7 @@ std::vector<std::string> generate(Self& self,
   const auto where = to_device(device);
   auto options = generate_options(on_token, stop_ids, kv_dtype);
   options.reference_tail_mask = reference_tail_mask;
+  const auto prompts = to_prompts(given);
   const py::gil_scoped_release release;
   return self.generate(prompts, where, output_len, temperature, top_p, top_k, options);
 }

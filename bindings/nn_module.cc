@@ -7,6 +7,7 @@
 
 #include "bindings.h"
 
+#include <gemma/config/dtype_name.h>
 #include <gemma/weights/weights.h>
 
 // What a Python user expects of a torch.nn.Module, for the C++ modules.
@@ -61,7 +62,11 @@ void setattr(const py::object& self, const std::string& name, const py::object& 
                                       fmt::join(tensor.sizes().vec(), ", "),
                                       fmt::join(data.sizes().vec(), ", ")));
   }
+  const auto* const ours = dynamic_cast<const Module*>(&self.cast<const NNModule&>());
   const torch::NoGradGuard no_grad;
+  const py::gil_scoped_release release;
+  std::optional<UseLock::Change> change;
+  if (ours != nullptr) change.emplace(ours->use_lock(), name.c_str());
   tensor.set_data(data);
 }
 
@@ -151,7 +156,7 @@ py::object to(const py::object& self, const py::args& args, const py::kwargs& kw
     const auto dtype = parsed[1].cast<at::ScalarType>();
     if (!c10::isFloatingType(dtype)) {
       throw py::type_error(fmt::format("to: weights cannot be cast to {}; give a floating dtype",
-                                       c10::toString(dtype)));
+                                       gemma::dtype_name(dtype)));
     }
     const py::gil_scoped_release release;
     module.to(dtype, non_blocking);
@@ -288,7 +293,7 @@ void bind_nn_module(py::module_& m) {
           [](Module& self, const std::string& name) {
             self.set_numerics(numerics_from_string(name));
           },
-          py::arg("numerics"), "'exact': the reference's results, bit for bit.")
+          py::arg("numerics"), ReleaseGil(), "'exact': the reference's results, bit for bit.")
       .def_property_readonly(
           "numerics", [](const Module& self) { return std::string(to_string(self.numerics())); });
 }

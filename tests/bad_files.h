@@ -105,7 +105,7 @@ struct BadFile {
 };
 std::ostream& operator<<(std::ostream& out, const BadFile& file);
 void expect_refused(const BadFile& file);
-/// Whether `message` is one line that starts with "load_weights: <path>" and contains `expected`.
+/// Whether `message` is one line that starts with "<path>" and contains `expected`.
 void expect_message(std::string_view message, std::string_view path, std::string_view expected);
 
 /// A directory that exists as long as the object.

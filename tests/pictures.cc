@@ -104,10 +104,14 @@ std::string small_progressive_jpeg() {
       "0201013f103fffc40014100100000000000000000000000000000010ffda0008010100013f103fffd9");
 }
 
-std::string with_exif(const std::string& jpeg, std::string_view exif) {
-  const std::string data = std::string("Exif\0\0", 6) + std::string(exif);
+std::string with_app1(const std::string& jpeg, std::string_view data) {
   return jpeg.substr(0, 2) + "\xff\xe1" +
-         big_endian(static_cast<uint32_t>(data.size() + 2), /*size=*/2) + data + jpeg.substr(2);
+         big_endian(static_cast<uint32_t>(data.size() + 2), /*size=*/2) + std::string(data) +
+         jpeg.substr(2);
+}
+
+std::string with_exif(const std::string& jpeg, std::string_view exif) {
+  return with_app1(jpeg, std::string("Exif\0\0", 6) + std::string(exif));
 }
 
 std::string exif_of(uint16_t orientation) {

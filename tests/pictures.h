@@ -7,7 +7,7 @@
 
 #include <gemma/image/image.h>
 
-// Writes the pictures that the tests of gemma/vision read, good and bad.
+// Writes the pictures that the tests of gemma/image read, good and bad.
 namespace gemma::testing {
 
 /// An image of equal channels, from rows of bytes.
@@ -41,10 +41,13 @@ std::string from_hex(std::string_view digits);
 std::string small_jpeg();
 std::string small_progressive_jpeg();
 
-/// `jpeg` with this data in an EXIF marker.
+/// `jpeg` with a segment APP1 of this data before all others.
+std::string with_app1(const std::string& jpeg, std::string_view data);
+
+/// `jpeg` with this data in an Exif segment.
 std::string with_exif(const std::string& jpeg, std::string_view exif);
 
-/// EXIF data that holds this orientation alone.
+/// Exif data that holds this orientation alone.
 std::string exif_of(uint16_t orientation);
 
 }  // namespace gemma::testing

@@ -15,7 +15,7 @@
 
 #include <gemma/config/config.h>
 #include <gemma/generate/causal_lm.h>
-#include <gemma/ops/ops.h>
+#include <gemma/ops/attention_types.h>
 
 // What the tests of the modules share: comparisons that explain themselves, models small enough to
 // recompute, and an oracle to recompute them with.

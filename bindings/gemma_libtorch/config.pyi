@@ -13,24 +13,6 @@ import torch
 
 from .siglip_vision.config import SiglipVisionModelConfig
 
-__all__ = [
-    "Architecture",
-    "AttentionType",
-    "GemmaConfig",
-    "get_config_for_12b",
-    "get_config_for_1b",
-    "get_config_for_270m",
-    "get_config_for_27b",
-    "get_config_for_27b_v3",
-    "get_config_for_2b",
-    "get_config_for_2b_v2",
-    "get_config_for_4b",
-    "get_config_for_7b",
-    "get_config_for_9b",
-    "get_model_config",
-    "model_variants",
-]
-
 class AttentionType(enum.Enum):
     GLOBAL = 1
     LOCAL_SLIDING = 2
@@ -82,7 +64,7 @@ class GemmaConfig:
     """RMSNorm of queries and keys over D."""
     vision_config: SiglipVisionModelConfig | None
     rope_scaling_factor: int | None
-    """Divides the rotary frequencies of global layers; the text model does not apply it."""
+    """Divides the rotary frequencies of global layers."""
 
     @property
     def attn_types(self) -> list[AttentionType] | None:
@@ -161,11 +143,12 @@ def get_config_for_2b(dtype: str = "bfloat16") -> GemmaConfig: ...
 def get_config_for_2b_v2(dtype: str = "bfloat16") -> GemmaConfig: ...
 def get_config_for_9b(dtype: str = "bfloat16") -> GemmaConfig: ...
 def get_config_for_27b(dtype: str = "bfloat16") -> GemmaConfig: ...
-def get_config_for_270m(dtype: str = "bfloat16") -> GemmaConfig: ...
-def get_config_for_1b(dtype: str = "bfloat16") -> GemmaConfig: ...
-def get_config_for_4b(dtype: str = "bfloat16") -> GemmaConfig: ...
-def get_config_for_12b(dtype: str = "bfloat16") -> GemmaConfig: ...
-def get_config_for_27b_v3(dtype: str = "bfloat16") -> GemmaConfig: ...
+# Those of Gemma 3 have no default, as in the reference.
+def get_config_for_270m(dtype: str) -> GemmaConfig: ...
+def get_config_for_1b(dtype: str) -> GemmaConfig: ...
+def get_config_for_4b(dtype: str) -> GemmaConfig: ...
+def get_config_for_12b(dtype: str) -> GemmaConfig: ...
+def get_config_for_27b_v3(dtype: str) -> GemmaConfig: ...
 def model_variants() -> list[str]:
     """The names that get_model_config takes."""
 

@@ -14,8 +14,6 @@ from .config import GemmaConfig
 from .model import Embedding, GemmaModel, LanguageModel, Linear, RMSNorm, Sampler
 from .siglip_vision.siglip_vision_model import SiglipVisionModel
 
-__all__ = ["Gemma3ForMultimodalLM"]
-
 class Gemma3ForMultimodalLM(LanguageModel):
     """Text and images."""
 
@@ -79,13 +77,13 @@ class Gemma3ForMultimodalLM(LanguageModel):
         top_k: int = 64,
         *,
         on_token: Callable[[int, int], object] | None = None,
-        stop_ids: Sequence[int] = ...,
+        stop_ids: Sequence[int] = (),
         kv_dtype: torch.dtype | None = None,
         reference_tail_mask: bool = True,
     ) -> list[str]:
         """Continues prompts of text and images -> prompts and continuations, to before an eos.
 
-        A prompt shorter than the longest gets so many more tokens, as in the reference.
+        A shorter prompt gets correspondingly more tokens, as in the reference.
         reference_tail_mask: with exact numerics a generated token sees the empty places after it
         too, as in the reference; else, and with fast numerics, what it sees does not depend on
         output_len. The rest is as GemmaForCausalLM.generate has it.

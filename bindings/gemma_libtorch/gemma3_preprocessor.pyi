@@ -12,8 +12,6 @@ from PIL import Image
 from .config import GemmaConfig
 from .tokenizer import Tokenizer
 
-__all__ = ["gemma3_batch_input_preprocessor", "gemma3_input_preprocessor", "tokenize_raw_input"]
-
 class _ProcessedPrompts(TypedDict):
     user_input_token_ids: torch.Tensor
     """[B, max_seq_len] int64: each prompt, bos first, then pad_id."""

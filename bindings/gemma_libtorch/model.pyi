@@ -10,7 +10,7 @@ module here offers in its place is listed in the first class below, under torch'
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar, overload, type_check_only
+from typing import Any, Generic, TypeAlias, TypeVar, overload, type_check_only
 
 import torch
 from torch.nn.modules.module import _IncompatibleKeys
@@ -18,27 +18,9 @@ from torch.nn.modules.module import _IncompatibleKeys
 from .config import AttentionType, GemmaConfig
 from .tokenizer import Tokenizer
 
-__all__ = [
-    "Embedding",
-    "Gemma2DecoderLayer",
-    "GemmaAttention",
-    "GemmaDecoderLayer",
-    "GemmaForCausalLM",
-    "GemmaMLP",
-    "GemmaModel",
-    "LanguageModel",
-    "Linear",
-    "LoadProgress",
-    "LoadReport",
-    "Module",
-    "RMSNorm",
-    "Sampler",
-    "apply_rotary_emb",
-    "precompute_freqs_cis",
-]
-
 # Self, without typing_extensions.
 _M = TypeVar("_M", bound=_NNModule)
+_Item = TypeVar("_Item", bound=_NNModule)
 
 # Keys and values of one layer, [B, S, K, D] each.
 _KVCache: TypeAlias = tuple[torch.Tensor, torch.Tensor]
@@ -48,8 +30,8 @@ class _NNModule:
     """What torch.nn.Module offers, for Module and for ModuleList.
 
     Parameters, buffers and children are attributes. A parameter or buffer may be assigned a
-    tensor, whose data it then shares; nothing checks its shape. Any other assignment raises
-    AttributeError.
+    tensor of its shape, whose data it then shares; another shape raises ValueError. Any other
+    assignment raises AttributeError.
     """
 
     @property
@@ -124,17 +106,16 @@ class Module(_NNModule):
     @property
     def numerics(self) -> str: ...
 
-@type_check_only
-class ModuleList(_NNModule):
-    """The layers of a GemmaModel."""
+class ModuleList(_NNModule, Generic[_Item]):
+    """The layers of a model, as the attributes "0", "1" and so on too."""
 
     def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[DecoderLayer]: ...
+    def __iter__(self) -> Iterator[_Item]: ...
     @overload
-    def __getitem__(self, index: int) -> DecoderLayer:
+    def __getitem__(self, index: int) -> _Item:
         """Raises IndexError; a negative index counts from the end."""
     @overload
-    def __getitem__(self, index: slice) -> list[DecoderLayer]: ...
+    def __getitem__(self, index: slice) -> list[_Item]: ...
 
 def precompute_freqs_cis(
     dim: int, end: int, theta: float = 10000.0, rope_scaling_factor: int = 1
@@ -268,7 +249,6 @@ class GemmaAttention(Module):
     @property
     def attn_logit_softcapping(self) -> float | None: ...
 
-@type_check_only
 class DecoderLayer(Module):
     """What GemmaDecoderLayer and Gemma2DecoderLayer share."""
 
@@ -336,7 +316,7 @@ class GemmaModel(Module):
         """
     __call__ = forward
     @property
-    def layers(self) -> ModuleList: ...
+    def layers(self) -> ModuleList[DecoderLayer]: ...
     @property
     def norm(self) -> RMSNorm: ...
     @property
@@ -411,7 +391,7 @@ class LanguageModel(Module):
         model_path: str | os.PathLike[str],
         progress: Callable[[LoadProgress], object] | None = None,
     ) -> LoadReport:
-        """Loads a checkpoint of any format that README lists; progress is called after each tensor.
+        """Loads a checkpoint of any format that docs/checkpoints.md lists; progress is called after each tensor.
 
         Raises FileNotFoundError, and RuntimeError, naming the file, the tensor and the cure, for a
         file that is not a checkpoint and for a weight that is missing, misshapen, or int8 where
@@ -474,7 +454,7 @@ class GemmaForCausalLM(LanguageModel):
         top_k: int = 64,
         *,
         on_token: Callable[[int, int], object] | None = None,
-        stop_ids: Sequence[int] = ...,
+        stop_ids: Sequence[int] = (),
         kv_dtype: torch.dtype | None = None,
     ) -> str:
         """Continues a prompt, or each of several, by up to output_len tokens, to before an eos.
@@ -498,7 +478,7 @@ class GemmaForCausalLM(LanguageModel):
         top_k: int = 64,
         *,
         on_token: Callable[[int, int], object] | None = None,
-        stop_ids: Sequence[int] = ...,
+        stop_ids: Sequence[int] = (),
         kv_dtype: torch.dtype | None = None,
     ) -> list[str]: ...
     @staticmethod

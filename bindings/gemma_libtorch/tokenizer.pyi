@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-__all__ = ["Tokenizer"]
-
 class Tokenizer:
     def __init__(self, model_path: str) -> None:
-        """A SentencePiece model, or the one in a GGUF file.
+        """A SentencePiece model with the tokens that Hugging Face's files beside it add, a
+        tokenizer.json, or the tokenizer in a GGUF file.
 
-        Raises FileNotFoundError, or RuntimeError when the file is neither.
+        Raises FileNotFoundError, or RuntimeError when the file is none of them.
         """
     def encode(self, s: str | bytes, bos: bool = True, eos: bool = False) -> list[int]:
         """Token ids of a text. Bytes that are not UTF-8 are read as U+FFFD, one each."""

@@ -7,7 +7,16 @@
 namespace gemma {
 
 std::string about_file(std::string_view path, std::string_view what) {
-  return fmt::format("load_weights: {}: {}", path, what);
+  return fmt::format("{}: {}", path, what);
+}
+
+void refuse_file(std::string_view path, std::string_view what) {
+  throw std::runtime_error(about_file(path, what));
+}
+
+void refuse_tensor(std::string_view path, std::string_view name, std::string_view what) {
+  throw std::invalid_argument(
+      about_file(path, fmt::format("tensor '{}' {}", printable(name), what)));
 }
 
 std::string printable(std::string_view text, size_t limit) {

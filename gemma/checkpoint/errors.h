@@ -15,8 +15,16 @@ struct FormatError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// "load_weights: <path>: <what>", the form of every message that leaves this folder.
+/// "<path>: <what>", the form of every message about a file.
 std::string about_file(std::string_view path, std::string_view what);
+
+/// Throws std::runtime_error(about_file(path, what)): the file is not what it should be.
+[[noreturn]] void refuse_file(std::string_view path, std::string_view what);
+
+/// Throws std::invalid_argument, "<path>: tensor '<name>' <what>": it cannot be written there.
+[[noreturn]] void refuse_tensor(std::string_view path,
+                                std::string_view name,
+                                std::string_view what);
 
 /// Names come out of files nobody vouches for: bytes outside printable ASCII become \xNN, so that a
 /// message stays one line and cannot drive a terminal; what exceeds `limit` bytes is cut off.

@@ -146,7 +146,7 @@ std::optional<T> GgufMetadata::get(std::string_view key) const {
   const auto found = values_.find(key);
   if (found == values_.end()) return std::nullopt;
   const auto refuse = [&](std::string_view what) {
-    throw std::runtime_error(about_file(path_, fmt::format("key '{}' {}", printable(key), what)));
+    refuse_file(path_, fmt::format("key '{}' {}", printable(key), what));
   };
   try {
     if constexpr (kIsVector<T>) {
@@ -174,8 +174,8 @@ template <typename T>
 T GgufMetadata::require(std::string_view key) const {
   auto value = get<T>(key);
   if (!value) {
-    throw std::runtime_error(about_file(
-        path_, fmt::format("has no key '{}': was it made for another program?", printable(key))));
+    refuse_file(path_,
+                fmt::format("has no key '{}': was it made for another program?", printable(key)));
   }
   return *std::move(value);
 }

@@ -12,6 +12,7 @@
 #include <gemma/checkpoint/gguf_metadata.h>
 #include <gemma/checkpoint/gguf_writer.h>
 #include <gemma/checkpoint/utf8.h>
+#include <gemma/config/dtype_name.h>
 
 namespace gemma {
 namespace {
@@ -111,7 +112,7 @@ bool is_name(const std::string& name, size_t limit) {
 }  // namespace
 
 void GgufWriter::refuse(std::string_view what) const {
-  throw std::invalid_argument(fmt::format("save_weights: {}: {}", file_.path(), what));
+  throw std::invalid_argument(about_file(file_.path(), what));
 }
 
 void GgufWriter::check(const std::vector<std::pair<std::string, GgufValue>>& metadata) const {
@@ -132,7 +133,7 @@ void GgufWriter::check(const std::vector<std::pair<std::string, GgufValue>>& met
       refuse(fmt::format(
           "tensor '{}' is {} [{}]{}, which is not written; give float32, float16 or "
           "bfloat16 of up to 4 dimensions, and for Q8_0 rows of whole blocks of 32",
-          printable(tensor.name), c10::toString(tensor.dtype), fmt::join(tensor.sizes, ", "),
+          printable(tensor.name), dtype_name(tensor.dtype), fmt::join(tensor.sizes, ", "),
           tensor.encoding == Encoding::kPlain ? "" : " in blocks"));
     }
   }
@@ -176,8 +177,8 @@ void GgufWriter::add(std::string_view name, const at::Tensor& tensor) {
   if (name != announced.name || tensor.sizes() != at::IntArrayRef(announced.sizes) ||
       tensor.scalar_type() != announced.dtype) {
     refuse(fmt::format("tensor '{}' is {} [{}], but '{}', {} [{}], was announced", printable(name),
-                       c10::toString(tensor.scalar_type()), fmt::join(tensor.sizes().vec(), ", "),
-                       printable(announced.name), c10::toString(announced.dtype),
+                       dtype_name(tensor.scalar_type()), fmt::join(tensor.sizes().vec(), ", "),
+                       printable(announced.name), dtype_name(announced.dtype),
                        fmt::join(announced.sizes, ", ")));
   }
   const auto dense = tensor.detach().to(at::kCPU).contiguous();
@@ -196,8 +197,9 @@ void GgufWriter::add(std::string_view name, const at::Tensor& tensor) {
 
 void GgufWriter::finish() {
   if (next_ != tensors_.size()) {
-    throw std::logic_error(fmt::format("save_weights: {}: tensor '{}' was announced, but not added",
-                                       file_.path(), tensors_[next_].name));
+    throw std::logic_error(
+        about_file(file_.path(),
+                   fmt::format("tensor '{}' was announced, but not added", tensors_[next_].name)));
   }
   file_.commit();
 }

@@ -15,7 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 
 [[noreturn]] void refuse(const fs::path& path, std::string_view what) {
-  throw std::runtime_error(fmt::format("save_weights: {}: {}", path.string(), what));
+  throw std::runtime_error(fmt::format("{}: {}", path.string(), what));
 }
 
 void check_target(const fs::path& path, bool overwrite, std::string_view marker) {

@@ -17,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 [[noreturn]] void refuse(std::string_view path, std::string_view what) {
-  throw std::runtime_error(fmt::format("save_weights: {}: {}", path, what));
+  throw std::runtime_error(fmt::format("{}: {}", path, what));
 }
 
 // Written a block at a time, a file is kept in pages of that size, where the kernel has such, and

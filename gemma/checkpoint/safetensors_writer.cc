@@ -11,28 +11,26 @@
 #include <gemma/checkpoint/safetensors.h>
 #include <gemma/checkpoint/safetensors_writer.h>
 #include <gemma/checkpoint/utf8.h>
+#include <gemma/config/dtype_name.h>
 
 namespace gemma {
 namespace {
 
 using nlohmann::ordered_json;
 
-[[noreturn]] void refuse(const OutputFile& file, std::string_view tensor, std::string_view what) {
-  throw std::invalid_argument(
-      fmt::format("save_weights: {}: tensor '{}' {}", file.path(), printable(tensor), what));
-}
-
 void check(const OutputFile& file, const std::vector<TensorSpec>& tensors) {
   std::set<std::string_view> names;
   for (const auto& tensor : tensors) {
-    if (!is_utf8(tensor.name)) refuse(file, tensor.name, "has a name that is not UTF-8; rename it");
+    if (!is_utf8(tensor.name)) {
+      refuse_tensor(file.path(), tensor.name, "has a name that is not UTF-8; rename it");
+    }
     if (!names.insert(tensor.name).second) {
-      refuse(file, tensor.name, "is given twice; rename one of the two");
+      refuse_tensor(file.path(), tensor.name, "is given twice; rename one of the two");
     }
     if (safetensors_dtype(tensor.dtype).empty()) {
-      refuse(file, tensor.name,
-             fmt::format("is {}, which safetensors do not hold; convert it to float32, say",
-                         c10::toString(tensor.dtype)));
+      refuse_tensor(file.path(), tensor.name,
+                    fmt::format("is {}, which safetensors do not hold; convert it to float32, say",
+                                dtype_name(tensor.dtype)));
     }
   }
 }
@@ -74,11 +72,12 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
 }
 
 void SafetensorsWriter::add(std::string_view name, const at::Tensor& tensor) {
-  if (next_ == tensors_.size()) refuse(file_, name, "is one more than was announced");
+  if (next_ == tensors_.size()) refuse_tensor(file_.path(), name, "is one more than was announced");
   const auto& spec = tensors_[next_];
   if (name != spec.name || tensor.sizes() != at::IntArrayRef(spec.sizes) ||
       tensor.scalar_type() != spec.dtype) {
-    refuse(file_, name, fmt::format("is not what was announced, '{}'", printable(spec.name)));
+    refuse_tensor(file_.path(), name,
+                  fmt::format("is not what was announced, '{}'", printable(spec.name)));
   }
   const auto dense = tensor.detach().to(at::kCPU).resolve_conj().resolve_neg().contiguous();
   file_.write({static_cast<const std::byte*>(dense.const_data_ptr()), dense.nbytes()});

@@ -117,7 +117,7 @@ std::map<std::string, std::string> read_shard_index(std::string_view text,
     json::sax_parse(text.begin(), text.end(), &reader);
     return reader.take();
   } catch (const FormatError& error) {
-    throw std::runtime_error(about_file(path, error.what()));
+    refuse_file(path, error.what());
   }
 }
 

@@ -11,6 +11,7 @@
 #include <gemma/checkpoint/torch_archive.h>
 #include <gemma/checkpoint/torch_writer.h>
 #include <gemma/checkpoint/utf8.h>
+#include <gemma/config/dtype_name.h>
 
 namespace gemma {
 namespace {
@@ -105,20 +106,16 @@ std::string pickled(const at::Tensor& tensor, std::string_view key) {
          code(Op::kTuple) + code(Op::kReduce);
 }
 
-[[noreturn]] void refuse(const OutputFile& file, std::string_view tensor, std::string_view what) {
-  throw std::invalid_argument(
-      fmt::format("save_weights: {}: tensor '{}' {}", file.path(), printable(tensor), what));
-}
-
 void check(const OutputFile& file, std::string_view name, const at::Tensor& tensor) {
-  if (!is_utf8(name)) refuse(file, name, "has a name that is not UTF-8; rename it");
+  if (!is_utf8(name)) refuse_tensor(file.path(), name, "has a name that is not UTF-8; rename it");
   if (!tensor.defined() || tensor.is_meta() || tensor.layout() != at::kStrided) {
-    refuse(file, name, "has no data, or is sparse; give a tensor with all its elements");
+    refuse_tensor(file.path(), name,
+                  "has no data, or is sparse; give a tensor with all its elements");
   }
   if (storage_type(tensor.scalar_type()).empty()) {
-    refuse(file, name,
-           fmt::format("is {}, which checkpoints do not hold; convert it to float32, say",
-                       c10::toString(tensor.scalar_type())));
+    refuse_tensor(file.path(), name,
+                  fmt::format("is {}, which checkpoints do not hold; convert it to float32, say",
+                              dtype_name(tensor.scalar_type())));
   }
 }
 
@@ -139,7 +136,9 @@ TorchWriter::TorchWriter(const std::filesystem::path& path, bool overwrite)
 void TorchWriter::add(std::string_view name, const at::Tensor& tensor) {
   check(file_, name, tensor);
   const auto key = std::to_string(names_.size());
-  if (!names_.emplace(name).second) refuse(file_, name, "is given twice; rename one of the two");
+  if (!names_.emplace(name).second) {
+    refuse_tensor(file_.path(), name, "is given twice; rename one of the two");
+  }
   const auto dense = tensor.detach().to(at::kCPU).resolve_conj().resolve_neg().contiguous();
   zip_.add(fmt::format("{}data/{}", kRoot, key), bytes_of(dense));
   items_ += text(name) + pickled(dense, key);
@@ -147,8 +146,7 @@ void TorchWriter::add(std::string_view name, const at::Tensor& tensor) {
 
 void TorchWriter::set_config(std::string_view json) {
   if (!is_utf8(json)) {
-    throw std::invalid_argument(
-        fmt::format("save_weights: {}: the config is not UTF-8", file_.path()));
+    throw std::invalid_argument(about_file(file_.path(), "the config is not UTF-8"));
   }
   config_ = text(kConfigKey) + text(json) + code(Op::kSetItem);
 }

@@ -20,7 +20,9 @@
 #include <gemma/checkpoint/safetensors_writer.h>
 #include <gemma/checkpoint/torch_writer.h>
 #include <gemma/cli/convert.h>
+#include <gemma/cli/interrupt.h>
 #include <gemma/cli/model_options.h>
+#include <gemma/cli/output.h>
 #include <gemma/cli/progress.h>
 #include <gemma/config/config.h>
 #include <gemma/convert/convert.h>
@@ -28,8 +30,11 @@
 #include <gemma/convert/hf_writer.h>
 #include <gemma/convert/transformer_lens.h>
 #include <gemma/weights/checkpoint_config.h>
-#include <gemma/weights/gguf/gguf_tokenizer.h>
 #include <gemma/weights/hf/hf_config.h>
+#include <gemma/weights/hf/hf_tokenizer.h>
+#include <gemma/weights/hf/hf_tokenizer_writer.h>
+#include <gemma/weights/load_tokenizer.h>
+#include <gemma/weights/stop_tokens.h>
 
 namespace gemma::cli {
 namespace {
@@ -57,6 +62,7 @@ struct Written {
 }
 
 constexpr auto kGguf = "gguf";
+constexpr auto kTokenizer = "tokenizer.model";
 
 ConvertOptions parse(const ConvertArguments& arguments) {
   ConvertOptions options;
@@ -104,29 +110,75 @@ void copy_along(const fs::path& in, const fs::path& folder, std::string_view nam
   target.commit();
 }
 
-// tokenizer.model to `folder`, where gemma run looks for it, unless there is one: the file beside
-// the weights, as official downloads have it, else what a GGUF file holds.
-void bring_tokenizer(const fs::path& in, const WeightSource& source, const fs::path& folder) {
-  constexpr auto kName = "tokenizer.model";
-  const auto to = folder / kName;
-  if (fs::exists(to)) return;
-  copy_along(in, folder, kName);
-  if (const auto inside = tokenizer_of(source); inside && !fs::exists(to)) {
-    const auto model = load_tokenizer(*inside).serialized();
-    OutputFile target(to);
-    target.write(std::as_bytes(std::span(model)));
-    target.commit();
+void write_unless_there(const fs::path& path, std::string_view text) {
+  if (fs::exists(path)) return;
+  OutputFile target(path);
+  target.write(std::as_bytes(std::span(text)));
+  target.commit();
+}
+
+// How many tokens there can be.
+std::optional<int64_t> rows_of_embedding(const WeightSource& source) {
+  for (const auto* name : {"embedder.weight", "text_token_embedder.weight"}) {
+    const auto* const entry = source.find(name);
+    if (entry != nullptr && entry->sizes.size() == 2) return entry->sizes[0];
   }
-  if (fs::exists(to)) fmt::print(stderr, "brought {} along\n", kName);
+  return std::nullopt;
+}
+
+// tokenizer.model to `folder`, where gemma run looks for it, unless there is one: the file beside
+// the weights, as official downloads have it, or the tokenizer in other files, with the tokens that
+// were added to it.
+void bring_tokenizer(const fs::path& in, const WeightSource& source, const fs::path& folder) {
+  const auto path = tokenizer_of(source);
+  if (!path || fs::exists(folder / kTokenizer)) return;
+  if (path->ends_with(kTokenizer) && hf_added_tokens(fs::path(*path).parent_path()).empty()) {
+    copy_along(in, folder, kTokenizer);
+  } else {
+    write_unless_there(folder / kTokenizer,
+                       load_tokenizer(*path, rows_of_embedding(source)).serialized());
+  }
+  note("brought {} along\n", kTokenizer);
+}
+
+// What transformers wants beside the weights: as the source has it, else as the tokenizer says.
+void bring_hf_files(const ConvertArguments& arguments,
+                    const WeightSource& source,
+                    const fs::path& folder) {
+  bring_tokenizer(arguments.in, source, folder);
+  for (const auto* name :
+       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+        "generation_config.json", "chat_template.jinja", "chat_template.json",
+        "preprocessor_config.json", "processor_config.json"}) {
+    copy_along(arguments.in, folder, name);
+  }
+  if (const auto* const metadata = source.checkpoint().metadata()) {
+    const auto chat = metadata->get<std::string>("tokenizer.chat_template");
+    if (chat) write_unless_there(folder / "chat_template.jinja", *chat);
+  }
+  if (!fs::exists(folder / kTokenizer)) return;
+  const auto pieces = Tokenizer((folder / kTokenizer).string()).pieces();
+  write_unless_there(folder / "tokenizer.json", hf_tokenizer_json(pieces));
+  write_unless_there(folder / "tokenizer_config.json", hf_tokenizer_config(pieces));
+  write_unless_there(folder / "generation_config.json",
+                     hf_generation_config(pieces, stop_tokens(arguments.in)));
 }
 
 void print_read(const WeightSource& source) {
   int64_t bytes = 0;
   for (const auto& entry : source.entries()) bytes += static_cast<int64_t>(entry.nbytes);
   const auto detected = detect_variant(source);
-  fmt::print(stderr, "read {}: {}, {} tensors, {:.1f} MB\n", source.path(),
-             detected ? "variant " + detected->variant : "no known variant",
-             source.entries().size(), static_cast<double>(bytes) / 1e6);
+  note("read {}: {}, {} tensors, {:.1f} MB\n", source.path(),
+       detected ? "variant " + detected->variant : "no known variant", source.entries().size(),
+       static_cast<double>(bytes) / 1e6);
+}
+
+// Shows the progress, and ends the conversion where a signal asked for it.
+ProgressCallback watched(ProgressBar& bar) {
+  return [&bar](const LoadProgress& progress) {
+    check_interrupt();
+    bar(progress);
+  };
 }
 
 // gemma_pytorch's file.
@@ -155,7 +207,7 @@ Written write_ckpt(const ConvertArguments& arguments,
         const auto dtype = tensor.scalar_type();
         if (dtype == torch::kChar || dtype == torch::kByte) ++written.quantized;
       },
-      std::ref(bar));
+      watched(bar));
   writer.finish();
   written.bytes = writer.size();
   bring_tokenizer(arguments.in, source, folder_of(out));
@@ -170,12 +222,8 @@ Written write_hf_directory(const ConvertArguments& arguments,
   OutputDirectory directory(arguments.out, arguments.force, "config.json");
   print_read(source);
   ProgressBar bar("Converting");
-  const auto saved = write_hf(source, config, options, directory.part(), std::ref(bar));
-  bring_tokenizer(arguments.in, source, directory.part());
-  for (const auto* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                           "generation_config.json"}) {
-    copy_along(arguments.in, directory.part(), name);
-  }
+  const auto saved = write_hf(source, config, options, directory.part(), watched(bar));
+  bring_hf_files(arguments, source, directory.part());
   directory.commit();
   return {.tensors = saved.tensors, .quantized = 0, .bytes = saved.bytes};
 }
@@ -214,7 +262,7 @@ Written write_transformer_lens(const ConvertArguments& arguments,
           writer.add(theirs, value);
         }
       },
-      std::ref(bar));
+      watched(bar));
   writer.finish();
   written.bytes = writer.size();
   return written;
@@ -231,9 +279,11 @@ Written write_gguf(const ConvertArguments& arguments,
   const auto config = find_config(source, arguments.variant);
   const auto tokenizer_path = tokenizer_of(source);
   if (!tokenizer_path) {
-    refuse(arguments.in, "no tokenizer.model beside it, which goes into a GGUF file; put it there");
+    refuse(arguments.in,
+           "no tokenizer.model or tokenizer.json beside it, which goes into a GGUF file; put it "
+           "there");
   }
-  const auto tokenizer = load_tokenizer(*tokenizer_path);
+  const auto tokenizer = load_tokenizer(*tokenizer_path, config.vocab_size);
   print_read(source);
   ProgressBar bar("Converting");
   Written written;
@@ -242,7 +292,7 @@ Written write_gguf(const ConvertArguments& arguments,
                               {.dtype = options.dtype, .q8_0 = q8_0, .overwrite = arguments.force},
                               [&](const LoadProgress& progress) {
                                 written.tensors = progress.tensors_total;
-                                bar(progress);
+                                watched(bar)(progress);
                               });
   const auto file = Checkpoint::open(arguments.out);
   for (const auto& entry : file.entries()) {
@@ -272,16 +322,16 @@ Format format_of(const std::string& name) {
 
 void convert(const ConvertArguments& arguments) {
   const auto start = Clock::now();
+  const InterruptGuard guard;
   const auto options = parse(arguments);
   const auto format = format_of(arguments.to);
   const auto source = WeightSource::open(arguments.in);
   check_out(arguments, source);
   check_space(arguments.out, converted_bytes(source, options));
   const auto written = format.write(arguments, source, options);
-  fmt::print(stderr, "wrote {}: {} tensors, {} of them quantised, {:.1f} MB, in {:.1f} s\n",
-             arguments.out, written.tensors, written.quantized,
-             static_cast<double>(written.bytes) / 1e6,
-             std::chrono::duration<double>(Clock::now() - start).count());
+  note("wrote {}: {} tensors, {} of them quantised, {:.1f} MB, in {:.1f} s\n", arguments.out,
+       written.tensors, written.quantized, static_cast<double>(written.bytes) / 1e6,
+       std::chrono::duration<double>(Clock::now() - start).count());
 }
 
 }  // namespace

@@ -13,6 +13,8 @@
 
 #include <gemma/checkpoint/gguf_blocks.h>
 #include <gemma/cli/info.h>
+#include <gemma/cli/output.h>
+#include <gemma/config/dtype_name.h>
 #include <gemma/generate/make_model.h>
 #include <gemma/weights/checkpoint_config.h>
 
@@ -49,9 +51,9 @@ std::string or_none(const std::optional<T>& value) {
 
 void print_config(const GemmaConfig& config) {
   const auto row = [](const char* name, const std::string& value) {
-    fmt::print("  {:<26} {}\n", name, value);
+    show("  {:<26} {}\n", name, value);
   };
-  fmt::print("Config\n");
+  show("Config\n");
   row("architecture", std::string(to_string(config.architecture)));
   row("vocab_size", grouped(config.vocab_size));
   row("max_position_embeddings", grouped(config.max_position_embeddings));
@@ -103,7 +105,7 @@ Size size_of(const torch::nn::Module& module) {
 }
 
 void print_size(const std::string& name, const Size& size) {
-  fmt::print("  {:<44} {:>16} {:>18}\n", name, grouped(size.count), grouped(size.bytes));
+  show("  {:<44} {:>16} {:>18}\n", name, grouped(size.count), grouped(size.bytes));
 }
 
 // A list of layers, and what is in one of them: they are alike.
@@ -115,7 +117,7 @@ void print_layers(const std::string& name, const torch::nn::ModuleListImpl& laye
 }
 
 void print_parameters(const LanguageModelImpl& model) {
-  fmt::print("\nParameters\n  {:<44} {:>16} {:>18}\n", "module", "count", "bytes");
+  show("\nParameters\n  {:<44} {:>16} {:>18}\n", "module", "count", "bytes");
   for (const auto& child : model.named_children()) {
     bool has_layers = false;
     for (const auto& part : child.value()->named_children()) {
@@ -140,7 +142,7 @@ void print_parameters(const LanguageModelImpl& model) {
   const auto bytes_per_token = 2 * config.num_hidden_layers * config.num_key_value_heads *
                                config.head_dim *
                                static_cast<int64_t>(c10::elementSize(config.get_dtype()));
-  fmt::print("\nKV cache: {} bytes a token ({})\n", grouped(bytes_per_token), config.dtype);
+  show("\nKV cache: {} bytes a token ({})\n", grouped(bytes_per_token), config.dtype);
 }
 
 void print_model(GemmaConfig config) {
@@ -150,13 +152,13 @@ void print_model(GemmaConfig config) {
   config.tokenizer = std::nullopt;
   const DefaultDtypeGuard guard(config.get_dtype());
   const auto model = make_model(config);
-  fmt::print("\nModules\n{}\n", to_string(*model));
+  show("\nModules\n{}\n", to_string(*model));
   print_parameters(*model);
 }
 
 // "BFloat16", or "Q8_0" of a GGUF file.
 std::string kind_of(const TensorEntry& entry) {
-  return entry.encoding == Encoding::kPlain ? std::string(c10::toString(entry.dtype))
+  return entry.encoding == Encoding::kPlain ? std::string(dtype_name(entry.dtype))
                                             : std::string(block_format(entry.encoding).name);
 }
 
@@ -167,25 +169,25 @@ void print_file(const WeightSource& source) {
     size.count += 1;
     size.bytes += static_cast<int64_t>(entry.nbytes);
   }
-  fmt::print("File {} ({}'s names)\n", source.path(), source.layout());
+  show("File {} ({}'s names)\n", source.path(), source.layout());
   for (const auto& [dtype, size] : by_dtype) {
-    fmt::print("  {} tensors of {}, {} bytes\n", size.count, dtype, grouped(size.bytes));
+    show("  {} tensors of {}, {} bytes\n", size.count, dtype, grouped(size.bytes));
   }
   if (const auto* metadata = source.checkpoint().metadata()) {
-    fmt::print("  GGUF, {} keys, {} a tokenizer\n", metadata->values().size(),
-               metadata->contains("tokenizer.ggml.tokens") ? "with" : "without");
+    show("  GGUF, {} keys, {} a tokenizer\n", metadata->values().size(),
+         metadata->contains("tokenizer.ggml.tokens") ? "with" : "without");
   }
   const auto detected = detect_variant(source);
   if (detected) {
-    fmt::print("  variant {}{}\n", detected->variant, detected->quant ? ", int8" : "");
+    show("  variant {}{}\n", detected->variant, detected->quant ? ", int8" : "");
   } else {
-    fmt::print("  The shapes fit no variant.\n");
+    show("  no variant: {}\n", why_unknown(source));
   }
 }
 
 void print_tensors(const WeightSource& source) {
   for (const auto& entry : source.entries()) {
-    fmt::print("  {:<60} {:<10} [{}]\n", entry.name, kind_of(entry), fmt::join(entry.sizes, ", "));
+    show("  {:<60} {:<10} [{}]\n", entry.name, kind_of(entry), fmt::join(entry.sizes, ", "));
   }
 }
 
@@ -193,12 +195,12 @@ void print_checkpoint(const WeightSource& source, const std::string& dtype) {
   print_file(source);
   auto config = config_of(source);
   if (!config) {
-    fmt::print("\nTensors\n");
+    show("\nTensors\n");
     print_tensors(source);
     return;
   }
   if (!dtype.empty()) config->dtype = dtype;
-  fmt::print("\n");
+  show("\n");
   print_model(*std::move(config));
 }
 

@@ -25,7 +25,7 @@ constexpr int64_t kTokenBytes = sizeof(int64_t);
 }  // namespace
 
 LogProbsWriter::LogProbsWriter(const std::string& path, const LogProbsText& text)
-    : path_(path), file_(path, std::ios::binary) {
+    : file_(path, /*overwrite=*/true) {
   const auto numbers = numbers_of(text);
   put(kMagic.data(), std::ssize(kMagic));
   put(numbers.data(), sizeof(numbers));
@@ -33,11 +33,7 @@ LogProbsWriter::LogProbsWriter(const std::string& path, const LogProbsText& text
 }
 
 void LogProbsWriter::put(const void* data, int64_t size) {
-  file_.write(static_cast<const char*>(data), size);
-  if (!file_) {
-    throw std::runtime_error(fmt::format("--save {}: cannot be written: {}; is there space left?",
-                                         path_, std::strerror(errno)));
-  }
+  file_.write({static_cast<const std::byte*>(data), static_cast<size_t>(size)});
 }
 
 void LogProbsWriter::write(const at::Tensor& log_probs) {
@@ -45,10 +41,7 @@ void LogProbsWriter::write(const at::Tensor& log_probs) {
   put(rows.const_data_ptr(), static_cast<int64_t>(rows.nbytes()));
 }
 
-void LogProbsWriter::finish() {
-  file_.flush();
-  put(nullptr, 0);
-}
+void LogProbsWriter::finish() { file_.commit(); }
 
 LogProbsReader::LogProbsReader(const std::string& path, const LogProbsText& text)
     : path_(path), file_(path, std::ios::binary), vocab_size_(text.vocab_size) {

@@ -7,6 +7,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <gemma/checkpoint/output_file.h>
+
 namespace gemma::cli {
 
 /// What the log-probabilities in a file are of. Two files, or a file and a run, can be compared
@@ -20,7 +22,8 @@ struct LogProbsText {
 };
 
 /// Writes log-probabilities as float16: a header, the tokens, a row of the vocabulary's size for
-/// each. Throws std::runtime_error, naming the file, when that fails.
+/// each. The file appears when it is finished. Throws std::runtime_error, naming the file, when
+/// that fails.
 class LogProbsWriter {
  public:
   LogProbsWriter(const std::string& path, const LogProbsText& text);
@@ -30,8 +33,7 @@ class LogProbsWriter {
 
  private:
   void put(const void* data, int64_t size);
-  std::string path_;
-  std::ofstream file_;
+  OutputFile file_;
 };
 
 /// Reads them again. Throws std::runtime_error, naming the file, for one that is no such file, of

@@ -1,8 +1,10 @@
 // The gemma program: one subcommand a file.
-#include <cstdio>
+#include <csignal>
 #include <exception>
 #include <malloc.h>
 #include <string>
+#include <string_view>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <c10/util/Exception.h>
@@ -11,6 +13,8 @@
 #include <gemma/cli/bench/bench.h>
 #include <gemma/cli/convert.h>
 #include <gemma/cli/info.h>
+#include <gemma/cli/interrupt.h>
+#include <gemma/cli/output.h>
 #include <gemma/cli/perplexity.h>
 #include <gemma/cli/run.h>
 
@@ -20,7 +24,21 @@ namespace {
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 int report(const std::string& message) {
-  fmt::print(stderr, "gemma: {}\n", first_line(message));
+  gemma::cli::note("gemma: {}\n", first_line(message));
+  return 1;
+}
+
+// A mapped file that somebody cuts off has no bytes behind the pages that are read next.
+void explain_bus_error(int /*signal*/) {
+  constexpr std::string_view kText =
+      "gemma: a file that is in use was cut off or cannot be read any more; was it overwritten?\n";
+  [[maybe_unused]] const auto written = ::write(STDERR_FILENO, kText.data(), kText.size());
+  ::_exit(1);
+}
+
+int die_by(int signal_number) {
+  std::signal(signal_number, SIG_DFL);
+  std::raise(signal_number);
   return 1;
 }
 
@@ -35,6 +53,8 @@ void keep_freed_memory() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  gemma::cli::open_standard_streams();
+  std::signal(SIGBUS, explain_bus_error);
   keep_freed_memory();
   CLI::App app{"Gemma in C++ and LibTorch."};
   app.name("gemma");
@@ -51,10 +71,15 @@ int main(int argc, char** argv) {
   gemma::cli::add_convert(app);
   gemma::cli::add_perplexity(app);
   try {
-    app.parse(argc, argv);
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+      if (app.exit(error) != 0) return 2;  // Help is no error.
+    }
+    gemma::cli::flush_output();
     return 0;
-  } catch (const CLI::ParseError& error) {
-    return error.get_exit_code() == 0 ? app.exit(error) : (app.exit(error), 2);
+  } catch (const gemma::cli::Interrupted& interrupted) {
+    return die_by(interrupted.signal);
   } catch (const c10::Error& error) {
     return report(error.what_without_backtrace());
   } catch (const std::exception& error) {

@@ -6,9 +6,11 @@
 #include <fmt/ranges.h>
 
 #include <gemma/cli/model_options.h>
+#include <gemma/cli/output.h>
 #include <gemma/cli/progress.h>
 #include <gemma/generate/make_model.h>
 #include <gemma/weights/checkpoint_config.h>
+#include <gemma/weights/load_tokenizer.h>
 
 namespace gemma::cli {
 namespace {
@@ -18,13 +20,13 @@ std::string find_tokenizer(const ModelOptions& options, const WeightSource& sour
   const auto found = tokenizer_of(source);
   if (!found) {
     throw std::runtime_error(fmt::format(
-        "{}: no tokenizer.model beside it; name the model's with --tokenizer", options.ckpt));
+        "{}: no tokenizer.model or tokenizer.json beside it; name the model's with --tokenizer",
+        options.ckpt));
   }
   return *found;
 }
 
-GemmaConfig make_config(const ModelOptions& options) {
-  const auto source = WeightSource::open(options.ckpt);
+GemmaConfig make_config(const ModelOptions& options, const WeightSource& source) {
   auto config = find_config(source, options.variant);
   const bool is_exact = numerics_of(options) == Numerics::kExact;
   if (!options.dtype.empty() || is_exact) {
@@ -42,9 +44,8 @@ GemmaConfig make_config(const ModelOptions& options) {
 GemmaConfig find_config(const WeightSource& source, const std::string& variant) {
   auto config = config_of(source, variant);
   if (!config) {
-    throw std::runtime_error(
-        fmt::format("{}: its shapes fit no variant; name one with --variant: {}", source.path(),
-                    fmt::join(model_variants(), ", ")));
+    throw std::runtime_error(fmt::format("{}: {}; name a variant with --variant: {}", source.path(),
+                                         why_unknown(source), fmt::join(model_variants(), ", ")));
   }
   return *std::move(config);
 }
@@ -80,19 +81,43 @@ Numerics numerics_of(const ModelOptions& options) {
   return numerics;
 }
 
-LanguageModel load_model(const ModelOptions& options) {
-  const auto device = device_of(options);
+torch::Dtype kv_dtype_of(const ModelOptions& options) {
+  if (options.kv_dtype == "float32") return torch::kFloat32;
+  if (options.kv_dtype == "bfloat16") return torch::kBFloat16;
+  throw std::invalid_argument(
+      fmt::format("--kv_dtype is '{}', but must be float32 or bfloat16", options.kv_dtype));
+}
+
+OpenCheckpoint open_checkpoint(const ModelOptions& options) {
+  numerics_of(options);
+  kv_dtype_of(options);
+  if (!options.dtype.empty()) dtype_from_string(options.dtype);
   if (options.threads < 0) {
     throw std::invalid_argument(
         fmt::format("--threads is {}, but must be 1 or more", options.threads));
   }
+  auto source = WeightSource::open(options.ckpt);
+  auto config = make_config(options, source);
+  return {std::move(source), std::move(config)};
+}
+
+LanguageModel load_model(const ModelOptions& options) {
+  return load_model(options, open_checkpoint(options));
+}
+
+LanguageModel load_model(const ModelOptions& options, const OpenCheckpoint& checkpoint) {
   if (options.threads > 0) at::set_num_threads(options.threads);
-  const auto config = make_config(options);
+  const auto& config = checkpoint.config;
   const DefaultDtypeGuard guard(config.get_dtype());
   auto model = make_model(config);
+  if (config.tokenizer) check_vocabulary(config, model->tokenizer());
   ProgressBar bar("Loading");
-  model->load_weights(options.ckpt, std::ref(bar));
-  model->to(device);
+  const auto report =
+      model->load_weights(checkpoint.source, {.mmap = true, .progress = std::ref(bar)});
+  if (const auto warning = describe_unexpected(report); !warning.empty()) {
+    note("gemma: {}: {}\n", options.ckpt, warning);
+  }
+  model->to(device_of(options));
   model->eval();
   model->set_numerics(numerics_of(options));
   return model;
@@ -116,8 +141,8 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
                      "Model variant; found out from the checkpoint when left away");
   command.add_option(
       "--tokenizer", options.tokenizer,
-      "SentencePiece model; that in a GGUF file, or tokenizer.model beside the checkpoint, when "
-      "left away");
+      "SentencePiece model or tokenizer.json; that in a GGUF file, or beside the checkpoint, when "
+      "omitted");
   command.add_option("--device", options.device, "cpu, cuda or cuda:N")->capture_default_str();
   command.add_option("--numerics", options.numerics,
                      "fast (own kernels, float32 arithmetic; default on the CPU) or exact (the "

@@ -25,6 +25,12 @@ struct ModelOptions {
 
 void add_model_options(CLI::App& command, ModelOptions& options);
 
+/// What --ckpt names, opened: what it is, with nothing read of it yet.
+struct OpenCheckpoint {
+  WeightSource source;
+  GemmaConfig config;
+};
+
 /// config_of, which throws std::runtime_error, naming the flag, when nothing says what the weights
 /// are of.
 GemmaConfig find_config(const WeightSource& source, const std::string& variant);
@@ -34,8 +40,16 @@ torch::Device device_of(const ModelOptions& options);
 
 Numerics numerics_of(const ModelOptions& options);
 
+/// Throws std::invalid_argument for another dtype than float32 and bfloat16.
+torch::Dtype kv_dtype_of(const ModelOptions& options);
+
+/// Opens the checkpoint and checks every option, before anything is loaded. Throws
+/// std::invalid_argument, std::runtime_error: one line that names the flag or file.
+OpenCheckpoint open_checkpoint(const ModelOptions& options);
+
 /// The model, loaded and ready, with a progress bar on a terminal; sets the number of threads.
-/// Throws std::invalid_argument, std::runtime_error: one line that names the flag or file.
+/// Weights stay in the mapped file where they can. Throws as open_checkpoint.
+LanguageModel load_model(const ModelOptions& options, const OpenCheckpoint& checkpoint);
 LanguageModel load_model(const ModelOptions& options);
 
 /// "--output_len,--output-len": a flag in the reference's spelling and in the usual one.

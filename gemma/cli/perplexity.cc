@@ -1,7 +1,4 @@
 #include <cmath>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -10,9 +7,12 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <gemma/cli/interrupt.h>
 #include <gemma/cli/log_probs_file.h>
 #include <gemma/cli/model_options.h>
+#include <gemma/cli/output.h>
 #include <gemma/cli/perplexity.h>
+#include <gemma/cli/text_file.h>
 #include <gemma/generate/log_probs.h>
 
 namespace gemma::cli {
@@ -25,14 +25,6 @@ struct PerplexityOptions {
   std::string save;  // Empty: not.
   std::string kl;    // Empty: no comparison.
 };
-
-std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file || std::filesystem::is_directory(path)) {
-    throw std::runtime_error(fmt::format("perplexity: {} cannot be read; give a text file", path));
-  }
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 // Sums over positions.
 struct Totals {
@@ -58,9 +50,14 @@ void add_divergences(const at::Tensor& saved, const at::Tensor& log_probs, Total
 }
 
 void perplexity(const PerplexityOptions& options) {
-  const auto content = read_file(options.file);
-  const auto kv_dtype = dtype_from_string(options.model.kv_dtype);
-  const auto model = load_model(options.model);
+  const auto content = read_text_file("perplexity", options.file);
+  const auto kv_dtype = kv_dtype_of(options.model);
+  const auto checkpoint = open_checkpoint(options.model);
+  if (const auto most = checkpoint.config.max_position_embeddings; options.ctx_size > most) {
+    throw std::invalid_argument(fmt::format(
+        "--ctx_size is {}, but the model sees {} tokens at most", options.ctx_size, most));
+  }
+  const auto model = load_model(options.model, checkpoint);
   const auto& tokenizer = model->tokenizer();
   const LogProbsText text{.vocab_size = model->config().vocab_size,
                           .window = options.ctx_size,
@@ -73,11 +70,13 @@ void perplexity(const PerplexityOptions& options) {
   std::optional<LogProbsReader> reader;
   if (!options.kl.empty()) reader.emplace(options.kl, text);
   if (!options.save.empty()) writer.emplace(options.save, text);
+  const InterruptGuard guard;
 
   Totals totals;
   log_probs(model, tokenizer.bos_id(), text.tokens,
             {.window = options.ctx_size, .kv_dtype = kv_dtype},
             [&](std::span<const int64_t> tokens, const at::Tensor& values) {
+              check_interrupt();
               const auto rows = values.cpu();
               add_likelihoods(tokens, rows, totals);
               if (reader) add_divergences(reader->read(rows.size(0)), rows, totals);
@@ -86,13 +85,12 @@ void perplexity(const PerplexityOptions& options) {
   if (writer) writer->finish();
 
   const auto count = static_cast<double>(text.tokens.size());
-  fmt::print("tokens      {}\n", text.tokens.size());
-  fmt::print("nll         {:.6f} a token\n", totals.nll / count);
-  fmt::print("perplexity  {:.4f}\n", std::exp(totals.nll / count));
+  show("tokens      {}\n", text.tokens.size());
+  show("nll         {:.6f} a token\n", totals.nll / count);
+  show("perplexity  {:.4f}\n", std::exp(totals.nll / count));
   if (!reader) return;
-  fmt::print("KL          {:.3e} a token, from {}\n", totals.divergence / count, options.kl);
-  fmt::print("same top    {:.2f} % of tokens\n",
-             100 * static_cast<double>(totals.agreeing) / count);
+  show("KL          {:.3e} a token, from {}\n", totals.divergence / count, options.kl);
+  show("same top    {:.2f} % of tokens\n", 100 * static_cast<double>(totals.agreeing) / count);
 }
 
 }  // namespace

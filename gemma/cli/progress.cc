@@ -3,8 +3,7 @@
 #include <unistd.h>
 #include <utility>
 
-#include <fmt/format.h>
-
+#include <gemma/cli/output.h>
 #include <gemma/cli/progress.h>
 
 namespace gemma::cli {
@@ -30,13 +29,12 @@ void ProgressBar::draw(double part) {
   if (!on_terminal_) return;
   constexpr int kWidth = 30;
   const auto filled = static_cast<int>(part * kWidth);
-  fmt::print(stderr, "\r{} [{:#<{}}{:.<{}}] {:3.0f} %", action_, "", filled, "", kWidth - filled,
-             part * 100);
+  note("\r{} [{:#<{}}{:.<{}}] {:3.0f} %", action_, "", filled, "", kWidth - filled, part * 100);
   drawn_ = true;
 }
 
 void ProgressBar::erase() {
-  if (drawn_) fmt::print(stderr, "\r\033[K");
+  if (drawn_) note("\r\033[K");
   drawn_ = false;
 }
 

@@ -8,7 +8,7 @@
 namespace gemma::cli {
 
 /// One line on standard error, when that is a terminal: std::ref of it is a ProgressCallback and a
-/// BlockCallback. The line is erased when all is done, or when an exception ends the bar's life
+/// LayerCallback. The line is erased when all is done, or when an exception ends the bar's life
 /// before.
 class ProgressBar {
  public:

@@ -1,10 +1,5 @@
 #include <chrono>
-#include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <functional>
-#include <iostream>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -13,15 +8,17 @@
 #include <vector>
 
 #include <ATen/Context.h>
-#include <fmt/format.h>
 #include <sys/resource.h>
 
 #include <gemma/cli/model_options.h>
+#include <gemma/cli/output.h>
 #include <gemma/cli/progress.h>
 #include <gemma/cli/run.h>
-#include <gemma/generate/causal_lm.h>
-#include <gemma/generate/multimodal_lm.h>
+#include <gemma/cli/text_file.h>
+#include <gemma/generate/generate.h>
+#include <gemma/generate/request.h>
 #include <gemma/text/stream_decoder.h>
+#include <gemma/weights/stop_tokens.h>
 
 namespace gemma::cli {
 namespace {
@@ -45,31 +42,21 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// All of a stream but the newline that editors put at the end of a file.
-std::string read_text(std::istream& stream) {
-  std::string text{std::istreambuf_iterator<char>(stream), {}};
+// The text without the newline that editors put at the end of a file.
+std::string read_prompt(const RunOptions& options) {
+  if (options.prompt_file.empty()) return checked_utf8("--prompt", options.prompt);
+  auto text = read_text_file("--prompt_file", options.prompt_file);
   if (text.ends_with('\n')) text.pop_back();
   return text;
 }
 
-std::string read_prompt(const RunOptions& options) {
-  if (options.prompt_file.empty()) return options.prompt;
-  if (options.prompt_file == "-") return read_text(std::cin);
-  std::ifstream file(options.prompt_file, std::ios::binary);
-  if (!file || std::filesystem::is_directory(options.prompt_file)) {
-    throw std::runtime_error(
-        fmt::format("--prompt_file {}: cannot be read; give a text file, or - for standard input",
-                    options.prompt_file));
-  }
-  return read_text(file);
-}
-
 // Tokens that end the text besides eos: with exact numerics none, as in the reference.
-std::vector<int64_t> stop_ids(LanguageModelImpl& model) {
+std::vector<int64_t> stop_ids(LanguageModelImpl& model, const std::string& ckpt) {
   if (model.numerics() == Numerics::kExact) return {};
+  auto ids = stop_tokens(ckpt);
   const auto end_of_turn = model.tokenizer().piece_to_id("<end_of_turn>");
-  if (end_of_turn == model.tokenizer().piece_to_id("<unk>")) return {};
-  return {end_of_turn};
+  if (end_of_turn != model.tokenizer().piece_to_id("<unk>")) ids.push_back(end_of_turn);
+  return ids;
 }
 
 // When the images of a prompt were encoded, and when the steps of its generation ended; the first
@@ -88,20 +75,19 @@ class StepTimer {
     const auto encode = std::chrono::duration<double>(encoded_ - start_).count();
     const auto prefill = std::chrono::duration<double>(first_ - encoded_).count();
     const auto decode = std::chrono::duration<double>(last_ - first_).count();
-    fmt::print(stderr, "load     {:8.2f} s\n", load_seconds);
-    if (images > 0) fmt::print(stderr, "images   {:8.2f} s, {} encoded\n", encode, images);
+    note("load     {:8.2f} s\n", load_seconds);
+    if (images > 0) note("images   {:8.2f} s, {} encoded\n", encode, images);
     if (steps_ > 0) print_rate("prefill", prompt_tokens, prefill);
     if (steps_ > 1) print_rate("decode", steps_ - 1, decode);
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);
-    fmt::print(stderr, "memory   {:8.0f} MB at the peak\n",
-               static_cast<double>(usage.ru_maxrss) * 1024 / 1e6);
+    note("memory   {:8.0f} MB at the peak\n", static_cast<double>(usage.ru_maxrss) * 1024 / 1e6);
   }
 
  private:
   static void print_rate(const char* what, int64_t tokens, double seconds) {
-    fmt::print(stderr, "{:<8} {:8.2f} s, {} tokens, {:.1f} tokens/s\n", what, seconds, tokens,
-               static_cast<double>(tokens) / seconds);
+    note("{:<8} {:8.2f} s, {} tokens, {:.1f} tokens/s\n", what, seconds, tokens,
+         static_cast<double>(tokens) / seconds);
   }
 
   Clock::time_point start_ = Clock::now();
@@ -121,8 +107,8 @@ class TextPrinter {
 
  private:
   static void print(const std::string& text) {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    if (std::fflush(stdout) != 0) throw std::runtime_error("standard output cannot be written to");
+    write_output(text);
+    flush_output();
   }
 
   StreamDecoder decoder_;
@@ -155,62 +141,47 @@ Prompt with_images(std::string text, const std::vector<std::string>& files) {
   return parts;
 }
 
-int64_t prompt_tokens(Gemma3ForMultimodalLMImpl& model, const Prompt& prompt) {
-  return tokenize_raw_input(model.tokenizer(), {&prompt, 1}, model.config(), /*output_len=*/0,
-                            torch::kCPU)
-      .max_prompt_len;
-}
-
-// Runs either model -> how many tokens the prompt has.
-int64_t generate(const LanguageModel& model,
-                 const std::string& text,
-                 const RunOptions& options,
-                 const GenerateOptions& hooks) {
-  const auto device = device_of(options.model);
-  const auto temperature = options.greedy ? std::nullopt : std::optional(options.temperature);
-  if (const auto multimodal = std::dynamic_pointer_cast<Gemma3ForMultimodalLMImpl>(model.ptr())) {
-    // Without --image the prompt is taken as it is, <image> too.
-    const auto prompt = options.images.empty() ? Prompt{text} : with_images(text, options.images);
-    multimodal->generate({&prompt, 1}, device, options.output_len, temperature, options.top_p,
-                         options.top_k, hooks);
-    return prompt_tokens(*multimodal, prompt);
-  }
-  if (!options.images.empty()) {
+// What the prompt is for the model: a text model sees no images, and an <image> is text to it.
+Prompt make_prompt(const RunOptions& options, const GemmaConfig& config) {
+  auto text = read_prompt(options);
+  if (options.images.empty()) return {std::move(text)};
+  if (!config.vision_config) {
     throw std::invalid_argument(
-        "--image: this model knows text only; 4b, 12b and 27b_v3 know images");
+        "--image: this model reads text only; 4b, 12b and 27b_v3 see images");
   }
-  const auto causal = std::dynamic_pointer_cast<GemmaForCausalLMImpl>(model.ptr());
-  causal->generate(text, device, options.output_len, temperature, options.top_p, options.top_k,
-                   hooks);
-  return std::ssize(causal->tokenizer().encode(text));
+  return with_images(std::move(text), options.images);
 }
 
 void run(const RunOptions& options) {
-  at::manual_seed(options.seed);
-  const auto prompt = read_prompt(options);
-  const auto kv_dtype = dtype_from_string(options.model.kv_dtype);
-
+  const auto temperature = options.greedy ? std::nullopt : std::optional(options.temperature);
+  check_sampling(/*num_prompts=*/1, options.output_len, temperature, options.top_p, options.top_k);
   const auto load_start = Clock::now();
-  auto model = load_model(options.model);
+  const auto checkpoint = open_checkpoint(options.model);
+  const auto prompt = make_prompt(options, checkpoint.config);
+  auto model = load_model(options.model, checkpoint);
   const auto load_seconds = seconds_since(load_start);
 
+  at::manual_seed(options.seed);
   TextPrinter printer(model->tokenizer());
   StepTimer timer;
   ProgressBar encoding("Encoding images");
-  const GenerateOptions hooks{
+  int64_t prompt_tokens = 0;
+  const GenerateOptions callbacks{
       .on_step = std::ref(timer),
       .on_token = [&](int64_t /*row*/, int64_t token) { printer.add(token); },
+      .on_prompt = [&](int64_t /*row*/, int64_t tokens) { prompt_tokens = tokens; },
       .on_encode =
           [&](int64_t done, int64_t total) {
             encoding(done, total);
             if (done == total) timer.images_encoded();
           },
-      .stop_ids = stop_ids(*model),
-      .kv_dtype = kv_dtype,
+      .stop_ids = stop_ids(*model, options.model.ckpt),
+      .kv_dtype = kv_dtype_of(options.model),
   };
-  const auto tokens = generate(model, prompt, options, hooks);
+  generate(model, {&prompt, 1}, device_of(options.model), options.output_len, temperature,
+           options.top_p, options.top_k, callbacks);
   printer.finish();
-  timer.print(load_seconds, options.images.size(), tokens);
+  timer.print(load_seconds, options.images.size(), prompt_tokens);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <gemma/config/config.h>
+#include <gemma/config/dtype_name.h>
 
 namespace gemma {
 namespace {
@@ -125,9 +126,8 @@ std::string_view dtype_to_string(c10::ScalarType dtype) {
   for (const auto& entry : kDtypeNames) {
     if (entry.dtype == dtype) return entry.name;
   }
-  throw std::invalid_argument(
-      fmt::format("dtype {} cannot hold weights; valid dtypes: float16, float32, bfloat16",
-                  c10::toString(dtype)));
+  throw std::invalid_argument(fmt::format(
+      "dtype {} cannot hold weights; valid dtypes: float16, float32, bfloat16", dtype_name(dtype)));
 }
 
 c10::ScalarType GemmaConfig::get_dtype() const { return dtype_from_string(dtype); }

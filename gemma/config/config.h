@@ -69,7 +69,7 @@ struct GemmaConfig {
   /// RMSNorm of queries and keys over D.
   bool use_qk_norm = false;
   std::optional<SiglipVisionModelConfig> vision_config = std::nullopt;
-  /// Divides the rotary frequencies of global layers; only the multimodal model reads it.
+  /// Divides the rotary frequencies of global layers.
   std::optional<int64_t> rope_scaling_factor = std::nullopt;
 
   /// `dtype` as LibTorch's type.

@@ -6,8 +6,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <gemma/config/dtype_name.h>
 #include <gemma/convert/convert.h>
-#include <gemma/ops/ops.h>
+#include <gemma/ops/weight_view.h>
 #include <gemma/weights/row_blocks.h>
 
 namespace gemma {
@@ -35,25 +36,23 @@ std::optional<Quant> quant_of(const TensorEntry& entry, std::optional<Quant> qua
   return *quant == Quant::kInt4 && !fits ? Quant::kInt8 : *quant;
 }
 
-[[noreturn]] void refuse(std::string_view path, std::string_view what) {
-  throw std::runtime_error(fmt::format("convert_weights: {}: {}", path, what));
-}
-
 void check_layout(const WeightSource& source) {
   if (source.contains("embedder.weight") || source.contains(kMultimodalEmbedder)) return;
-  refuse(source.path(),
-         "has no tensor 'embedder.weight' and no other name for it: these are not the weights of a "
-         "Gemma");
+  refuse_file(
+      source.path(),
+      "has no tensor 'embedder.weight' and no other name for it: these are not the weights of a "
+      "Gemma");
 }
 
 void check_not_quantized(const WeightSource& source) {
   for (const auto& entry : source.entries()) {
     if (is_quantized_weight(entry.name) && (entry.dtype == at::kChar || entry.dtype == at::kByte ||
                                             source.contains(scaler_of(entry.name)))) {
-      refuse(source.file_of(entry.name),
-             fmt::format("tensor '{}' is quantised already; leave --quant away, or start from the "
-                         "file that it was made from",
-                         entry.name));
+      refuse_file(
+          source.file_of(entry.name),
+          fmt::format("tensor '{}' is quantised already; leave --quant away, or start from the "
+                      "file that it was made from",
+                      entry.name));
     }
   }
 }
@@ -61,10 +60,11 @@ void check_not_quantized(const WeightSource& source) {
 // converted_bytes relies on it, and the first megabytes are too late to find out.
 void check_can_be_quantized(const WeightSource& source, const TensorEntry& entry) {
   if (entry.sizes.size() == 2 && c10::isFloatingType(entry.dtype)) return;
-  refuse(source.file_of(entry.name),
-         fmt::format("tensor '{}' is {} [{}], but only a matrix of floats can be quantised; leave "
-                     "--quant away",
-                     entry.name, c10::toString(entry.dtype), fmt::join(entry.sizes, ", ")));
+  refuse_file(
+      source.file_of(entry.name),
+      fmt::format("tensor '{}' is {} [{}], but only a matrix of floats can be quantised; leave "
+                  "--quant away",
+                  entry.name, dtype_name(entry.dtype), fmt::join(entry.sizes, ", ")));
 }
 
 // The reference's script for multimodal models loads strictly, and wants the tables; everything
@@ -123,7 +123,7 @@ void convert(const WeightSource& source, const Step& step, const TensorSink& sin
     try {
       return quantized(source, step);
     } catch (const std::invalid_argument& error) {
-      refuse(source.file_of(name), fmt::format("tensor '{}': {}", name, error.what()));
+      refuse_file(source.file_of(name), fmt::format("tensor '{}': {}", name, error.what()));
     }
   }();
   sink(name, result.weight);
@@ -138,7 +138,7 @@ void convert_weights(const WeightSource& source,
                      const ProgressCallback& progress) {
   const torch::NoGradGuard no_grad;
   const auto steps = plan(source, options);
-  source.check_head();
+  source.check_complete();
   LoadProgress state{.tensor = {},
                      .tensors_done = 0,
                      .tensors_total = static_cast<int64_t>(steps.size()),
@@ -167,7 +167,7 @@ std::vector<TensorSpec> converted_tensors(const WeightSource& source,
       tensors.push_back({scaler_of(name), step.dtype, {sizes[0]}});
     } else {
       tensors.push_back({name, at::kByte, {sizes[0], sizes[1] / 2}});
-      tensors.push_back({scaler_of(name), at::kHalf, {sizes[0], sizes[1] / Weight::kGroup}});
+      tensors.push_back({scaler_of(name), at::kHalf, {sizes[0], sizes[1] / WeightView::kGroup}});
     }
   }
   return tensors;

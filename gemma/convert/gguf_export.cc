@@ -6,6 +6,8 @@
 #include <fmt/ranges.h>
 
 #include <gemma/checkpoint/gguf_writer.h>
+#include <gemma/config/dtype_name.h>
+#include <gemma/convert/convert.h>
 #include <gemma/convert/gguf_export.h>
 #include <gemma/weights/gguf/gguf_config.h>
 #include <gemma/weights/gguf/gguf_layout.h>
@@ -14,10 +16,6 @@ namespace gemma {
 namespace {
 
 using Metadata = std::vector<std::pair<std::string, GgufValue>>;
-
-[[noreturn]] void refuse(std::string_view path, std::string_view what) {
-  throw std::runtime_error(fmt::format("convert_weights: {}: {}", path, what));
-}
 
 std::string_view architecture_name(Architecture architecture) {
   switch (architecture) {
@@ -46,7 +44,8 @@ GgufTensor tensor_of(const TensorEntry& entry, const GgufPart& part, const GgufO
   if (options.q8_0) {
     tensor.encoding = Encoding::kQ8_0;
   } else {
-    tensor.dtype = options.dtype.value_or(entry.dtype);
+    // No model computes in float64.
+    tensor.dtype = options.dtype.value_or(entry.dtype == at::kDouble ? at::kFloat : entry.dtype);
   }
   return tensor;
 }
@@ -58,17 +57,19 @@ std::vector<Step> plan(const WeightSource& source,
   for (const auto& entry : source.entries()) {
     if (is_rope_table(entry.name)) continue;
     if (!c10::isFloatingType(entry.dtype)) {
-      refuse(source.file_of(entry.name),
-             fmt::format("tensor '{}' is {}; start from the file in floats that it was made from",
-                         entry.name, c10::toString(entry.dtype)));
+      refuse_file(
+          source.file_of(entry.name),
+          fmt::format("tensor '{}' is {}; start from the file in floats that it was made from",
+                      entry.name, dtype_name(entry.dtype)));
     }
     const auto parts = entry.sizes.empty() ? std::vector<GgufPart>{}
                                            : gguf_parts(config, entry.name, entry.sizes[0]);
     if (parts.empty()) {
-      refuse(source.file_of(entry.name),
-             fmt::format("tensor '{}' [{}] has no place in a GGUF file of {}; only text models are "
-                         "written",
-                         entry.name, fmt::join(entry.sizes, ", "), to_string(config.architecture)));
+      refuse_file(
+          source.file_of(entry.name),
+          fmt::format("tensor '{}' [{}] has no place in a GGUF file of {}; only text models are "
+                      "written",
+                      entry.name, fmt::join(entry.sizes, ", "), to_string(config.architecture)));
     }
     for (const auto& part : parts) {
       steps.push_back({&entry, part, tensor_of(entry, part, options)});
@@ -197,12 +198,13 @@ torch::Tensor made(const WeightSource& source, const Step& step) {
 
 void check(const WeightSource& source, const GemmaConfig& config, const Tokenizer& tokenizer) {
   if (config.query_pre_attn_scalar != gguf_query_scalar(config)) {
-    refuse(source.path(), "scales its queries as no model does that GGUF knows");
+    refuse_file(source.path(), "scales its queries as no model does that GGUF knows");
   }
   if (tokenizer.n_words() > config.vocab_size) {
-    refuse(source.path(),
-           fmt::format("has {} rows of embedding, but the tokenizer {} pieces: is it the model's?",
-                       config.vocab_size, tokenizer.n_words()));
+    refuse_file(
+        source.path(),
+        fmt::format("has {} rows of embedding, but the tokenizer {} pieces: is it the model's?",
+                    config.vocab_size, tokenizer.n_words()));
   }
 }
 
@@ -216,7 +218,7 @@ uint64_t export_gguf(const WeightSource& source,
                      const ProgressCallback& progress) {
   const torch::NoGradGuard no_grad;
   check(source, config, tokenizer);
-  source.check_head();
+  source.check_complete();
   const auto steps = plan(source, config, options);
   LoadProgress state{.tensor = {},
                      .tensors_done = 0,
@@ -229,7 +231,7 @@ uint64_t export_gguf(const WeightSource& source,
     state.bytes_total += static_cast<int64_t>(entry.nbytes);
 
   const auto* const embedding = source.find("embedder.weight");
-  if (embedding == nullptr) refuse(source.path(), "has no tensor 'embedder.weight'");
+  if (embedding == nullptr) refuse_file(source.path(), "has no tensor 'embedder.weight'");
   Metadata metadata{
       {"general.architecture", std::string(architecture_name(config.architecture))},
       {"general.type", std::string("model")},

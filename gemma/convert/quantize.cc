@@ -7,8 +7,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <gemma/config/dtype_name.h>
 #include <gemma/convert/quantize.h>
-#include <gemma/ops/ops.h>
+#include <gemma/ops/weight_view.h>
 
 namespace gemma {
 namespace {
@@ -19,7 +20,7 @@ void check(const torch::Tensor& weight) {
   if (weight.dim() == 2 && weight.is_floating_point()) return;
   throw std::invalid_argument(fmt::format(
       "quantize_weight: got {} [{}], but quantises a matrix of floats; leave this one as it is",
-      c10::toString(weight.scalar_type()), fmt::join(weight.sizes().vec(), ", ")));
+      dtype_name(weight.scalar_type()), fmt::join(weight.sizes().vec(), ", ")));
 }
 
 void check_scale(const torch::Tensor& scale) {
@@ -54,7 +55,7 @@ QuantizedWeight quantize_weight(const torch::Tensor& weight) {
 }
 
 bool fits_int4(torch::IntArrayRef sizes) {
-  return sizes.size() == 2 && sizes[1] % Weight::kGroup == 0;
+  return sizes.size() == 2 && sizes[1] % WeightView::kGroup == 0;
 }
 
 QuantizedWeight quantize_weight_int4(const torch::Tensor& weight) {
@@ -62,10 +63,10 @@ QuantizedWeight quantize_weight_int4(const torch::Tensor& weight) {
   if (!fits_int4(weight.sizes())) {
     throw std::invalid_argument(
         fmt::format("quantize_weight_int4: rows have {} numbers, but 4 bits want a multiple of {}",
-                    weight.size(1), Weight::kGroup));
+                    weight.size(1), WeightView::kGroup));
   }
   const torch::NoGradGuard no_grad;
-  const auto x = weight.to(at::kFloat).view({weight.size(0), -1, Weight::kGroup});
+  const auto x = weight.to(at::kFloat).view({weight.size(0), -1, WeightView::kGroup});
   check_scale(x.abs().amax(/*dim=*/-1));
   // 4 bits reach from -8 to 7: the number of the largest magnitude becomes -8, and what gives up
   // some of it to be finer elsewhere is tried as well.

@@ -25,13 +25,13 @@ struct QuantizedWeight {
 /// std::invalid_argument when the shape or dtype is another, or a row holds NaN or infinity.
 QuantizedWeight quantize_weight(const torch::Tensor& weight);
 
-/// Whether 4 bits can hold `weight`, [N, K]: K is a multiple of Weight::kGroup.
+/// Whether 4 bits can hold `weight`, [N, K]: K is a multiple of WeightView::kGroup.
 bool fits_int4(torch::IntArrayRef sizes);
 
-/// Symmetric, with a scale for each group of Weight::kGroup numbers of a row: that with the least
-/// square error among some near the largest number's. `weight`: floats [N, K] -> uint8 [N, K / 2]
-/// in the layout of gemma::Weight, and float16 scales [N, K / kGroup]. Throws std::invalid_argument
-/// as quantize_weight does, and when K does not fit.
+/// Symmetric, with a scale for each group of WeightView::kGroup numbers of a row: that with the
+/// least square error among some near the largest number's. `weight`: floats [N, K] -> uint8 [N, K
+/// / 2] in the layout of gemma::WeightView, and float16 scales [N, K / kGroup]. Throws
+/// std::invalid_argument as quantize_weight does, and when K does not fit.
 QuantizedWeight quantize_weight_int4(const torch::Tensor& weight);
 
 /// Whether `name` is the weight of a layer's Linear.

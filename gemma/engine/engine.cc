@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <gemma/config/dtype_name.h>
 #include <gemma/engine/engine.h>
 
 namespace gemma {
@@ -64,16 +65,18 @@ class Chunks {
   std::vector<ImageTokens> images_;
 };
 
-// The runs of a feed whose tokens begin at `first_row`: each image is one, and so is what is
+// The segments of a feed whose tokens begin at `first_token`: each image is one, and so is what is
 // between images.
-void append_runs(const Engine::Feed& feed, int64_t first_row, std::vector<TokenRun>& runs) {
+void append_segments(const Engine::Feed& feed,
+                     int64_t first_token,
+                     std::vector<Segment>& segments) {
   const auto position = feed.sequence->length();
   const auto append = [&](int64_t begin, int64_t end, bool is_image) {
     if (begin == end) return;
-    runs.push_back({.first_row = first_row + begin,
-                    .rows = end - begin,
-                    .position = position + begin,
-                    .is_image = is_image});
+    segments.push_back({.first_token = first_token + begin,
+                        .tokens = end - begin,
+                        .position = position + begin,
+                        .bidirectional = is_image});
   };
   int64_t done = 0;
   for (const auto& image : feed.images) {
@@ -97,9 +100,8 @@ int64_t Sequence::bytes() const {
 Engine::Engine(LanguageModel model, const EngineOptions& options)
     : model_(std::move(model)), options_(options) {
   if (options.kv_dtype != torch::kFloat32 && options.kv_dtype != torch::kBFloat16) {
-    throw std::invalid_argument(
-        fmt::format("Engine: kv_dtype is {}, but must be float32 or bfloat16",
-                    c10::toString(options.kv_dtype)));
+    throw std::invalid_argument(fmt::format(
+        "Engine: kv_dtype is {}, but must be float32 or bfloat16", dtype_name(options.kv_dtype)));
   }
   if (options.chunk < 1) {
     throw std::invalid_argument(
@@ -183,19 +185,19 @@ void Engine::check_images(const Feed& feed) const {
 // Feeds of at most a chunk each -> the hidden states of all their tokens.
 torch::Tensor Engine::forward(std::span<const Feed> feeds) {
   std::vector<int64_t> ids;
-  std::vector<TokenRun> runs;
+  std::vector<Segment> segments;
   std::vector<const Sequence*> whose;
   for (const auto& feed : feeds) {
     reserve(*feed.sequence, feed.sequence->length_ + std::ssize(feed.tokens));
-    append_runs(feed, std::ssize(ids), runs);
-    whose.resize(runs.size(), feed.sequence);
+    append_segments(feed, std::ssize(ids), segments);
+    whose.resize(segments.size(), feed.sequence);
     ids.insert(ids.end(), feed.tokens.begin(), feed.tokens.end());
   }
   std::vector<std::vector<RingCache>> caches(model_->config().num_hidden_layers);
   for (size_t layer = 0; layer < caches.size(); ++layer) {
     for (const auto* sequence : whose) caches[layer].push_back(sequence->caches_[layer]);
   }
-  auto hidden = model_->hidden_states(embed(ids, feeds), runs, caches);
+  auto hidden = model_->hidden_states(embed(ids, feeds), segments, caches, options_.on_layer);
   for (const auto& feed : feeds) feed.sequence->length_ += std::ssize(feed.tokens);
   return hidden;
 }
@@ -215,6 +217,7 @@ torch::Tensor Engine::embed(const std::vector<int64_t>& ids, std::span<const Fee
 }
 
 torch::Tensor Engine::step(std::span<const Feed> feeds) {
+  const UseLock::Use use(model_->use_lock());
   check(feeds);
   std::vector<Chunks> left;
   for (const auto& feed : feeds) left.emplace_back(feed, options_.chunk);
@@ -241,6 +244,7 @@ torch::Tensor Engine::step(std::span<const Feed> feeds) {
 torch::Tensor Engine::extend(Sequence& sequence,
                              std::span<const int64_t> tokens,
                              std::span<const ImageTokens> images) {
+  const UseLock::Use use(model_->use_lock());
   const Feed whole{&sequence, tokens, images};
   check({&whole, 1});
   std::vector<at::Tensor> parts;

@@ -14,6 +14,8 @@ struct EngineOptions {
   /// Most tokens of one sequence that go through the model together. A prompt gives the same result
   /// in chunks of any size, up to the order of summation. An image is never cut.
   int64_t chunk = 512;
+  /// After each layer of each chunk. What it throws leaves the sequences without that chunk.
+  LayerCallback on_layer = {};
 };
 
 /// The tokens that a model has seen, as keys and values: in a global layer all of them, in a local

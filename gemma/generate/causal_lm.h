@@ -8,6 +8,7 @@
 
 #include <torch/nn/pimpl.h>
 
+#include <gemma/generate/options.h>
 #include <gemma/models/language_model.h>
 
 namespace gemma {
@@ -41,7 +42,7 @@ class GemmaForCausalLMImpl : public LanguageModelImpl {
   /// generator, as the reference: the same seed gives the same text.
   /// With exact numerics this is the reference's loop, which goes on after eos unless every text
   /// has met one of options.stop_ids; with fast numerics it runs on an Engine and ends with the
-  /// last text. Defined in gemma/generate. Throws std::invalid_argument when prompt and output
+  /// last text. Throws std::invalid_argument when prompt and output
   /// exceed max_position_embeddings, for a parameter out of range, and for a `device` that is not
   /// the weights'.
   std::vector<std::string> generate(const std::vector<std::string>& prompts,

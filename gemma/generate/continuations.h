@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include <gemma/models/language_model.h>
+#include <gemma/generate/options.h>
 
 namespace gemma {
 

@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include <gemma/generate/loops.h>
+#include <gemma/generate/next_tokens.h>
 
 namespace gemma {
 namespace {
@@ -43,7 +44,7 @@ void generate_exact(LanguageModelImpl& model,
   const auto token_ids = padded(request.prompts, max_seq_len, pad_id).to(device);
   const auto prompt_mask = token_ids != pad_id;
   const auto longs = token_ids.options();
-  const auto params = request.sampling_params(device);
+  NextTokens next_tokens(model, request);
 
   auto input_ids = token_ids.narrow(1, 0, min_prompt_len).contiguous();
   auto positions = at::arange(min_prompt_len, longs);
@@ -54,12 +55,9 @@ void generate_exact(LanguageModelImpl& model,
   // numbers that later steps see depend on it.
   for (int64_t index = min_prompt_len; index < max_seq_len; ++index) {
     const auto [mask, local_mask] = inputs.masks(positions);
-    const auto hidden =
-        model.hidden_states(inputs.embed(input_ids), positions, kv_caches, mask, local_mask);
-    const auto next_token_ids = model
-                                    .sampler(model.embedder->operand(), hidden, output_positions,
-                                             params.temperatures, params.top_ps, params.top_ks)
-                                    .first;
+    const auto hidden = model.hidden_states(inputs.embed(input_ids), positions, kv_caches, mask,
+                                            local_mask, options.on_layer);
+    const auto next_token_ids = next_tokens.sample(hidden, output_positions);
 
     const auto slot = token_ids.select(1, index);  // [B]
     slot.copy_(at::where(prompt_mask.select(1, index), slot, next_token_ids));
@@ -69,8 +67,9 @@ void generate_exact(LanguageModelImpl& model,
 
     if (watched) take(slot, index, continuations);
     if (options.on_step) options.on_step(index - min_prompt_len);
-    if (!options.stop_ids.empty() && continuations.all_ended()) return;
+    if (!options.stop_ids.empty() && continuations.all_ended()) break;
   }
+  next_tokens.check();
   if (watched) return;
   const auto tokens = token_ids.cpu();
   for (int64_t index = min_prompt_len; index < max_seq_len; ++index) {

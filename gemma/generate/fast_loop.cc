@@ -2,6 +2,7 @@
 
 #include <gemma/engine/engine.h>
 #include <gemma/generate/loops.h>
+#include <gemma/generate/next_tokens.h>
 
 namespace gemma {
 
@@ -11,11 +12,11 @@ void generate_fast(LanguageModelImpl& model,
                    const GenerateOptions& options,
                    Continuations& continuations) {
   const auto device = model.embedder->weight.device();
-  const auto params = request.sampling_params(device);
   const auto first = at::zeros({1}, at::TensorOptions().dtype(at::kLong).device(device));
   Engine engine(
       LanguageModel(std::dynamic_pointer_cast<LanguageModelImpl>(model.shared_from_this())),
-      {.kv_dtype = options.kv_dtype});
+      {.kv_dtype = options.kv_dtype, .on_layer = options.on_layer});
+  NextTokens next_tokens(model, request);
 
   std::vector<Sequence> sequences;
   sequences.reserve(request.prompts.size());
@@ -33,11 +34,7 @@ void generate_fast(LanguageModelImpl& model,
   // Steps count from the end of the shortest prompt, and each draws for all rows, as the reference
   // does: the random numbers that a text gets depend on it.
   for (int64_t index = request.min_prompt_len(); !continuations.all_ended(); ++index) {
-    const auto tokens = model
-                            .sampler(model.embedder->operand(), hidden.unsqueeze(1), first,
-                                     params.temperatures, params.top_ps, params.top_ks)
-                            .first.reshape({-1})
-                            .cpu();
+    const auto tokens = next_tokens.sample(hidden.unsqueeze(1), first).cpu();
     const auto* const token = tokens.const_data_ptr<int64_t>();
     feeds.clear();
     std::vector<int64_t> rows;

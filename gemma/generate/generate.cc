@@ -1,152 +1,41 @@
-#include <algorithm>
-#include <cmath>
 #include <stdexcept>
 
-#include <ATen/ATen.h>
-#include <fmt/format.h>
-
 #include <gemma/generate/causal_lm.h>
-#include <gemma/generate/loops.h>
-#include <gemma/modules/masks.h>
+#include <gemma/generate/generate.h>
+#include <gemma/generate/multimodal_lm.h>
 
 namespace gemma {
 namespace {
 
-std::vector<int64_t> lengths_of(const TokenRows& rows) {
-  std::vector<int64_t> lengths;
-  for (const auto& row : rows) lengths.push_back(std::ssize(row));
-  return lengths;
+std::string text_of(const Prompt& prompt) {
+  std::string text;
+  for (const auto& part : prompt) {
+    if (!std::holds_alternative<std::string>(part)) {
+      throw std::invalid_argument(
+          "generate: this model reads text only, but a prompt has an image");
+    }
+    text += std::get<std::string>(part);
+  }
+  return text;
 }
 
 }  // namespace
 
-// Differs from model.py: it takes any number and fails later, or draws from NaN.
-void check_sampling(size_t num_prompts,
-                    int64_t output_len,
-                    std::optional<double> temperature,
-                    double top_p,
-                    int64_t top_k) {
-  if (output_len < 0) {
-    throw std::invalid_argument(
-        fmt::format("generate: output_len is {}, but must be 0 or more tokens", output_len));
+std::vector<std::string> generate(const LanguageModel& model,
+                                  std::span<const Prompt> prompts,
+                                  torch::Device device,
+                                  int64_t output_len,
+                                  std::optional<double> temperature,
+                                  double top_p,
+                                  int64_t top_k,
+                                  const GenerateOptions& options) {
+  if (auto* multimodal = dynamic_cast<Gemma3ForMultimodalLMImpl*>(model.ptr().get())) {
+    return multimodal->generate(prompts, device, output_len, temperature, top_p, top_k, options);
   }
-  if (temperature && !(*temperature >= 0 && std::isfinite(*temperature))) {
-    throw std::invalid_argument(
-        fmt::format("generate: temperature is {}, but must be 0 (greedy) or more", *temperature));
-  }
-  if (!(top_p >= 0)) {
-    throw std::invalid_argument(
-        fmt::format("generate: top_p is {}, but must be a probability, 0 to 1", top_p));
-  }
-  if (top_k < 1) {
-    throw std::invalid_argument(
-        fmt::format("generate: top_k is {}, but must keep at least 1 token", top_k));
-  }
-  if (num_prompts == 0) {
-    throw std::invalid_argument("generate: prompts is empty; give at least one");
-  }
-}
-
-int64_t GenerateRequest::min_prompt_len() const { return std::ranges::min(lengths_of(prompts)); }
-int64_t GenerateRequest::max_prompt_len() const { return std::ranges::max(lengths_of(prompts)); }
-
-SamplingParams GenerateRequest::sampling_params(torch::Device device) const {
-  const auto longs = at::TensorOptions().dtype(at::kLong).device(device);
-  const auto floats = longs.dtype(at::kFloat);
-  const auto rows = std::ssize(prompts);
-  SamplingParams params{.temperatures = {},
-                        .top_ps = at::full({rows}, top_p, floats),
-                        .top_ks = at::full({rows}, top_k, longs)};
-  if (temperature) params.temperatures = at::full({rows}, *temperature, floats);
-  return params;
-}
-
-int64_t GenerateRequest::max_seq_len() const {
-  int64_t most = 0;
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    most = std::max(most, std::ssize(prompts[i]) + output_lens[i]);
-  }
-  return most;
-}
-
-GenerateRequest make_request(TokenRows prompts,
-                             int64_t output_len,
-                             std::optional<double> temperature,
-                             double top_p,
-                             int64_t top_k) {
-  const auto count = prompts.size();
-  return {.prompts = std::move(prompts),
-          .output_lens = std::vector<int64_t>(count, output_len),
-          .temperature = temperature.value_or(0) == 0 ? std::nullopt : temperature,
-          .top_p = top_p,
-          .top_k = top_k};
-}
-
-void check_lengths(int64_t max_prompt_len, int64_t output_len, const GemmaConfig& config) {
-  // Not by their sum, which an absurd output_len would overflow.
-  if (output_len <= config.max_position_embeddings - max_prompt_len) return;
-  throw std::invalid_argument(fmt::format(
-      "generate: a prompt of {} tokens and an output of {} exceed max_position_embeddings, {}",
-      max_prompt_len, output_len, config.max_position_embeddings));
-}
-
-TokenRows run_request(LanguageModelImpl& model,
-                      torch::Device device,
-                      const GenerateRequest& request,
-                      const ModelInputs& inputs,
-                      const GenerateOptions& options) {
-  model.check_device(device);
-  Continuations continuations(lengths_of(request.prompts), request.output_lens,
-                              model.tokenizer().eos_id(), options);
-  if (model.numerics() == Numerics::kExact) {
-    generate_exact(model, device, request, inputs, options, continuations);
-  } else {
-    generate_fast(model, request, inputs.images, options, continuations);
-  }
-  return continuations.texts();
-}
-
-std::vector<std::string> GemmaForCausalLMImpl::generate(const std::vector<std::string>& prompts,
-                                                        torch::Device device,
-                                                        int64_t output_len,
-                                                        std::optional<double> temperature,
-                                                        double top_p,
-                                                        int64_t top_k,
-                                                        const GenerateOptions& options) {
-  const torch::NoGradGuard no_grad;
-  check_sampling(prompts.size(), output_len, temperature, top_p, top_k);
-  TokenRows rows;
-  for (const auto& prompt : prompts) rows.push_back(tokenizer().encode(prompt));
-  const auto request = make_request(std::move(rows), output_len, temperature, top_p, top_k);
-  check_lengths(request.max_prompt_len(), output_len, config());
-  const ModelInputs inputs{
-      .embed = [this](const at::Tensor& token_ids) { return embed(token_ids); },
-      .masks =
-          [&, window = config().sliding_window_size](const at::Tensor& positions) {
-            auto mask = causal_mask(positions, request.max_seq_len());
-            auto local_mask =
-                window
-                    ? std::optional(sliding_window_mask(positions, request.max_seq_len(), *window))
-                    : std::nullopt;
-            return Masks{std::move(mask), std::move(local_mask)};
-          },
-      .images = {}};
-  std::vector<std::string> results;
-  for (const auto& text : run_request(*this, device, request, inputs, options)) {
-    results.push_back(tokenizer().decode(text));
-  }
-  return results;
-}
-
-std::string GemmaForCausalLMImpl::generate(const std::string& prompt,
-                                           torch::Device device,
-                                           int64_t output_len,
-                                           std::optional<double> temperature,
-                                           double top_p,
-                                           int64_t top_k,
-                                           const GenerateOptions& options) {
-  return generate(std::vector{prompt}, device, output_len, temperature, top_p, top_k, options)
-      .front();
+  std::vector<std::string> texts;
+  for (const auto& prompt : prompts) texts.push_back(text_of(prompt));
+  auto& causal = dynamic_cast<GemmaForCausalLMImpl&>(*model.ptr());
+  return causal.generate(texts, device, output_len, temperature, top_p, top_k, options);
 }
 
 }  // namespace gemma

@@ -51,7 +51,7 @@ at::Tensor logits_of(LanguageModelImpl& model, const at::Tensor& hidden) {
   const auto longs = hidden.options().dtype(at::kLong);
   const auto rows = hidden.size(0);
   return model
-      .sampler(model.embedder->operand(), hidden.unsqueeze(1), at::zeros({1}, longs), std::nullopt,
+      .sampler(model.embedder->view(), hidden.unsqueeze(1), at::zeros({1}, longs), std::nullopt,
                at::ones({rows}, longs.dtype(at::kFloat)), at::ones({rows}, longs))
       .second;
 }
@@ -64,6 +64,7 @@ void log_probs(LanguageModel model,
                const LogProbsOptions& options,
                const LogProbsCallback& use) {
   const torch::NoGradGuard no_grad;
+  const UseLock::Use computing(model->use_lock());
   check(options, model->config().max_position_embeddings);
   while (!tokens.empty()) {
     // Nothing is asked of what follows the last token.

@@ -54,7 +54,7 @@ bool images_reach_past(const GenerateRequest& request, int64_t placeholder_id) {
 std::vector<std::vector<ImageTokens>> place_images(Gemma3ForMultimodalLMImpl& model,
                                                    const TokenRows& prompts,
                                                    const ProcessedPrompts& processed,
-                                                   const BlockCallback& on_encode) {
+                                                   const LayerCallback& on_encode) {
   if (!processed.image_batch) return {};
   const auto present = processed.image_presence_mask->flatten().nonzero().squeeze(1);
   const auto embeddings =
@@ -118,6 +118,7 @@ std::vector<std::string> Gemma3ForMultimodalLMImpl::generate(std::span<const Pro
                                                              int64_t top_k,
                                                              const GenerateOptions& options) {
   const torch::NoGradGuard no_grad;
+  const UseLock::Use use(use_lock());
   check_sampling(prompts.size(), output_len, temperature, top_p, top_k);
   if (!config().sliding_window_size) {
     throw std::invalid_argument("generate: sliding_window_size is none, but must be given");
@@ -138,6 +139,11 @@ std::vector<std::string> Gemma3ForMultimodalLMImpl::generate(std::span<const Pro
       if (options.on_token) {
         alone.on_token = [&, i](int64_t /*row*/, int64_t token) {
           options.on_token(static_cast<int64_t>(i), token);
+        };
+      }
+      if (options.on_prompt) {
+        alone.on_prompt = [&, i](int64_t /*row*/, int64_t tokens) {
+          options.on_prompt(static_cast<int64_t>(i), tokens);
         };
       }
       results.push_back(
@@ -162,7 +168,7 @@ std::vector<std::string> Gemma3ForMultimodalLMImpl::generate(std::span<const Pro
           config(), image_tokens(*this, processed, request.prompts, options.reference_tail_mask)),
       .images = exact ? std::vector<std::vector<ImageTokens>>{}
                       : place_images(*this, request.prompts, processed, options.on_encode)};
-  const auto texts = run_request(*this, device, request, inputs, options);
+  const auto texts = generate_tokens(*this, device, request, inputs, options);
   for (size_t i = 0; i < texts.size(); ++i) {
     auto tokens = request.prompts[i];
     tokens.insert(tokens.end(), texts[i].begin(), texts[i].end());

@@ -34,6 +34,7 @@ Gemma3ForMultimodalLMImpl::Gemma3ForMultimodalLMImpl(const GemmaConfig& config)
       register_module("mm_soft_embedding_norm", RMSNorm(vision.embedding_dim, config.rms_norm_eps));
   mm_input_projection = register_module(
       "mm_input_projection", Linear(vision.embedding_dim, config.hidden_size, config.quant));
+  share_use_lock();
 }
 
 std::pair<torch::Tensor, torch::Tensor> Gemma3ForMultimodalLMImpl::forward(
@@ -48,8 +49,9 @@ std::pair<torch::Tensor, torch::Tensor> Gemma3ForMultimodalLMImpl::forward(
     const torch::Tensor& top_ps,
     const torch::Tensor& top_ks,
     const std::optional<torch::Tensor>& local_mask) {
+  const UseLock::Use use(use_lock());
   const auto embeddings = embed_prompts(input_token_ids, image_patches, image_presence_mask);
-  return sampler(embedder->operand(),
+  return sampler(embedder->view(),
                  hidden_states(embeddings, input_positions, kv_caches, mask, local_mask),
                  output_positions, temperatures, top_ps, top_ks, std::nullopt);
 }
@@ -58,8 +60,9 @@ torch::Tensor Gemma3ForMultimodalLMImpl::embed_prompts(
     const torch::Tensor& token_ids,
     const std::optional<torch::Tensor>& image_patches,
     const std::optional<torch::Tensor>& image_presence_mask,
-    const BlockCallback& on_block) {
+    const LayerCallback& on_block) {
   const torch::NoGradGuard no_grad;
+  const UseLock::Use use(use_lock());
   const auto embeddings = embed(token_ids);
   if (!image_patches) return embeddings;
   TORCH_CHECK_VALUE(image_presence_mask.has_value(),
@@ -72,8 +75,9 @@ torch::Tensor Gemma3ForMultimodalLMImpl::embed_prompts(
 }
 
 torch::Tensor Gemma3ForMultimodalLMImpl::encode_images(const torch::Tensor& images,
-                                                       const BlockCallback& on_block) {
+                                                       const LayerCallback& on_block) {
   const torch::NoGradGuard no_grad;
+  const UseLock::Use use(use_lock());
   return mm_input_projection(mm_soft_embedding_norm(siglip_vision_model(images, on_block)));
 }
 

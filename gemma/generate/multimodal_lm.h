@@ -9,6 +9,7 @@
 
 #include <torch/nn/pimpl.h>
 
+#include <gemma/generate/options.h>
 #include <gemma/models/language_model.h>
 #include <gemma/modules/linear.h>
 #include <gemma/modules/rms_norm.h>
@@ -45,10 +46,10 @@ class Gemma3ForMultimodalLMImpl : public LanguageModelImpl {
   torch::Tensor embed_prompts(const torch::Tensor& token_ids,
                               const std::optional<torch::Tensor>& image_patches,
                               const std::optional<torch::Tensor>& image_presence_mask,
-                              const BlockCallback& on_block = {});
+                              const LayerCallback& on_block = {});
 
   /// Images [n, C, height, width] -> [n, U, E], as the layers see them.
-  torch::Tensor encode_images(const torch::Tensor& images, const BlockCallback& on_block = {});
+  torch::Tensor encode_images(const torch::Tensor& images, const LayerCallback& on_block = {});
 
   /// hidden_states [B, L, E], the places of whose placeholders in input_token_ids [B, L] are given
   /// the image_embeddings [B * N, U, E] that image_presence_mask [B, N] has, in order -> the same

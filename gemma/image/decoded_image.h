@@ -18,7 +18,7 @@ struct DecodedImage {
   int64_t width = 0;
   /// [height, width, 3], 8 bits each.
   std::vector<uint8_t> rgb;
-  /// EXIF's: 1 is upright, 2 to 8 are mirrored and turned in other ways.
+  /// Exif's: 1 is upright, 2 to 8 are mirrored or turned.
   int orientation = 1;
 };
 

@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <gemma/config/dtype_name.h>
 #include <gemma/errors.h>
 #include <gemma/image/decoded_image.h>
 #include <gemma/image/image.h>
@@ -56,7 +57,7 @@ at::Tensor as_tensor(DecodedImage image) {
       rgb->data(), {image.height, image.width, kChannels}, [rgb](void*) { delete rgb; }, at::kByte);
 }
 
-// EXIF's orientations, as ImageOps.exif_transpose undoes them.
+// Exif's orientations, as ImageOps.exif_transpose undoes them.
 at::Tensor upright(const at::Tensor& pixels, int orientation) {
   switch (orientation) {
     case 2:
@@ -111,7 +112,7 @@ Image::Image(at::Tensor pixels) : pixels_(std::move(pixels)) {
             ? fmt::format(
                   "Image: got a tensor of {} {} on {}, expected uint8 [height, width, 3] on "
                   "the CPU",
-                  c10::toString(pixels_.scalar_type()), pixels_.sizes(), pixels_.device().str())
+                  dtype_name(pixels_.scalar_type()), pixels_.sizes(), pixels_.device().str())
             : "Image: got no tensor, expected uint8 [height, width, 3]");
   }
   pixels_ = pixels_.contiguous();

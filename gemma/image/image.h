@@ -42,8 +42,8 @@ class Image {
 /// Image.open(path).convert("RGB") gives. Throws FileNotFound when nothing is there, and
 /// std::runtime_error, naming the file, when it is neither format, damaged, truncated, or has more
 /// than max_pixels; of these nothing is decoded.
-// Differs from gemma3_preprocessor.py: turned upright as EXIF says, as ImageOps.exif_transpose
-// does; PIL's open() leaves the picture as the camera held it.
+// Differs from gemma3_preprocessor.py: turned upright as Exif or XMP says, as
+// ImageOps.exif_transpose does; PIL's open() leaves the picture as the camera held it.
 Image read_image(const std::filesystem::path& path, int64_t max_pixels = kMaxImagePixels);
 
 /// The same for a file's bytes; `name` stands in messages.

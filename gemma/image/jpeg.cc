@@ -5,16 +5,17 @@
 #include <jerror.h>
 #include <jpeglib.h>
 #include <string>
+#include <string_view>
 
 #include <fmt/format.h>
 
-#include <gemma/image/exif.h>
 #include <gemma/image/jpeg.h>
+#include <gemma/image/orientation.h>
 
 namespace gemma {
 namespace {
 
-constexpr int kExifMarker = JPEG_APP0 + 1;
+constexpr int kApp1 = JPEG_APP0 + 1;
 constexpr unsigned kMaxMarkerSize = 0xffff;
 // Programs write some ten; each is a pass over all pixels, however few its bytes are.
 constexpr int kMaxScans = 100;
@@ -55,7 +56,7 @@ class JpegReader {
       info_.progress = &progress_;
       jpeg_mem_src(&info_, reinterpret_cast<const unsigned char*>(bytes_.data()),
                    static_cast<unsigned long>(bytes_.size()));
-      jpeg_save_markers(&info_, kExifMarker, kMaxMarkerSize);
+      jpeg_save_markers(&info_, kApp1, kMaxMarkerSize);
       jpeg_read_header(&info_, TRUE);
     });
   }
@@ -102,14 +103,18 @@ class JpegReader {
     if (is_cmyk) cmyk_to_rgb(cmyk_.data(), row, width);
   }
 
+  // As Pillow: Exif may be cut into several segments, and of XMP the last counts.
   int orientation() const {
     constexpr std::string_view kExif("Exif\0\0", 6);
+    constexpr std::string_view kXmp("http://ns.adobe.com/xap/1.0/\0", 29);
+    std::string exif;
+    std::string_view xmp;
     for (const auto* marker = info_.marker_list; marker != nullptr; marker = marker->next) {
-      const auto data = std::as_bytes(std::span(marker->data, marker->data_length));
-      const std::string_view text(reinterpret_cast<const char*>(data.data()), data.size());
-      if (text.starts_with(kExif)) return exif_orientation(data);
+      const std::string_view data(reinterpret_cast<const char*>(marker->data), marker->data_length);
+      if (data.starts_with(kExif)) exif += exif.empty() ? data : data.substr(kExif.size());
+      if (data.starts_with(kXmp)) xmp = data.substr(kXmp.size());
     }
-    return 1;
+    return orientation_of(exif, xmp);
   }
 
   static JpegReader& reader_of(j_common_ptr info) {

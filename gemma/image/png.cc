@@ -4,16 +4,21 @@
 #include <cstdio>
 #include <cstring>
 #include <png.h>
+#include <string>
+#include <string_view>
 
 #include <fmt/format.h>
 
-#include <gemma/image/exif.h>
+#include <gemma/image/orientation.h>
 #include <gemma/image/png.h>
+#include <gemma/image/png_metadata.h>
 
 namespace gemma {
 namespace {
 
 constexpr size_t kChannels = 3;
+constexpr std::string_view kSignature = "\x89PNG\r\n\x1a\n";
+constexpr size_t kMaxTextSize = size_t{1} << 20;  // Pillow refuses files with longer ones.
 
 // libpng leaves a call that fails by longjmp. So such calls are made in guarded() alone, by
 // functions that have nothing to destroy; what has, is a member here, or belongs to a caller.
@@ -25,16 +30,27 @@ class PngReader {
   PngReader& operator=(const PngReader&) = delete;
 
   void read_header() {
+    open();
     guarded([this] {
-      png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, fail, ignore);
-      if (png_ == nullptr) fail_with("cannot be read: no memory for libpng");
-      info_ = png_create_info_struct(png_);
-      if (info_ == nullptr) fail_with("cannot be read: no memory for libpng");
-      png_set_read_fn(png_, this, read);
       png_set_user_limits(png_, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // check() has the limit.
-      keep_exif_alone();
+      // Neither texts nor colour profiles are needed or unpacked.
+      png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
       png_read_info(png_, info_);
     });
+  }
+
+  // The first text before the pixels; empty if there is none, or libpng cannot unpack it.
+  std::string read_text() {
+    open();
+    guarded([this] {
+      png_set_crc_action(png_, PNG_CRC_QUIET_USE, PNG_CRC_QUIET_USE);
+      png_set_chunk_malloc_max(png_, kMaxTextSize);
+      png_read_info(png_, info_);
+    });
+    png_textp texts = nullptr;
+    int count = 0;
+    png_get_text(png_, info_, &texts, &count);
+    return count > 0 ? std::string(texts->text, texts->text_length) : std::string();
   }
 
   void check(int64_t max_pixels) const {
@@ -62,7 +78,6 @@ class PngReader {
       png_read_end(png_, info_);
     });
     spread(image);
-    image.orientation = orientation();
     return image;
   }
 
@@ -73,11 +88,14 @@ class PngReader {
     calls();
   }
 
-  // Texts and colour profiles are neither needed nor unpacked.
-  void keep_exif_alone() {
-    constexpr auto kExif = std::to_array<png_byte>({'e', 'X', 'I', 'f', '\0'});
-    png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
-    png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_AS_DEFAULT, kExif.data(), 1);
+  void open() {
+    guarded([this] {
+      png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, fail, ignore);
+      if (png_ == nullptr) fail_with("cannot be read: no memory for libpng");
+      info_ = png_create_info_struct(png_);
+      if (info_ == nullptr) fail_with("cannot be read: no memory for libpng");
+      png_set_read_fn(png_, this, read);
+    });
   }
 
   bool has(int type) const { return png_get_color_type(png_, info_) == type; }
@@ -127,13 +145,6 @@ class PngReader {
     return colors;
   }
 
-  int orientation() const {
-    png_bytep exif = nullptr;
-    png_uint_32 size = 0;
-    if (png_get_eXIf_1(png_, info_, &size, &exif) == 0) return 1;
-    return exif_orientation(std::as_bytes(std::span(exif, size)));
-  }
-
   static void read(png_structp png, png_bytep target, size_t size) {
     auto& reader = *static_cast<PngReader*>(png_get_io_ptr(png));
     if (reader.rest_.size() < size) reader.fail_with("is truncated: more bytes must follow");
@@ -162,19 +173,56 @@ class PngReader {
   std::array<char, 256> message_{};
 };
 
+// A chunk without its checksum, which read_text() does not verify.
+std::string unsigned_chunk(std::string_view type, std::string_view data) {
+  const auto size = static_cast<uint32_t>(data.size());
+  std::string chunk;
+  for (int shift = 24; shift >= 0; shift -= 8) chunk += static_cast<char>(size >> shift);
+  return chunk.append(type).append(data).append(4, '\0');
+}
+
+// Unpacked by libpng, which is linked already and zlib is not: as the text of a picture that has
+// no pixels. Empty if damaged: a picture is not lost for its metadata.
+std::string inflated(std::string_view stream) {
+  constexpr std::string_view kOneGreyPixel("\0\0\0\1\0\0\0\1\x08\0\0\0\0", 13);
+  constexpr std::string_view kKeyword("text\0\0", 6);
+  const std::string file = std::string(kSignature) + unsigned_chunk("IHDR", kOneGreyPixel) +
+                           unsigned_chunk("zTXt", std::string(kKeyword).append(stream)) +
+                           unsigned_chunk("IDAT", {});
+  try {
+    return PngReader(std::as_bytes(std::span(file))).read_text();
+  } catch (const ImageError&) {
+    return {};
+  }
+}
+
+std::string content_of(const PngText& text) {
+  return text.is_compressed ? inflated(text.bytes) : std::string(text.bytes);
+}
+
+int orientation_in(std::span<const std::byte> bytes) {
+  const PngMetadata metadata = png_metadata(bytes);
+  std::string exif(metadata.exif.value_or(""));
+  if (!metadata.exif && metadata.raw_profile) {
+    exif = exif_of_raw_profile(content_of(*metadata.raw_profile));
+  }
+  return orientation_of(exif, content_of(metadata.xmp));
+}
+
 }  // namespace
 
 bool is_png(std::span<const std::byte> bytes) {
-  constexpr std::array<uint8_t, 8> kStart{0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-  return bytes.size() >= kStart.size() &&
-         std::memcmp(bytes.data(), kStart.data(), kStart.size()) == 0;
+  return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size())
+      .starts_with(kSignature);
 }
 
 DecodedImage decode_png(std::span<const std::byte> bytes, int64_t max_pixels) {
   PngReader reader(bytes);
   reader.read_header();
   reader.check(max_pixels);
-  return reader.read_pixels();
+  DecodedImage image = reader.read_pixels();
+  image.orientation = orientation_in(bytes);
+  return image;
 }
 
 }  // namespace gemma

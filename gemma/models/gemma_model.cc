@@ -23,11 +23,13 @@ template <typename InputsOf>
 torch::Tensor GemmaModelImpl::run_layers(torch::Tensor hidden_states,
                                          const FreqsCis& freqs_cis,
                                          size_t num_caches,
+                                         const LayerCallback& on_layer,
                                          const InputsOf& inputs_of) {
   if (num_caches < layers->size()) {
     throw std::invalid_argument(fmt::format("GemmaModel: {} kv_caches for {} layers; give each one",
                                             num_caches, layers->size()));
   }
+  const auto total = std::ssize(*layers);
   for (size_t i = 0; i < layers->size(); ++i) {
     auto& layer = layers->at<DecoderLayerImpl>(i);
     const auto freqs = freqs_cis.find(layer.attn_type());
@@ -35,7 +37,8 @@ torch::Tensor GemmaModelImpl::run_layers(torch::Tensor hidden_states,
       throw std::invalid_argument(fmt::format(
           "GemmaModel: freqs_cis has no table for {} (layer {})", to_string(layer.attn_type()), i));
     }
-    hidden_states = layer.run(hidden_states, inputs_of(i, freqs->second));
+    hidden_states = layer.forward_with(hidden_states, inputs_of(i, freqs->second));
+    if (on_layer) on_layer(static_cast<int64_t>(i) + 1, total);
   }
   return norm(hidden_states);
 }
@@ -45,20 +48,23 @@ torch::Tensor GemmaModelImpl::forward(torch::Tensor hidden_states,
                                       const torch::Tensor& kv_write_indices,
                                       const std::vector<KVCache>& kv_caches,
                                       const torch::Tensor& mask,
-                                      const std::optional<torch::Tensor>& local_mask) {
-  return run_layers(std::move(hidden_states), freqs_cis, kv_caches.size(),
+                                      const std::optional<torch::Tensor>& local_mask,
+                                      const LayerCallback& on_layer) {
+  return run_layers(std::move(hidden_states), freqs_cis, kv_caches.size(), on_layer,
                     [&](size_t i, const torch::Tensor& freqs) {
                       return DenseInputs{freqs, kv_write_indices, kv_caches[i], mask, local_mask};
                     });
 }
 
-torch::Tensor GemmaModelImpl::run(torch::Tensor hidden_states,
-                                  const FreqsCis& freqs_cis,
-                                  std::span<const TokenRun> runs,
-                                  const std::vector<std::vector<RingCache>>& caches) {
-  return run_layers(
-      std::move(hidden_states), freqs_cis, caches.size(),
-      [&](size_t i, const torch::Tensor& freqs) { return RunInputs{freqs, runs, caches[i]}; });
+torch::Tensor GemmaModelImpl::forward_segments(torch::Tensor hidden_states,
+                                               const FreqsCis& freqs_cis,
+                                               std::span<const Segment> segments,
+                                               const std::vector<std::vector<RingCache>>& caches,
+                                               const LayerCallback& on_layer) {
+  return run_layers(std::move(hidden_states), freqs_cis, caches.size(), on_layer,
+                    [&](size_t i, const torch::Tensor& freqs) {
+                      return SegmentInputs{freqs, segments, caches[i]};
+                    });
 }
 
 }  // namespace gemma

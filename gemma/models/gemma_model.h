@@ -28,20 +28,23 @@ class GemmaModelImpl : public Module {
   explicit GemmaModelImpl(const GemmaConfig& config);
 
   /// hidden_states [B, L, E], kv_caches one a layer, the rest as GemmaAttention takes it
-  /// -> [B, L, E]. Throws std::invalid_argument when a cache or a rotary table is missing.
+  /// -> [B, L, E]. on_layer is called after each layer. Throws std::invalid_argument when a cache
+  /// or a rotary table is missing.
   torch::Tensor forward(torch::Tensor hidden_states,
                         const FreqsCis& freqs_cis,
                         const torch::Tensor& kv_write_indices,
                         const std::vector<KVCache>& kv_caches,
                         const torch::Tensor& mask,
-                        const std::optional<torch::Tensor>& local_mask);
+                        const std::optional<torch::Tensor>& local_mask,
+                        const LayerCallback& on_layer = {});
 
   /// What forward does for a step of an engine: hidden_states [T, E], the whole rotary tables, and
-  /// for each layer the caches of the runs -> [T, E].
-  torch::Tensor run(torch::Tensor hidden_states,
-                    const FreqsCis& freqs_cis,
-                    std::span<const TokenRun> runs,
-                    const std::vector<std::vector<RingCache>>& caches);
+  /// for each layer the caches of the segments -> [T, E].
+  torch::Tensor forward_segments(torch::Tensor hidden_states,
+                                 const FreqsCis& freqs_cis,
+                                 std::span<const Segment> segments,
+                                 const std::vector<std::vector<RingCache>>& caches,
+                                 const LayerCallback& on_layer = {});
 
   const GemmaConfig& config() const { return config_; }
   int64_t vocab_size() const { return config_.vocab_size; }
@@ -56,6 +59,7 @@ class GemmaModelImpl : public Module {
   torch::Tensor run_layers(torch::Tensor hidden_states,
                            const FreqsCis& freqs_cis,
                            size_t num_caches,
+                           const LayerCallback& on_layer,
                            const InputsOf& inputs_of);
 
   GemmaConfig config_;

@@ -4,9 +4,10 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <gemma/config/dtype_name.h>
 #include <gemma/models/language_model.h>
 #include <gemma/ops/rotary.h>
-#include <gemma/weights/gguf/gguf_tokenizer.h>
+#include <gemma/weights/load_tokenizer.h>
 
 namespace gemma {
 
@@ -18,7 +19,7 @@ LanguageModelImpl::LanguageModelImpl(const GemmaConfig& config, const std::strin
         fmt::format("GemmaConfig: hidden_size ({}) must be a multiple of num_attention_heads ({})",
                     config.hidden_size, config.num_attention_heads));
   }
-  if (config.tokenizer) tokenizer_ = load_tokenizer(*config.tokenizer);
+  if (config.tokenizer) tokenizer_ = load_tokenizer(*config.tokenizer, config.vocab_size);
   embedder = register_module(embedder_name,
                              Embedding(config.vocab_size, config.hidden_size, config.quant));
   model = register_module("model", GemmaModel(config));
@@ -62,18 +63,20 @@ torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
                                                const torch::Tensor& input_positions,
                                                const std::vector<KVCache>& kv_caches,
                                                const torch::Tensor& mask,
-                                               const std::optional<torch::Tensor>& local_mask) {
+                                               const std::optional<torch::Tensor>& local_mask,
+                                               const LayerCallback& on_layer) {
   const torch::NoGradGuard no_grad;
   auto freqs = rope_tables();
   for (auto& [type, table] : freqs) table = table.index_select(0, input_positions);
-  return model(embeddings, freqs, input_positions, kv_caches, mask, local_mask);
+  return model(embeddings, freqs, input_positions, kv_caches, mask, local_mask, on_layer);
 }
 
 torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
-                                               std::span<const TokenRun> runs,
-                                               const std::vector<std::vector<RingCache>>& caches) {
+                                               std::span<const Segment> segments,
+                                               const std::vector<std::vector<RingCache>>& caches,
+                                               const LayerCallback& on_layer) {
   const torch::NoGradGuard no_grad;
-  return model->run(embeddings, rope_tables(), runs, caches);
+  return model->forward_segments(embeddings, rope_tables(), segments, caches, on_layer);
 }
 
 FreqsCis LanguageModelImpl::rope_tables() const {
@@ -85,8 +88,12 @@ FreqsCis LanguageModelImpl::rope_tables() const {
 }
 
 LoadReport LanguageModelImpl::load_weights(const std::string& model_path,
-                                           const ProgressCallback& progress) {
-  return gemma::load_weights(*this, WeightSource::open(model_path), progress);
+                                           const LoadOptions& options) {
+  return load_weights(WeightSource::open(model_path), options);
+}
+
+LoadReport LanguageModelImpl::load_weights(const WeightSource& source, const LoadOptions& options) {
+  return gemma::load_weights(*this, source, options);
 }
 
 std::vector<KVCache> LanguageModelImpl::make_kv_caches(int64_t batch_size,
@@ -99,7 +106,7 @@ std::vector<KVCache> LanguageModelImpl::make_kv_caches(int64_t batch_size,
     throw std::invalid_argument(fmt::format(
         "generate: the weights are {} but config.dtype, the KV cache's, is {}; construct the model "
         "with that default dtype, or set config.dtype",
-        c10::toString(weights.scalar_type()), config_.dtype));
+        dtype_name(weights.scalar_type()), config_.dtype));
   }
   check_device(device);
   const auto zeros = [&] {

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -21,26 +20,6 @@
 
 namespace gemma {
 
-/// What generate() takes besides the reference's parameters. What a callback throws ends the
-/// generation.
-struct GenerateOptions {
-  /// After each step, with its number from 0; step 0 holds the prompt.
-  std::function<void(int64_t step)> on_step = {};
-  /// Each token of a text as it is chosen, with the number of its prompt.
-  std::function<void(int64_t row, int64_t token)> on_token = {};
-  /// While the images of prompts are encoded, after each block of the vision model: how many are
-  /// done, of how many.
-  std::function<void(int64_t done, int64_t total)> on_encode = {};
-  /// Tokens that end a text as eos does.
-  std::vector<int64_t> stop_ids = {};
-  /// Of keys and values in fast numerics, float32 or bfloat16; exact ones follow config.dtype.
-  torch::Dtype kv_dtype = torch::kFloat32;
-  /// Of the multimodal model with exact numerics: whether a generated token sees the empty places
-  /// after it too, as in the reference, where they count as an image. Else, and with fast numerics,
-  /// what a token sees does not depend on output_len.
-  bool reference_tail_mask = true;
-};
-
 /// What GemmaForCausalLM and Gemma3ForMultimodalLM share: token embedding, stack of layers,
 /// sampler, rotary tables, tokenizer. Weights take the default dtype at construction
 /// (DefaultDtypeGuard); config.dtype is that of the KV cache, and the two have to agree.
@@ -51,21 +30,24 @@ class LanguageModelImpl : public Module {
 
   /// What the sampler is given: embeddings [B, L, E] through the layers and the final norm
   /// -> [B, L, E]. input_positions [L] int64, kv_caches one a layer (written in place), mask and
-  /// local_mask float32 [1 or B, 1, L, S].
+  /// local_mask float32 [1 or B, 1, L, S]. on_layer is called after each layer.
   torch::Tensor hidden_states(const torch::Tensor& embeddings,
                               const torch::Tensor& input_positions,
                               const std::vector<KVCache>& kv_caches,
                               const torch::Tensor& mask,
-                              const std::optional<torch::Tensor>& local_mask = std::nullopt);
+                              const std::optional<torch::Tensor>& local_mask = std::nullopt,
+                              const LayerCallback& on_layer = {});
 
-  /// The same for a step of an engine: embeddings [T, E] of tokens of any sequences, as the runs
-  /// say, and for each layer the caches of the runs -> [T, E].
+  /// The same for a step of an engine: embeddings [T, E] of tokens of any sequences, as the
+  /// segments say, and for each layer the caches of the segments -> [T, E].
   torch::Tensor hidden_states(const torch::Tensor& embeddings,
-                              std::span<const TokenRun> runs,
-                              const std::vector<std::vector<RingCache>>& caches);
+                              std::span<const Segment> segments,
+                              const std::vector<std::vector<RingCache>>& caches,
+                              const LayerCallback& on_layer = {});
 
   /// Loads what WeightSource::open takes; see gemma/weights/weights.h.
-  LoadReport load_weights(const std::string& model_path, const ProgressCallback& progress = {});
+  LoadReport load_weights(const std::string& model_path, const LoadOptions& options = {});
+  LoadReport load_weights(const WeightSource& source, const LoadOptions& options = {});
 
   /// Caches of zeros for `max_seq_len` tokens of `batch_size` rows, in config.dtype.
   std::vector<KVCache> make_kv_caches(int64_t batch_size,

@@ -1,13 +1,14 @@
 #include <cmath>
 
 #include <gemma/modules/attention.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 namespace {
 
-std::optional<NormWeight> operand(const RMSNorm& norm) {
+std::optional<NormWeight> view(const RMSNorm& norm) {
   if (norm.is_empty()) return std::nullopt;
-  return norm->operand();
+  return norm->view();
 }
 
 }  // namespace
@@ -38,11 +39,12 @@ torch::Tensor GemmaAttentionImpl::forward(const torch::Tensor& hidden_states,
                                           const std::optional<torch::Tensor>& local_mask) {
   TORCH_CHECK(hidden_states.dim() == 3, "GemmaAttention: hidden_states must be [B, L, E], got ",
               hidden_states.sizes());
-  return run(hidden_states, DenseInputs{freqs_cis, kv_write_indices, kv_cache, mask, local_mask});
+  return forward_with(hidden_states,
+                      DenseInputs{freqs_cis, kv_write_indices, kv_cache, mask, local_mask});
 }
 
-torch::Tensor GemmaAttentionImpl::run(const torch::Tensor& hidden_states,
-                                      const AttentionInputs& inputs) {
+torch::Tensor GemmaAttentionImpl::forward_with(const torch::Tensor& hidden_states,
+                                               const AttentionInputs& inputs) {
   const auto qkv = qkv_proj(hidden_states);
   return o_proj(std::visit([&](const auto& given) { return attend(qkv, given); }, inputs));
 }
@@ -50,17 +52,18 @@ torch::Tensor GemmaAttentionImpl::run(const torch::Tensor& hidden_states,
 torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv,
                                          const DenseInputs& inputs) const {
   const bool local = attn_type_ == AttentionType::kLocalSliding && sliding_window_size_.has_value();
-  const auto q = ops().rotate_and_cache(qkv, shape_, {operand(query_norm), operand(key_norm)},
+  const auto q = ops().rotate_and_cache(qkv, shape_, {view(query_norm), view(key_norm)},
                                         inputs.freqs_cis, inputs.kv_write_indices, inputs.kv_cache);
   const auto& mask = local && inputs.local_mask ? *inputs.local_mask : inputs.mask;
   return ops().attend(q, inputs.kv_cache, mask, scale_);
 }
 
-torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv, const RunInputs& inputs) const {
+torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv,
+                                         const SegmentInputs& inputs) const {
   const auto window =
       attn_type_ == AttentionType::kLocalSliding ? sliding_window_size_ : std::nullopt;
-  return ops().attend_runs(qkv, shape_, {operand(query_norm), operand(key_norm)}, scale_, window,
-                           inputs.freqs_cis, inputs.runs, inputs.caches);
+  return ops().attend_segments(qkv, shape_, {view(query_norm), view(key_norm)}, scale_, window,
+                               inputs.freqs_cis, inputs.segments, inputs.caches);
 }
 
 }  // namespace gemma

@@ -31,7 +31,7 @@ class GemmaAttentionImpl : public Module {
                         const std::optional<torch::Tensor>& local_mask = std::nullopt);
 
   /// What forward does: hidden_states [B, L, E] or [T, E], as the inputs say -> the same shape.
-  torch::Tensor run(const torch::Tensor& hidden_states, const AttentionInputs& inputs);
+  torch::Tensor forward_with(const torch::Tensor& hidden_states, const AttentionInputs& inputs);
 
   AttentionType attn_type() const { return attn_type_; }
   int64_t num_heads() const { return shape_.num_heads; }
@@ -50,7 +50,7 @@ class GemmaAttentionImpl : public Module {
 
  private:
   torch::Tensor attend(const torch::Tensor& qkv, const DenseInputs& inputs) const;
-  torch::Tensor attend(const torch::Tensor& qkv, const RunInputs& inputs) const;
+  torch::Tensor attend(const torch::Tensor& qkv, const SegmentInputs& inputs) const;
 
   HeadShape shape_;
   AttentionScale scale_;

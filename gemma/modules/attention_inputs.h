@@ -6,11 +6,11 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <gemma/ops/ops.h>
+#include <gemma/ops/attention_types.h>
 
 namespace gemma {
 
-/// What attention takes besides hidden states [B, L, E], as the reference has it: equally long rows
+/// Inputs of attention besides hidden states [B, L, E], as in the reference: rows of equal length
 /// over one dense cache.
 struct DenseInputs {
   at::Tensor freqs_cis;                  // complex64 [L, D / 2], the rows of the tokens' positions.
@@ -20,14 +20,14 @@ struct DenseInputs {
   std::optional<at::Tensor> local_mask;  // Replaces `mask` in a local layer with a window.
 };
 
-/// What it takes besides hidden states [T, E], as an engine has it: tokens of any sequences, each
+/// Inputs of attention besides hidden states [T, E], in an engine: tokens of any sequences, each
 /// with its own cache.
-struct RunInputs {
+struct SegmentInputs {
   at::Tensor freqs_cis;               // complex64 [positions, D / 2], the whole table.
-  std::span<const TokenRun> runs;     // They cover the rows of the hidden states.
-  std::span<const RingCache> caches;  // One a run, written in place.
+  std::span<const Segment> segments;  // They cover the rows of the hidden states.
+  std::span<const RingCache> caches;  // One a segment, written in place.
 };
 
-using AttentionInputs = std::variant<DenseInputs, RunInputs>;
+using AttentionInputs = std::variant<DenseInputs, SegmentInputs>;
 
 }  // namespace gemma

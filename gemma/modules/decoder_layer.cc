@@ -18,15 +18,16 @@ torch::Tensor DecoderLayerImpl::forward(const torch::Tensor& hidden_states,
                                         const KVCache& kv_cache,
                                         const torch::Tensor& mask,
                                         const std::optional<torch::Tensor>& local_mask) {
-  return run(hidden_states, DenseInputs{freqs_cis, kv_write_indices, kv_cache, mask, local_mask});
+  return forward_with(hidden_states,
+                      DenseInputs{freqs_cis, kv_write_indices, kv_cache, mask, local_mask});
 }
 
 GemmaDecoderLayerImpl::GemmaDecoderLayerImpl(const GemmaConfig& config)
     : DecoderLayerImpl(config, AttentionType::kGlobal) {}
 
-torch::Tensor GemmaDecoderLayerImpl::run(const torch::Tensor& hidden_states,
-                                         const AttentionInputs& inputs) {
-  const auto x = hidden_states + self_attn->run(input_layernorm(hidden_states), inputs);
+torch::Tensor GemmaDecoderLayerImpl::forward_with(const torch::Tensor& hidden_states,
+                                                  const AttentionInputs& inputs) {
+  const auto x = hidden_states + self_attn->forward_with(input_layernorm(hidden_states), inputs);
   return x + mlp(post_attention_layernorm(x));
 }
 
@@ -42,9 +43,9 @@ Gemma2DecoderLayerImpl::Gemma2DecoderLayerImpl(const GemmaConfig& config, Attent
   }
 }
 
-torch::Tensor Gemma2DecoderLayerImpl::run(const torch::Tensor& hidden_states,
-                                          const AttentionInputs& inputs) {
-  const auto attended = self_attn->run(input_layernorm(hidden_states), inputs);
+torch::Tensor Gemma2DecoderLayerImpl::forward_with(const torch::Tensor& hidden_states,
+                                                   const AttentionInputs& inputs) {
+  const auto attended = self_attn->forward_with(input_layernorm(hidden_states), inputs);
   const auto x = post_attention_layernorm->add(hidden_states, attended);
 
   const auto fed = mlp(pre_feedforward_layernorm.is_empty() ? x : pre_feedforward_layernorm(x));

@@ -13,7 +13,7 @@
 
 namespace gemma {
 
-/// What GemmaModel knows of a layer, and the parts that all layers have.
+/// Base of the decoder layers, and the parts that all of them have.
 class DecoderLayerImpl : public Module {
  public:
   DecoderLayerImpl(const GemmaConfig& config, AttentionType attn_type);
@@ -27,7 +27,8 @@ class DecoderLayerImpl : public Module {
                         const std::optional<torch::Tensor>& local_mask);
 
   /// What forward does: hidden_states [B, L, E] or [T, E], as the inputs say -> the same shape.
-  virtual torch::Tensor run(const torch::Tensor& hidden_states, const AttentionInputs& inputs) = 0;
+  virtual torch::Tensor forward_with(const torch::Tensor& hidden_states,
+                                     const AttentionInputs& inputs) = 0;
 
   AttentionType attn_type() const { return attn_type_; }
 
@@ -46,7 +47,8 @@ class GemmaDecoderLayerImpl : public DecoderLayerImpl {
  public:
   explicit GemmaDecoderLayerImpl(const GemmaConfig& config);
 
-  torch::Tensor run(const torch::Tensor& hidden_states, const AttentionInputs& inputs) override;
+  torch::Tensor forward_with(const torch::Tensor& hidden_states,
+                             const AttentionInputs& inputs) override;
 
   std::string signature() const override { return "GemmaDecoderLayer()"; }
 };
@@ -58,7 +60,8 @@ class Gemma2DecoderLayerImpl : public DecoderLayerImpl {
  public:
   Gemma2DecoderLayerImpl(const GemmaConfig& config, AttentionType attn_type);
 
-  torch::Tensor run(const torch::Tensor& hidden_states, const AttentionInputs& inputs) override;
+  torch::Tensor forward_with(const torch::Tensor& hidden_states,
+                             const AttentionInputs& inputs) override;
 
   std::string signature() const override { return "Gemma2DecoderLayer()"; }
 

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <gemma/modules/embedding.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 
@@ -17,9 +18,7 @@ EmbeddingImpl::EmbeddingImpl(int64_t num_embeddings, int64_t embedding_dim, bool
   }
 }
 
-torch::Tensor EmbeddingImpl::forward(const torch::Tensor& x) {
-  return ops().embedding(x, operand());
-}
+torch::Tensor EmbeddingImpl::forward(const torch::Tensor& x) { return ops().embedding(x, view()); }
 
 std::string EmbeddingImpl::signature() const {
   return fmt::format("Embedding({}, {}{})", weight.size(0), weight.size(1),

@@ -6,6 +6,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <gemma/modules/module.h>
+#include <gemma/ops/weight_view.h>
 
 namespace gemma {
 
@@ -18,8 +19,8 @@ class EmbeddingImpl : public Module {
   /// [...] int64 -> [..., embedding_dim].
   torch::Tensor forward(const torch::Tensor& x);
 
-  /// The table as an operation takes it.
-  Weight operand() const { return {weight, weight_scaler}; }
+  /// The table in the form that operations take.
+  WeightView view() const { return {weight, weight_scaler}; }
 
   std::string signature() const override;
 

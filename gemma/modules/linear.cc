@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <gemma/modules/linear.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 
@@ -17,7 +18,7 @@ LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool quant) {
   }
 }
 
-torch::Tensor LinearImpl::forward(const torch::Tensor& x) { return ops().linear(x, operand()); }
+torch::Tensor LinearImpl::forward(const torch::Tensor& x) { return ops().linear(x, view()); }
 
 std::string LinearImpl::signature() const {
   const bool packed = weight.scalar_type() == torch::kByte;

@@ -6,6 +6,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <gemma/modules/module.h>
+#include <gemma/ops/weight_view.h>
 
 namespace gemma {
 
@@ -18,8 +19,8 @@ class LinearImpl : public Module {
   /// [..., in_features] -> [..., out_features].
   torch::Tensor forward(const torch::Tensor& x);
 
-  /// The weight as an operation takes it.
-  Weight operand() const { return {weight, weight_scaler}; }
+  /// The weight in the form that operations take.
+  WeightView view() const { return {weight, weight_scaler}; }
 
   std::string signature() const override;
 

@@ -7,7 +7,7 @@
 
 namespace gemma {
 
-// The rows that generate() in model.py cuts out of its [S, S] masks: 0 where a key may be seen,
+// The rows that generate() in model.py takes from its [S, S] masks: 0 where a key may be seen,
 // -2.3819763e38 (rounded to the default dtype, as there) elsewhere.
 
 /// Key j is seen from position i if j <= i.

@@ -1,4 +1,5 @@
 #include <gemma/modules/mlp.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 
@@ -8,7 +9,7 @@ GemmaMLPImpl::GemmaMLPImpl(int64_t hidden_size, int64_t intermediate_size, bool 
       down_proj(register_module("down_proj", Linear(intermediate_size, hidden_size, quant))) {}
 
 torch::Tensor GemmaMLPImpl::forward(const torch::Tensor& x) {
-  return ops().gated_mlp(x, gate_proj->operand(), up_proj->operand(), down_proj->operand());
+  return ops().gated_mlp(x, gate_proj->view(), up_proj->view(), down_proj->view());
 }
 
 }  // namespace gemma

@@ -12,6 +12,7 @@
 #include <torch/nn/modules/container/modulelist.h>
 
 #include <gemma/modules/module.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 namespace {
@@ -58,12 +59,27 @@ std::string children_text(const torch::nn::Module& module) {
 
 }  // namespace
 
-void Module::set_numerics(Numerics numerics) {
-  const Ops& ops = ops_for(numerics);
+Module::Module() : ops_(&ops_for(Numerics::kExact, at::kCPU)) {}
+
+Numerics Module::numerics() const { return ops_->numerics(); }
+
+void Module::share_use_lock() {
+  for (const auto& child : modules(/*include_self=*/false)) {
+    if (auto* ours = dynamic_cast<Module*>(child.get())) ours->use_lock_ = use_lock_;
+  }
+}
+
+void Module::set_ops(const Ops& ops) {
   ops_ = &ops;
   for (const auto& child : modules(/*include_self=*/false)) {
     if (auto* ours = dynamic_cast<Module*>(child.get())) ours->ops_ = &ops;
   }
+}
+
+void Module::set_numerics(Numerics numerics) {
+  const UseLock::Change change(use_lock(), "set_numerics");
+  const auto weights = parameters();
+  set_ops(ops_for(numerics, weights.empty() ? at::kCPU : weights.front().device()));
 }
 
 void Module::to(torch::Device device, bool non_blocking) {
@@ -71,16 +87,21 @@ void Module::to(torch::Device device, bool non_blocking) {
     throw std::invalid_argument(
         "to: device is meta, which would discard the weights; move to cpu or cuda");
   }
+  const UseLock::Change change(use_lock(), "to");
+  const Ops& ops = ops_for(numerics(), device);
   torch::nn::Module::to(device, non_blocking);
+  set_ops(ops);
 }
 
 void Module::to(torch::Dtype dtype, bool non_blocking) {
+  const UseLock::Change change(use_lock(), "to");
   for (auto& parameter : parameters()) {
     if (parameter.is_floating_point()) parameter.set_data(parameter.to(dtype, non_blocking));
   }
 }
 
 void Module::to(torch::Device device, torch::Dtype dtype, bool non_blocking) {
+  const UseLock::Change change(use_lock(), "to");
   to(dtype, non_blocking);
   to(device, non_blocking);
 }

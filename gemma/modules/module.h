@@ -1,27 +1,39 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 
 #include <torch/nn/module.h>
 #include <torch/types.h>
 
-#include <gemma/ops/ops.h>
+#include <gemma/modules/use_lock.h>
+#include <gemma/ops/numerics.h>
 
 namespace gemma {
 
-/// Base of every module here: torch::nn::Module, plus the choice of numerics.
+class Ops;
+
+/// After each of a model's layers: how many are done, of how many. What it throws ends the
+/// computation.
+using LayerCallback = std::function<void(int64_t done, int64_t total)>;
+
+/// Base of every module here: torch::nn::Module, plus the choice of numerics. `to`, set_numerics,
+/// load_weights and load_state_dict wait until no thread computes with the model any more; see
+/// UseLock for what they throw.
 class Module : public torch::nn::Module {
  public:
-  using torch::nn::Module::Module;
+  Module();
 
-  /// How this module and all below it compute from now on.
+  /// How this module and all below it compute from now on. Throws std::invalid_argument when their
+  /// device does not have such numerics.
   void set_numerics(Numerics numerics);
-  Numerics numerics() const { return ops_->numerics(); }
+  Numerics numerics() const;
 
   using torch::nn::Module::to;
-  /// Throws std::invalid_argument for the meta device.
+  /// Throws std::invalid_argument for the meta device, and for one that does not have the numerics.
   void to(torch::Device device, bool non_blocking = false) override;
   /// Casts floating-point parameters only.
   // Differs from model.py: there the complex rope tables are cast too, and lose their imaginary
@@ -29,15 +41,24 @@ class Module : public torch::nn::Module {
   void to(torch::Dtype dtype, bool non_blocking = false) override;
   void to(torch::Device device, torch::Dtype dtype, bool non_blocking = false) override;
 
-  /// The class's name as Python prints it, with what its constructor was told:
+  /// The class's name and constructor arguments, as Python prints them:
   /// "Linear(in_features=640, out_features=2048, bias=False)".
   virtual std::string signature() const = 0;
+
+  /// That of the whole model.
+  UseLock& use_lock() const { return *use_lock_; }
 
  protected:
   const Ops& ops() const { return *ops_; }
 
+  /// Gives this module's lock to all below it. For the constructor of a model, at its end.
+  void share_use_lock();
+
  private:
-  const Ops* ops_ = &ops_for(Numerics::kExact);
+  void set_ops(const Ops& ops);
+
+  const Ops* ops_;
+  std::shared_ptr<UseLock> use_lock_ = std::make_shared<UseLock>();
 };
 
 /// The tree below `module`, as Python's print(module) shows it: equal neighbours of a list are
@@ -47,8 +68,8 @@ std::string to_string(const torch::nn::Module& module);
 /// Throws std::invalid_argument for a negative size, e.g. "Linear: in_features is -3, but …".
 void check_size(std::string_view module, std::string_view name, int64_t size);
 
-/// A parameter without contents. On the CPU no memory is taken until a page is written to, so that
-/// a model larger than the machine can be built and then given tensors of a mapped file.
+/// A parameter without contents. On the CPU no memory is used until a page is written, so a model
+/// larger than memory can be built and then given the tensors of a mapped file.
 /// Throws std::bad_alloc for sizes that no address space holds.
 torch::Tensor uninitialized(torch::IntArrayRef sizes, torch::Dtype dtype);
 

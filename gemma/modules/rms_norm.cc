@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <gemma/modules/rms_norm.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 
@@ -11,10 +12,10 @@ RMSNormImpl::RMSNormImpl(int64_t dim, double eps, bool add_unit_offset)
   weight = register_parameter("weight", at::zeros({dim}, default_dtype()), /*requires_grad=*/false);
 }
 
-torch::Tensor RMSNormImpl::forward(const torch::Tensor& x) { return ops().rms_norm(x, operand()); }
+torch::Tensor RMSNormImpl::forward(const torch::Tensor& x) { return ops().rms_norm(x, view()); }
 
 torch::Tensor RMSNormImpl::add(const torch::Tensor& residual, const torch::Tensor& x) const {
-  return ops().add_rms_norm(residual, x, operand());
+  return ops().add_rms_norm(residual, x, view());
 }
 
 std::string RMSNormImpl::signature() const {

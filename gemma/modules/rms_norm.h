@@ -6,6 +6,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <gemma/modules/module.h>
+#include <gemma/ops/weight_view.h>
 
 namespace gemma {
 
@@ -22,8 +23,8 @@ class RMSNormImpl : public Module {
   /// residual + forward(x), both [..., dim].
   torch::Tensor add(const torch::Tensor& residual, const torch::Tensor& x) const;
 
-  /// The parameters as an operation takes them.
-  NormWeight operand() const { return {weight, eps_, add_unit_offset_}; }
+  /// The parameters in the form that operations take.
+  NormWeight view() const { return {weight, eps_, add_unit_offset_}; }
 
   double eps() const { return eps_; }
   bool add_unit_offset() const { return add_unit_offset_; }

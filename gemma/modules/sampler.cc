@@ -2,6 +2,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <gemma/modules/sampler.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 
@@ -9,7 +10,7 @@ SamplerImpl::SamplerImpl(int64_t vocab_size, const GemmaConfig& config)
     : vocab_size_(vocab_size), config_(config) {}
 
 std::pair<torch::Tensor, torch::Tensor> SamplerImpl::forward(
-    const Weight& embedding,
+    const WeightView& embedding,
     const torch::Tensor& hidden_states,
     const torch::Tensor& output_positions,
     const std::optional<torch::Tensor>& temperatures,
@@ -18,7 +19,7 @@ std::pair<torch::Tensor, torch::Tensor> SamplerImpl::forward(
     const std::optional<torch::Tensor>& embedding_bias) {
   const torch::NoGradGuard no_grad;
   const auto hidden = hidden_states.index_select(1, output_positions).squeeze(1);
-  return ops().choose(hidden, embedding, embedding_bias, config_.final_logit_softcapping,
+  return ops().sample(hidden, embedding, embedding_bias, config_.final_logit_softcapping,
                       {temperatures, top_ps, top_ks});
 }
 

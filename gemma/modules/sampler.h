@@ -9,6 +9,7 @@
 
 #include <gemma/config/config.h>
 #include <gemma/modules/module.h>
+#include <gemma/ops/weight_view.h>
 
 namespace gemma {
 
@@ -24,7 +25,7 @@ class SamplerImpl : public Module {
   /// The logits are soft-capped and divided by the temperature; the likeliest token of a single row
   /// comes as a 0-dim tensor. Both are the reference's.
   std::pair<torch::Tensor, torch::Tensor> forward(
-      const Weight& embedding,
+      const WeightView& embedding,
       const torch::Tensor& hidden_states,
       const torch::Tensor& output_positions,
       const std::optional<torch::Tensor>& temperatures,

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <gemma/ops/cpu/cpu_ops.h>
-#include <gemma/ops/reference_ops.h>
 
 namespace gemma {
 
@@ -18,10 +17,13 @@ std::string_view to_string(Numerics numerics) {
   return numerics == Numerics::kExact ? "exact" : "fast";
 }
 
-const Ops& ops_for(Numerics numerics) {
-  static const ReferenceOps reference;
-  static const CpuOps fast;
-  return numerics == Numerics::kExact ? static_cast<const Ops&>(reference) : fast;
+const Ops& ops_for(Numerics numerics, c10::Device device) {
+  static const Ops reference;
+  static const CpuOps cpu;
+  if (numerics == Numerics::kExact) return reference;
+  if (device.is_cpu()) return cpu;
+  throw std::invalid_argument(fmt::format(
+      "numerics fast compute on the CPU only, not on {}; use numerics exact", device.str()));
 }
 
 }  // namespace gemma

@@ -3,138 +3,51 @@
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <string_view>
 #include <utility>
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
-/// How a model computes. Modules say what is computed and call these operations; which
-/// implementation stands behind them is chosen on a loaded model (Module::set_numerics).
+#include <gemma/ops/attention_types.h>
+#include <gemma/ops/numerics.h>
+#include <gemma/ops/sampling_params.h>
+#include <gemma/ops/weight_view.h>
+
+/// How a model computes. Modules say what is computed and call these operations; which backend
+/// stands behind them is set on a loaded model (Module::set_numerics, Module::to).
 ///
 /// Shapes: B batch, L input length, T tokens of a step, S cache length, H query heads, K key/value
 /// heads, D head dim, E hidden, V vocabulary.
 namespace gemma {
 
-/// kExact: the reference's results, bit for bit. kFast: float32 arithmetic in fused kernels.
-enum class Numerics { kExact, kFast };
-
-/// "exact" or "fast"; anything else throws std::invalid_argument.
-Numerics numerics_from_string(std::string_view name);
-std::string_view to_string(Numerics numerics);
-
-/// A matrix as checkpoints hold it: floats, int8 rows with one scale a row, or 4 bits a number with
-/// one scale for kGroup numbers.
-struct Weight {
-  // Implicit: a plain tensor is a weight without scales.
-  Weight(at::Tensor matrix, at::Tensor row_scales = {})
-      : data(std::move(matrix)), scaler(std::move(row_scales)) {}
-
-  /// Numbers of a row that share a scale, in 4 bits.
-  static constexpr int64_t kGroup = 32;
-
-  bool quantized() const { return scaler.defined(); }
-
-  // [rows, columns], floating point or int8. In 4 bits uint8 [rows, columns / 2]: a group's 16
-  // bytes hold its first 16 numbers in their lower bits, the others in their upper bits, each 8 too
-  // large.
-  at::Tensor data;
-  at::Tensor scaler;  // [rows], or float16 [rows, columns / kGroup]; undefined unless quantised
-};
-
-/// One layer's keys and values.
-struct KVCache {
-  at::Tensor k;  // [B, S, K, D]
-  at::Tensor v;  // [B, S, K, D]
-};
-
-/// One sequence's keys and values in one layer, a ring: position p is in slot p % S. The last
-/// dimension is padded with zeros to a multiple of RingCache::kPadding.
-struct RingCache {
-  static constexpr int64_t kPadding = 8;
-
-  at::Tensor k;  // [K, S, D padded]
-  at::Tensor v;  // [K, S, D padded]
-};
-
-/// Consecutive tokens of one sequence, among the rows of a step.
-struct TokenRun {
-  int64_t first_row;
-  int64_t rows;
-  int64_t position;  // Of the first token in its sequence.
-  /// The tokens of an image: each sees the whole run, and of what is before it as much as any token
-  /// does.
-  bool is_image = false;
-};
-
-/// RMSNorm's parameters: x / rms(x) * (1 + weight), or * weight without the unit offset.
-struct NormWeight {
-  at::Tensor weight;  // [normalised size]
-  double eps;
-  bool add_unit_offset;
-};
-
-/// What attention normalises queries and keys by.
-struct HeadNorms {
-  std::optional<NormWeight> query;
-  std::optional<NormWeight> key;
-};
-
-/// A linear layer's parameters where it has a bias, as in the vision model.
-struct BiasedWeight {
-  at::Tensor weight;  // [out, in]
-  at::Tensor bias;    // [out]
-};
-
-/// nn.LayerNorm's parameters: (x - mean) / sqrt(variance + eps) * weight + bias.
-struct LayerNormWeight {
-  at::Tensor weight;  // [normalised size]
-  at::Tensor bias;    // Likewise.
-  double eps;
-};
-
-struct HeadShape {
-  int64_t num_heads;     // H
-  int64_t num_kv_heads;  // K
-  int64_t head_dim;      // D
-};
-
-struct AttentionScale {
-  double scaling;                 // Of the queries.
-  std::optional<double> softcap;  // Of the scores, before the mask.
-};
-
-/// Per-row sampling parameters, as Sampler.forward takes them.
-struct SamplingParams {
-  std::optional<at::Tensor> temperatures;  // [B] float; greedy when absent
-  at::Tensor top_ps;                       // [B] float
-  at::Tensor top_ks;                       // [B] int64
-};
-
+/// The operations of a model. This class computes as the reference does, bit for bit, on every
+/// device and in every dtype: by its own sequence of ATen calls, less the work that cannot change a
+/// bit (said where it is omitted). A backend derives from it and overrides what it does faster.
 class Ops {
  public:
   virtual ~Ops() = default;
 
-  virtual Numerics numerics() const = 0;
+  virtual Numerics numerics() const { return Numerics::kExact; }
 
   /// x @ weight^T: [..., in] -> [..., out].
-  virtual at::Tensor linear(const at::Tensor& x, const Weight& weight) const = 0;
+  virtual at::Tensor linear(const at::Tensor& x, const WeightView& weight) const;
 
   /// Rows of the table: [...] int64 -> [..., E].
-  virtual at::Tensor embedding(const at::Tensor& ids, const Weight& weight) const = 0;
+  virtual at::Tensor embedding(const at::Tensor& ids, const WeightView& weight) const;
 
   /// [..., E] -> [..., E] in x's dtype.
-  virtual at::Tensor rms_norm(const at::Tensor& x, const NormWeight& norm) const = 0;
+  virtual at::Tensor rms_norm(const at::Tensor& x, const NormWeight& norm) const;
 
   /// residual + rms_norm(x): both [..., E].
   virtual at::Tensor add_rms_norm(const at::Tensor& residual,
                                   const at::Tensor& x,
-                                  const NormWeight& norm) const = 0;
+                                  const NormWeight& norm) const;
 
   /// down(gelu_tanh(gate(x)) * up(x)): [..., E] -> [..., E].
   virtual at::Tensor gated_mlp(const at::Tensor& x,
-                               const Weight& gate,
-                               const Weight& up,
-                               const Weight& down) const = 0;
+                               const WeightView& gate,
+                               const WeightView& up,
+                               const WeightView& down) const;
 
   /// Splits a fused projection into heads, normalises queries and keys if asked to, rotates them,
   /// and writes keys and values into the cache at `write_indices` [L].
@@ -144,66 +57,71 @@ class Ops {
                                       const HeadNorms& norms,
                                       const at::Tensor& freqs_cis,
                                       const at::Tensor& write_indices,
-                                      const KVCache& cache) const = 0;
+                                      const KVCache& cache) const;
 
   /// Attention of queries [B, L, H, D] over the whole cache; `mask` is added to the scores
   /// [B, H, L, S]. May scale `q` in place. -> [B, L, H * D].
   virtual at::Tensor attend(const at::Tensor& q,
                             const KVCache& cache,
                             const at::Tensor& mask,
-                            const AttentionScale& scale) const = 0;
+                            const AttentionScale& scale) const;
 
   /// rotate_and_cache and attend for the tokens of a step: caches[i] is that of the sequence of
-  /// runs[i], and has a slot for every position that the run's tokens see, and for the tokens.
+  /// segments[i], and has a slot for every position that its tokens see, and for the tokens.
   /// Without a window a token sees all positions up to its own; else the last `window` of those.
   /// qkv [T, (H + 2K) * D], freqs_cis complex64 [positions, D / 2] -> [T, H * D].
-  virtual at::Tensor attend_runs(const at::Tensor& qkv,
-                                 const HeadShape& shape,
-                                 const HeadNorms& norms,
-                                 const AttentionScale& scale,
-                                 std::optional<int64_t> window,
-                                 const at::Tensor& freqs_cis,
-                                 std::span<const TokenRun> runs,
-                                 std::span<const RingCache> caches) const = 0;
+  virtual at::Tensor attend_segments(const at::Tensor& qkv,
+                                     const HeadShape& shape,
+                                     const HeadNorms& norms,
+                                     const AttentionScale& scale,
+                                     std::optional<int64_t> window,
+                                     const at::Tensor& freqs_cis,
+                                     std::span<const Segment> segments,
+                                     std::span<const RingCache> caches) const;
 
   /// The vision model's operations: [N, P, E] are the patches of N images.
 
   /// x @ weight^T + bias: [..., in] -> [..., out].
-  virtual at::Tensor biased_linear(const at::Tensor& x, const BiasedWeight& linear) const = 0;
+  virtual at::Tensor biased_linear(const at::Tensor& x, const BiasedWeight& linear) const;
 
   /// [..., E] -> [..., E].
-  virtual at::Tensor layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const = 0;
+  virtual at::Tensor layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const;
 
   /// down(gelu_tanh(up(x))): [..., E] -> [..., E].
   virtual at::Tensor gelu_mlp(const at::Tensor& x,
                               const BiasedWeight& up,
-                              const BiasedWeight& down) const = 0;
+                              const BiasedWeight& down) const;
 
   /// Attention of every patch to all patches of its image: [N, P, H * D] each -> [N, P, H * D].
   virtual at::Tensor attend_all(const at::Tensor& q,
                                 const at::Tensor& k,
                                 const at::Tensor& v,
-                                int64_t num_heads) const = 0;
+                                int64_t num_heads) const;
 
   /// Convolution by squares that do not overlap, row by row: pixels [N, C, height, width], weight
   /// [E, C, side, side], bias [E] or undefined -> [N, P, E] in the weight's dtype.
   virtual at::Tensor embed_patches(const at::Tensor& pixels,
                                    const at::Tensor& weight,
-                                   const at::Tensor& bias) const = 0;
+                                   const at::Tensor& bias) const;
 
   /// Means of squares of 4 x 4 patches: [N, P, E] -> [N, P / 16, E]. P has to be a square number.
-  virtual at::Tensor pool_patches(const at::Tensor& x) const = 0;
+  virtual at::Tensor pool_patches(const at::Tensor& x) const;
 
-  /// Logits of `hidden` [B, E] against the embedding, then the choice of a token for each row.
+  /// Logits of `hidden` [B, E] against the embedding, then a token for each row: drawn, or the
+  /// likeliest.
   /// -> (tokens [B] int64, logits [B, V], divided by the temperature when sampling).
-  virtual std::pair<at::Tensor, at::Tensor> choose(const at::Tensor& hidden,
-                                                   const Weight& embedding,
+  virtual std::pair<at::Tensor, at::Tensor> sample(const at::Tensor& hidden,
+                                                   const WeightView& embedding,
                                                    const std::optional<at::Tensor>& bias,
                                                    std::optional<double> softcap,
-                                                   const SamplingParams& params) const = 0;
+                                                   const SamplingParams& params) const;
 };
 
-/// The implementation of a mode; lives as long as the program.
-const Ops& ops_for(Numerics numerics);
+/// tanh(x / cap) * cap in x's dtype: the reference's soft limit of scores and logits.
+at::Tensor softcap(const at::Tensor& x, double cap);
+
+/// What computes with these numerics on a device; lives as long as the program. Throws
+/// std::invalid_argument for fast numerics on another device than the CPU.
+const Ops& ops_for(Numerics numerics, c10::Device device);
 
 }  // namespace gemma

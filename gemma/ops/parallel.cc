@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <atomic>
+#include <pthread.h>
+#include <stdexcept>
 
 #include <ATen/Parallel.h>
 
@@ -54,7 +56,41 @@ void work(void* data) {
   }
 }
 
+// Whether a process has used several threads, and whether this one is a child of such a process.
+class ForkWatch {
+ public:
+  static ForkWatch& instance() {
+    static ForkWatch watch;
+    return watch;
+  }
+  void threads_started() { started_.store(true, std::memory_order_relaxed); }
+  bool threads_lost() const { return lost_.load(std::memory_order_relaxed); }
+
+ private:
+  ForkWatch() {
+    pthread_atfork(nullptr, nullptr, [] {
+      auto& watch = instance();
+      if (watch.started_) watch.lost_ = true;
+    });
+  }
+
+  std::atomic<bool> started_{false};
+  std::atomic<bool> lost_{false};
+};
+
 }  // namespace
+
+void check_threads_alive() {
+  auto& watch = ForkWatch::instance();
+  if (at::get_num_threads() == 1) return;
+  if (watch.threads_lost()) {
+    throw std::runtime_error(
+        "this process was forked after its parent had computed with several threads, which do not "
+        "exist here; start processes with multiprocessing's \"spawn\" method, or call "
+        "torch.set_num_threads(1) first");
+  }
+  watch.threads_started();
+}
 
 int64_t num_workers() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
 
@@ -64,6 +100,7 @@ void parallel_for(int64_t count, c10::function_ref<void(int64_t, int64_t)> body)
     for (int64_t task = 0; task < count; ++task) body(task, 0);
     return;
   }
+  check_threads_alive();
   Region region{count, threads, body};
   // All threads, however few the tasks: GNU's runtime ends those that a region leaves out, and the
   // next region that has them starts them anew, which takes longer than most regions do.

@@ -4,27 +4,27 @@
 
 #include <ATen/ATen.h>
 
-#include <gemma/ops/reference_ops.h>
+#include <gemma/ops/ops.h>
 #include <gemma/ops/rotary.h>
 
 namespace gemma {
 namespace {
 
-bool is_packed(const Weight& weight) { return weight.data.scalar_type() == at::kByte; }
+bool is_packed(const WeightView& weight) { return weight.data.scalar_type() == at::kByte; }
 
 // 4-bit weights as float32; the reference has none.
-at::Tensor unpacked(const Weight& weight) {
-  const auto bytes = weight.data.view({weight.data.size(0), -1, Weight::kGroup / 2});
+at::Tensor unpacked(const WeightView& weight) {
+  const auto bytes = weight.data.view({weight.data.size(0), -1, WeightView::kGroup / 2});
   const auto groups = at::cat({bytes.bitwise_and(15), bytes.bitwise_right_shift(4)}, /*dim=*/-1);
   const auto numbers = groups.to(at::kFloat) - 8;
-  return (numbers * weight.scaler.to(at::kFloat).unsqueeze(-1)).flatten(1);
+  return (numbers * weight.scales.to(at::kFloat).unsqueeze(-1)).flatten(1);
 }
 
 // The reference multiplies the whole table by its scales on every call, even for the embedding;
 // the product of the rows that are used is the same.
-at::Tensor dequantize(const Weight& weight) {
+at::Tensor dequantize(const WeightView& weight) {
   if (is_packed(weight)) return unpacked(weight);
-  return weight.quantized() ? weight.data * weight.scaler.unsqueeze(-1) : weight.data;
+  return weight.quantized() ? weight.data * weight.scales.unsqueeze(-1) : weight.data;
 }
 
 // [B, S, K, D] -> [B, S, H, D].
@@ -56,18 +56,18 @@ at::Tensor filtered_probs(const at::Tensor& logits, const SamplingParams& params
 
 at::Tensor softcap(const at::Tensor& x, double cap) { return at::tanh(x / cap) * cap; }
 
-at::Tensor ReferenceOps::linear(const at::Tensor& x, const Weight& weight) const {
+at::Tensor Ops::linear(const at::Tensor& x, const WeightView& weight) const {
   const auto matrix = dequantize(weight);
   return at::linear(x, is_packed(weight) ? matrix.to(x.scalar_type()) : matrix);
 }
 
-at::Tensor ReferenceOps::embedding(const at::Tensor& ids, const Weight& weight) const {
+at::Tensor Ops::embedding(const at::Tensor& ids, const WeightView& weight) const {
   auto rows = at::embedding(weight.data, ids);
   if (!weight.quantized()) return rows;
-  return rows * weight.scaler.index_select(0, ids.flatten()).view(ids.sizes()).unsqueeze(-1);
+  return rows * weight.scales.index_select(0, ids.flatten()).view(ids.sizes()).unsqueeze(-1);
 }
 
-at::Tensor ReferenceOps::rms_norm(const at::Tensor& x, const NormWeight& norm) const {
+at::Tensor Ops::rms_norm(const at::Tensor& x, const NormWeight& norm) const {
   const auto wide = x.to(at::kFloat);
   const auto mean = wide.pow(2).mean(/*dim=*/-1, /*keepdim=*/true);
   const auto normed = wide * at::rsqrt(mean + norm.eps);
@@ -75,26 +75,26 @@ at::Tensor ReferenceOps::rms_norm(const at::Tensor& x, const NormWeight& norm) c
   return (normed * (norm.add_unit_offset ? weight + 1 : weight)).to(x.scalar_type());
 }
 
-at::Tensor ReferenceOps::add_rms_norm(const at::Tensor& residual,
-                                      const at::Tensor& x,
-                                      const NormWeight& norm) const {
+at::Tensor Ops::add_rms_norm(const at::Tensor& residual,
+                             const at::Tensor& x,
+                             const NormWeight& norm) const {
   return residual + rms_norm(x, norm);
 }
 
-at::Tensor ReferenceOps::gated_mlp(const at::Tensor& x,
-                                   const Weight& gate,
-                                   const Weight& up,
-                                   const Weight& down) const {
+at::Tensor Ops::gated_mlp(const at::Tensor& x,
+                          const WeightView& gate,
+                          const WeightView& up,
+                          const WeightView& down) const {
   const auto gated = at::gelu(linear(x, gate), /*approximate=*/"tanh");
   return linear(gated * linear(x, up), down);
 }
 
-at::Tensor ReferenceOps::rotate_and_cache(const at::Tensor& qkv,
-                                          const HeadShape& shape,
-                                          const HeadNorms& norms,
-                                          const at::Tensor& freqs_cis,
-                                          const at::Tensor& write_indices,
-                                          const KVCache& cache) const {
+at::Tensor Ops::rotate_and_cache(const at::Tensor& qkv,
+                                 const HeadShape& shape,
+                                 const HeadNorms& norms,
+                                 const at::Tensor& freqs_cis,
+                                 const at::Tensor& write_indices,
+                                 const KVCache& cache) const {
   const auto q_size = shape.num_heads * shape.head_dim;
   const auto kv_size = shape.num_kv_heads * shape.head_dim;
   const auto parts = qkv.split_with_sizes({q_size, kv_size, kv_size}, /*dim=*/-1);
@@ -115,10 +115,10 @@ at::Tensor ReferenceOps::rotate_and_cache(const at::Tensor& qkv,
   return q;
 }
 
-at::Tensor ReferenceOps::attend(const at::Tensor& q,
-                                const KVCache& cache,
-                                const at::Tensor& mask,
-                                const AttentionScale& scale) const {
+at::Tensor Ops::attend(const at::Tensor& q,
+                       const KVCache& cache,
+                       const at::Tensor& mask,
+                       const AttentionScale& scale) const {
   const auto num_heads = q.size(2);
   const auto queries = q.transpose(1, 2);                                // [B, H, L, D]
   const auto keys = repeat_heads(cache.k, num_heads).transpose(1, 2);    // [B, H, S, D]
@@ -135,19 +135,19 @@ at::Tensor ReferenceOps::attend(const at::Tensor& q,
   return at::matmul(probs, values).transpose(1, 2).contiguous().view({q.size(0), q.size(1), -1});
 }
 
-// The reference has no such thing: its own steps for each run, on the keys that the run sees, put
+// The reference has no such thing: its own steps for each segment, on the keys that it sees, put
 // in order as it would have them.
-at::Tensor ReferenceOps::attend_runs(const at::Tensor& qkv,
-                                     const HeadShape& shape,
-                                     const HeadNorms& norms,
-                                     const AttentionScale& scale,
-                                     std::optional<int64_t> window,
-                                     const at::Tensor& freqs_cis,
-                                     std::span<const TokenRun> runs,
-                                     std::span<const RingCache> caches) const {
+at::Tensor Ops::attend_segments(const at::Tensor& qkv,
+                                const HeadShape& shape,
+                                const HeadNorms& norms,
+                                const AttentionScale& scale,
+                                std::optional<int64_t> window,
+                                const at::Tensor& freqs_cis,
+                                std::span<const Segment> segments,
+                                std::span<const RingCache> caches) const {
   std::vector<at::Tensor> results;
-  for (size_t i = 0; i < runs.size(); ++i) {
-    const auto [first_row, rows, position, is_image] = runs[i];
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const auto [first_token, rows, position, is_image] = segments[i];
     const auto slots = caches[i].k.size(1);
     const auto oldest = window ? std::max<int64_t>(0, position - *window + 1) : 0;
     const auto keys = position + rows - oldest;
@@ -164,7 +164,7 @@ at::Tensor ReferenceOps::attend_runs(const at::Tensor& qkv,
     };
     const KVCache dense{seen(caches[i].k), seen(caches[i].v)};
     const auto written = at::arange(keys - rows, keys, positions.options());
-    const auto q = rotate_and_cache(qkv.narrow(0, first_row, rows).unsqueeze(0), shape, norms,
+    const auto q = rotate_and_cache(qkv.narrow(0, first_token, rows).unsqueeze(0), shape, norms,
                                     freqs_cis.narrow(0, position, rows), written, dense);
     const auto write = [&](const at::Tensor& cache, const at::Tensor& from) {
       auto slots_of_run = cache.narrow(2, 0, shape.head_dim);
@@ -185,11 +185,11 @@ at::Tensor ReferenceOps::attend_runs(const at::Tensor& qkv,
   return at::cat(results);
 }
 
-std::pair<at::Tensor, at::Tensor> ReferenceOps::choose(const at::Tensor& hidden,
-                                                       const Weight& embedding,
-                                                       const std::optional<at::Tensor>& bias,
-                                                       std::optional<double> softcap_value,
-                                                       const SamplingParams& params) const {
+std::pair<at::Tensor, at::Tensor> Ops::sample(const at::Tensor& hidden,
+                                              const WeightView& embedding,
+                                              const std::optional<at::Tensor>& bias,
+                                              std::optional<double> softcap_value,
+                                              const SamplingParams& params) const {
   auto logits = at::matmul(hidden, dequantize(embedding).t());
   if (bias) logits += *bias;
   if (softcap_value) logits = softcap(logits, *softcap_value);

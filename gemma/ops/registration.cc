@@ -5,19 +5,16 @@
 
 #include <torch/library.h>
 
-#include <gemma/ops/cpu/cpu_ops.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
 
-const CpuOps& ops() {
-  static const CpuOps instance;
-  return instance;
-}
+const Ops& ops() { return ops_for(Numerics::kFast, at::kCPU); }
 
-Weight weight_of(const at::Tensor& data, const OptionalTensor& scaler) {
+WeightView weight_of(const at::Tensor& data, const OptionalTensor& scaler) {
   return {data, scaler.value_or(at::Tensor())};
 }
 
@@ -74,14 +71,14 @@ at::Tensor attend(const at::Tensor& qkv,
                   int64_t position,
                   at::Tensor k,
                   at::Tensor v) {
-  const TokenRun run{.first_row = 0, .rows = qkv.size(0), .position = position};
+  const Segment segment{.first_token = 0, .tokens = qkv.size(0), .position = position};
   const RingCache cache{std::move(k), std::move(v)};
-  return ops().attend_runs(qkv, {num_heads, num_kv_heads, head_dim},
-                           {norm_of(query_norm, eps), norm_of(key_norm, eps)}, {scaling, softcap},
-                           window, freqs_cis, {&run, 1}, {&cache, 1});
+  return ops().attend_segments(qkv, {num_heads, num_kv_heads, head_dim},
+                               {norm_of(query_norm, eps), norm_of(key_norm, eps)},
+                               {scaling, softcap}, window, freqs_cis, {&segment, 1}, {&cache, 1});
 }
 
-std::tuple<at::Tensor, at::Tensor> choose(const at::Tensor& hidden,
+std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& hidden,
                                           const at::Tensor& embedding,
                                           const OptionalTensor& scaler,
                                           const OptionalTensor& bias,
@@ -89,7 +86,7 @@ std::tuple<at::Tensor, at::Tensor> choose(const at::Tensor& hidden,
                                           const OptionalTensor& temperatures,
                                           const at::Tensor& top_ps,
                                           const at::Tensor& top_ks) {
-  return ops().choose(hidden, weight_of(embedding, scaler), bias, softcap,
+  return ops().sample(hidden, weight_of(embedding, scaler), bias, softcap,
                       {temperatures, top_ps, top_ks});
 }
 
@@ -144,7 +141,7 @@ TORCH_LIBRARY(gemma, library) {
       "Tensor? key_norm, float eps, float scaling, float? softcap, int? window, Tensor freqs_cis, "
       "int position, Tensor(a!) k, Tensor(b!) v) -> Tensor");
   library.def(
-      "choose(Tensor hidden, Tensor embedding, Tensor? scaler, Tensor? bias, float? softcap, "
+      "sample(Tensor hidden, Tensor embedding, Tensor? scaler, Tensor? bias, float? softcap, "
       "Tensor? temperatures, Tensor top_ps, Tensor top_ks) -> (Tensor, Tensor)");
   library.def("biased_linear(Tensor x, Tensor weight, Tensor bias) -> Tensor");
   library.def("layer_norm(Tensor x, Tensor weight, Tensor bias, float eps=1e-6) -> Tensor");
@@ -162,7 +159,7 @@ TORCH_LIBRARY_IMPL(gemma, CPU, library) {
   library.impl("add_rms_norm", add_rms_norm);
   library.impl("gated_mlp", gated_mlp);
   library.impl("attend", attend);
-  library.impl("choose", choose);
+  library.impl("sample", sample);
   library.impl("biased_linear", biased_linear);
   library.impl("layer_norm", layer_norm);
   library.impl("gelu_mlp", gelu_mlp);

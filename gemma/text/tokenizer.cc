@@ -19,6 +19,16 @@ int checked_id(int64_t id, int64_t n_words) {
   return static_cast<int>(id);
 }
 
+std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_of(const std::string& model) {
+  auto processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
+  const auto loaded = processor->LoadFromSerializedProto(model);
+  if (!loaded.ok()) {
+    throw std::invalid_argument(
+        fmt::format("Tokenizer: the pieces make no SentencePiece model: {}", loaded.message()));
+  }
+  return processor;
+}
+
 }  // namespace
 
 Tokenizer::Tokenizer(const std::string& model_path)
@@ -46,13 +56,11 @@ Tokenizer::Tokenizer(std::unique_ptr<sentencepiece::SentencePieceProcessor> proc
     : processor_(std::move(processor)) {}
 
 Tokenizer Tokenizer::from_pieces(const std::vector<Piece>& pieces) {
-  auto processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
-  const auto loaded = processor->LoadFromSerializedProto(sentencepiece_model(pieces));
-  if (!loaded.ok()) {
-    throw std::invalid_argument(
-        fmt::format("Tokenizer: the pieces make no SentencePiece model: {}", loaded.message()));
-  }
-  return Tokenizer(std::move(processor));
+  return Tokenizer(processor_of(sentencepiece_model(pieces)));
+}
+
+Tokenizer Tokenizer::with_pieces(const std::vector<Piece>& pieces) const {
+  return Tokenizer(processor_of(gemma::with_pieces(serialized(), pieces)));
 }
 
 Tokenizer::~Tokenizer() = default;

@@ -23,6 +23,8 @@ class Tokenizer {
   /// From pieces alone: see sentencepiece_model, which says what they must be. Throws
   /// std::invalid_argument as it does, and when SentencePiece takes them for no model.
   static Tokenizer from_pieces(const std::vector<Piece>& pieces);
+  /// The same model with other pieces. Throws as from_pieces does.
+  Tokenizer with_pieces(const std::vector<Piece>& pieces) const;
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;

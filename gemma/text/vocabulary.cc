@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
 #include <string_view>
+#include <system_error>
 
 #include <fmt/format.h>
 
@@ -114,9 +116,7 @@ Piece read_piece(std::string_view bytes) {
   return piece;
 }
 
-}  // namespace
-
-std::string sentencepiece_model(const std::vector<Piece>& pieces) {
+std::string written(const std::vector<Piece>& pieces) {
   check(pieces);
   std::string model;
   for (const auto& [text, score, type] : pieces) {
@@ -124,16 +124,57 @@ std::string sentencepiece_model(const std::vector<Piece>& pieces) {
                    std::string_view(field(kText, std::string_view(text)) + field(kScore, score) +
                                     field(kType, static_cast<uint64_t>(type))));
   }
-  return model + field(kTrainer, std::string_view(trainer(pieces))) +
+  return model;
+}
+
+// The bytes of the next piece, which `model` loses; none after the last one.
+std::optional<std::string_view> take_piece(std::string_view& model) {
+  auto rest = model;
+  if (rest.empty() || take_varint(rest) != (kPieces << 3 | kBytes)) return std::nullopt;
+  const auto piece = take(rest, take_varint(rest));
+  model = rest;
+  return piece;
+}
+
+}  // namespace
+
+std::string sentencepiece_model(const std::vector<Piece>& pieces) {
+  return written(pieces) + field(kTrainer, std::string_view(trainer(pieces))) +
          field(kNormalizer, std::string_view(normalizer()));
 }
 
 std::vector<Piece> pieces_of(std::string_view model) {
   std::vector<Piece> pieces;
-  while (!model.empty() && take_varint(model) == (kPieces << 3 | kBytes)) {
-    pieces.push_back(read_piece(take(model, take_varint(model))));
-  }
+  while (const auto piece = take_piece(model)) pieces.push_back(read_piece(*piece));
   return pieces;
+}
+
+std::string with_pieces(std::string_view model, const std::vector<Piece>& pieces) {
+  while (take_piece(model)) {
+  }
+  return written(pieces).append(model);
+}
+
+std::string with_visible_blanks(std::string_view text) {
+  std::string spelt;
+  for (const char c : text) {
+    if (c == ' ') {
+      spelt += "▁";
+    } else {
+      spelt += c;
+    }
+  }
+  return spelt;
+}
+
+std::optional<uint8_t> byte_of_piece(std::string_view text) {
+  constexpr std::string_view kBegin = "<0x", kEnd = ">";
+  if (text.size() != 6 || !text.starts_with(kBegin) || !text.ends_with(kEnd)) return std::nullopt;
+  uint8_t byte = 0;
+  const auto digits = text.substr(kBegin.size(), 2);
+  const auto [end, error] = std::from_chars(digits.begin(), digits.end(), byte, 16);
+  if (error != std::errc() || end != digits.end()) return std::nullopt;
+  return byte;
 }
 
 }  // namespace gemma

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,5 +35,14 @@ std::string sentencepiece_model(const std::vector<Piece>& pieces);
 
 /// The pieces of a model that SentencePiece has written, which has them at its beginning.
 std::vector<Piece> pieces_of(std::string_view model);
+
+/// That model with other pieces, and all else as it was. Throws as sentencepiece_model does.
+std::string with_pieces(std::string_view model, const std::vector<Piece>& pieces);
+
+/// As pieces spell blanks: "▁" for each.
+std::string with_visible_blanks(std::string_view text);
+
+/// The byte that a piece such as "<0x0A>" stands for; none for other texts.
+std::optional<uint8_t> byte_of_piece(std::string_view text);
 
 }  // namespace gemma

@@ -2,6 +2,7 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
+#include <gemma/ops/ops.h>
 #include <gemma/vision/siglip_layers.h>
 
 namespace gemma {
@@ -16,7 +17,7 @@ BiasedLinearImpl::BiasedLinearImpl(int64_t in_features, int64_t out_features) {
 }
 
 torch::Tensor BiasedLinearImpl::forward(const torch::Tensor& x) {
-  return ops().biased_linear(x, operand());
+  return ops().biased_linear(x, view());
 }
 
 std::string BiasedLinearImpl::signature() const {

@@ -21,7 +21,7 @@ class BiasedLinearImpl : public Module {
   torch::Tensor forward(const torch::Tensor& x);
 
   /// The parameters as an operation takes them.
-  BiasedWeight operand() const { return {weight, bias}; }
+  BiasedWeight view() const { return {weight, bias}; }
 
   std::string signature() const override;
 

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include <gemma/ops/ops.h>
 #include <gemma/vision/siglip_vision_model.h>
 
 namespace gemma {
@@ -46,7 +47,7 @@ SiglipMLPImpl::SiglipMLPImpl(int64_t hidden_size, int64_t intermediate_size) {
 }
 
 torch::Tensor SiglipMLPImpl::forward(const torch::Tensor& x) {
-  return ops().gelu_mlp(x, fc1->operand(), fc2->operand());
+  return ops().gelu_mlp(x, fc1->view(), fc2->view());
 }
 
 SiglipEncoderBlockImpl::SiglipEncoderBlockImpl(const SiglipVisionModelConfig& config) {
@@ -84,7 +85,7 @@ SiglipVisionModelImpl::SiglipVisionModelImpl(const SiglipVisionModelConfig& conf
 }
 
 torch::Tensor SiglipVisionModelImpl::forward(const torch::Tensor& pixel_values,
-                                             const BlockCallback& on_block) {
+                                             const LayerCallback& on_block) {
   const torch::NoGradGuard no_grad;
   const auto size = config_.image_size;
   TORCH_CHECK_VALUE(pixel_values.dim() == 4 && pixel_values.size(1) == config_.input_channels &&

@@ -79,9 +79,6 @@ class AveragePool2DImpl : public Module {
 };
 TORCH_MODULE(AveragePool2D);
 
-/// After each of a vision model's blocks: how many are done, of how many.
-using BlockCallback = std::function<void(int64_t done, int64_t total)>;
-
 /// siglip_vision_model.py: SiglipVisionModel. Pictures to tokens.
 class SiglipVisionModelImpl : public Module {
  public:
@@ -90,7 +87,7 @@ class SiglipVisionModelImpl : public Module {
   explicit SiglipVisionModelImpl(const SiglipVisionModelConfig& config);
 
   /// pixel_values [N, C, image_size, image_size], -1 to 1 -> [N, U, E].
-  torch::Tensor forward(const torch::Tensor& pixel_values, const BlockCallback& on_block = {});
+  torch::Tensor forward(const torch::Tensor& pixel_values, const LayerCallback& on_block = {});
 
   const SiglipVisionModelConfig& config() const { return config_; }
   std::string signature() const override { return "SiglipVisionModel()"; }

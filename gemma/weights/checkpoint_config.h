@@ -19,7 +19,7 @@ namespace gemma {
 std::optional<GemmaConfig> config_of(const WeightSource& source, const std::string& variant = {});
 
 /// The tokenizer that comes with the weights, as load_tokenizer takes it: the GGUF file if it holds
-/// one, else tokenizer.model beside them. None when there is none.
+/// one, else tokenizer.model or tokenizer.json beside them. None when there is none.
 std::optional<std::string> tokenizer_of(const WeightSource& source);
 
 /// config_of what Checkpoint::open takes; of a directory with config.json, which needs no weights,

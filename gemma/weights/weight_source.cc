@@ -9,6 +9,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <gemma/checkpoint/not_a_model.h>
+#include <gemma/config/dtype_name.h>
 #include <gemma/modules/module.h>
 #include <gemma/weights/gguf/gguf_layout.h>
 #include <gemma/weights/hf/hf_layout.h>
@@ -19,21 +21,14 @@
 namespace gemma {
 namespace {
 
-// Tried in this order; each knows its own names.
-constexpr std::array kLayouts = {gguf_layout, hf_layout};
-
-[[noreturn]] void refuse(std::string_view path, std::string_view what) {
-  throw std::runtime_error(fmt::format("load_weights: {}: {}", path, what));
-}
-
 const TensorEntry& part_of(const Checkpoint& checkpoint,
                            const Recipe& recipe,
                            const std::string& part) {
   const auto* entry = checkpoint.find(part);
   if (entry == nullptr) {
-    refuse(checkpoint.path(),
-           fmt::format("has no tensor '{}', which belongs to '{}': download it again", part,
-                       recipe.name));
+    refuse_file(checkpoint.path(),
+                fmt::format("has no tensor '{}', which belongs to '{}': download it again", part,
+                            recipe.name));
   }
   return *entry;
 }
@@ -45,16 +40,17 @@ void check_joins(const Checkpoint& checkpoint, const TensorEntry& first, const T
       first.dtype == next.dtype) {
     return;
   }
-  refuse(checkpoint.file_of(next.name),
-         fmt::format("tensor '{}' is {} [{}], which does not go with '{}', {} [{}]", next.name,
-                     c10::toString(next.dtype), fmt::join(next.sizes, ", "), first.name,
-                     c10::toString(first.dtype), fmt::join(first.sizes, ", ")));
+  refuse_file(checkpoint.file_of(next.name),
+              fmt::format("tensor '{}' is {} [{}], which does not go with '{}', {} [{}]", next.name,
+                          dtype_name(next.dtype), fmt::join(next.sizes, ", "), first.name,
+                          dtype_name(first.dtype), fmt::join(first.sizes, ", ")));
 }
 
 void check_is_matrix(const Checkpoint& checkpoint, const TensorEntry& entry) {
   if (entry.sizes.size() == 2) return;
-  refuse(checkpoint.file_of(entry.name), fmt::format("tensor '{}' is [{}], not a matrix",
-                                                     entry.name, fmt::join(entry.sizes, ", ")));
+  refuse_file(
+      checkpoint.file_of(entry.name),
+      fmt::format("tensor '{}' is [{}], not a matrix", entry.name, fmt::join(entry.sizes, ", ")));
 }
 
 // The shape of what the recipe makes.
@@ -135,11 +131,88 @@ bool has_same_numbers(const Checkpoint& checkpoint, const std::string& a, const 
   return true;
 }
 
-std::optional<Layout> find_layout(const Checkpoint& checkpoint) {
-  for (const auto& layout_of : kLayouts) {
-    if (auto layout = layout_of(checkpoint)) return layout;
+// What PyTorch puts into names where it wraps a module: torch.compile, FSDP, and checkpoints of
+// activations.
+constexpr std::array<std::string_view, 3> kWrappers = {"_orig_mod.", "_fsdp_wrapped_module.",
+                                                       "_checkpoint_wrapped_module."};
+
+std::string unwrapped(std::string name) {
+  for (const auto wrapper : kWrappers) {
+    size_t at = 0;
+    while ((at = name.find(wrapper, at)) != std::string::npos) {
+      const bool is_component = at == 0 || name[at - 1] == '.';
+      if (is_component) {
+        name.erase(at, wrapper.size());
+      } else {
+        at += wrapper.size();
+      }
+    }
   }
-  return std::nullopt;
+  return name;
+}
+
+// Names of a file as they are without wrappers, and without a prefix before all of them.
+std::vector<std::string> names_without(const Checkpoint& checkpoint, std::string_view prefix) {
+  std::vector<std::string> names;
+  for (const auto& entry : checkpoint.entries()) {
+    auto name = unwrapped(entry.name);
+    if (name.starts_with(prefix)) name.erase(0, prefix.size());
+    names.push_back(std::move(name));
+  }
+  return names;
+}
+
+// What the name of every model's embedding ends in, behind a dot or alone.
+bool is_embedding(std::string_view name) {
+  const auto dot = name.rfind('.', name.rfind('.') - 1);
+  const auto end = dot == std::string_view::npos ? name : name.substr(dot + 1);
+  return end == "embedder.weight" || end == "text_token_embedder.weight" ||
+         end == "embed_tokens.weight";
+}
+
+// The names of gemma_pytorch, where a file has them behind something else.
+std::optional<Layout> own_layout(const Checkpoint& checkpoint,
+                                 const std::vector<std::string>& names) {
+  const bool is_own = std::ranges::any_of(names, [](const auto& name) {
+    return name == "embedder.weight" || name == "text_token_embedder.weight";
+  });
+  if (!is_own) return std::nullopt;
+  Layout layout{.name = "gemma_pytorch", .recipes = {}};
+  for (size_t i = 0; i < names.size(); ++i) {
+    layout.recipes.push_back({.name = names[i], .parts = {checkpoint.entries()[i].name}});
+  }
+  return layout;
+}
+
+// DataParallel, Lightning, PEFT and others put a prefix before all names: "module.", "model.",
+// "base_model.model.", one or several. It ends where the name of the embedding is one that a layout
+// knows.
+std::optional<Layout> layout_behind_prefix(const Checkpoint& checkpoint) {
+  const auto names = names_without(checkpoint, "");
+  const auto embedding = std::ranges::find_if(names, is_embedding);
+  if (embedding == names.end()) return std::nullopt;
+  const auto other = std::find_if(std::next(embedding), names.end(), is_embedding);
+  if (other != names.end()) {
+    refuse_file(checkpoint.path(),
+                fmt::format("has two embeddings, '{}' and '{}': save one model alone",
+                            printable(*embedding), printable(*other)));
+  }
+  for (size_t begin = 0;; begin = embedding->find('.', begin) + 1) {
+    const auto rest = names_without(checkpoint, embedding->substr(0, begin));
+    if (auto layout = hf_layout(checkpoint, rest)) return layout;
+    if (auto layout = own_layout(checkpoint, rest)) return layout;
+    if (embedding->find('.', begin) == std::string::npos) return std::nullopt;
+  }
+}
+
+std::optional<Layout> find_layout(const Checkpoint& checkpoint) {
+  if (auto layout = gguf_layout(checkpoint)) return layout;
+  const bool is_own =
+      checkpoint.contains("embedder.weight") || checkpoint.contains("text_token_embedder.weight");
+  const bool is_plain = std::ranges::none_of(checkpoint.entries(), [](const TensorEntry& entry) {
+    return unwrapped(entry.name) != entry.name;
+  });
+  return is_own && is_plain ? std::nullopt : layout_behind_prefix(checkpoint);
 }
 
 }  // namespace
@@ -156,10 +229,11 @@ struct WeightSource::Contents {
     for (const auto& recipe : layout->recipes) {
       const auto [known, is_new] = index.try_emplace(recipe.name, entries.size());
       if (!is_new) {
-        refuse(checkpoint.path(),
-               fmt::format("has tensors '{}' and '{}', which both are '{}': which one is meant?",
-                           layout->recipes[known->second].parts.front(), recipe.parts.front(),
-                           recipe.name));
+        refuse_file(
+            checkpoint.path(),
+            fmt::format("has tensors '{}' and '{}', which both are '{}': which one is meant?",
+                        layout->recipes[known->second].parts.front(), recipe.parts.front(),
+                        recipe.name));
       }
       entries.push_back(entry_of(checkpoint, recipe));
     }
@@ -188,7 +262,7 @@ const TensorEntry* WeightSource::find(std::string_view name) const {
 size_t WeightSource::index_of(std::string_view name) const {
   const auto found = contents_->index.find(name);
   if (found == contents_->index.end()) {
-    refuse(path(), fmt::format("has no tensor for '{}'", name));
+    refuse_file(path(), fmt::format("has no tensor for '{}'", name));
   }
   return found->second;
 }
@@ -197,6 +271,13 @@ torch::Tensor WeightSource::tensor(std::string_view name) const {
   if (!contents_->layout) return contents_->checkpoint.tensor(name);
   const auto i = index_of(name);
   return made(contents_->checkpoint, contents_->layout->recipes[i], contents_->entries[i]);
+}
+
+bool WeightSource::is_view(std::string_view name) const {
+  if (find(name)->encoding != Encoding::kPlain) return false;
+  if (!contents_->layout) return true;
+  const auto& recipe = contents_->layout->recipes[index_of(name)];
+  return recipe.parts.size() == 1 && !recipe.transposed && recipe.plus == 0;
 }
 
 torch::Tensor WeightSource::rows(std::string_view name, int64_t first, int64_t count) const {
@@ -213,19 +294,27 @@ void WeightSource::release(std::string_view name) const {
   }
 }
 
-void WeightSource::check_head() const {
+void WeightSource::check_complete() const {
+  refuse_adapter_beside(path());
   if (!contents_->layout || !contents_->layout->head) return;
   const auto& [head, embedding] = *contents_->layout->head;
   if (has_same_numbers(contents_->checkpoint, head, embedding)) return;
-  refuse(contents_->checkpoint.file_of(head),
-         fmt::format("tensor '{}' is not '{}' once more: it is not a Gemma, or was trained with "
-                     "tie_word_embeddings false, which this cannot hold",
-                     head, embedding));
+  refuse_file(contents_->checkpoint.file_of(head),
+              fmt::format("tensor '{}' is not '{}' again: it is not a Gemma, or was trained with "
+                          "tie_word_embeddings false, which this cannot hold",
+                          head, embedding));
 }
 
 const std::string& WeightSource::file_of(std::string_view name) const {
   if (!contents_->layout) return contents_->checkpoint.file_of(name);
   return contents_->checkpoint.file_of(contents_->layout->recipes[index_of(name)].parts.front());
+}
+
+const std::string& WeightSource::name_in_file(std::string_view name) const {
+  if (contents_->layout) return contents_->layout->recipes[index_of(name)].parts.front();
+  const auto* const entry = find(name);
+  if (entry == nullptr) refuse_file(path(), fmt::format("has no tensor '{}'", name));
+  return entry->name;
 }
 
 const std::string& WeightSource::path() const { return contents_->checkpoint.path(); }

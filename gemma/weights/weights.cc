@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <memory>
 #include <span>
 #include <stdexcept>
 #include <unordered_map>
@@ -9,9 +10,11 @@
 #include <fmt/ranges.h>
 
 #include <gemma/config/config.h>
+#include <gemma/config/dtype_name.h>
 #include <gemma/modules/module.h>
-#include <gemma/ops/ops.h>
+#include <gemma/ops/weight_view.h>
 #include <gemma/weights/row_blocks.h>
+#include <gemma/weights/unexpected.h>
 #include <gemma/weights/weights.h>
 
 namespace gemma {
@@ -34,15 +37,6 @@ void append_state(StateDict& out, const torch::nn::Module& module, const std::st
   }
 }
 
-// "a, b, c and 12 more".
-std::string some_of(const std::vector<std::string>& names) {
-  constexpr size_t kShown = 3;
-  const auto shown = std::span(names).first(std::min(names.size(), kShown));
-  auto text = fmt::format("'{}'", fmt::join(shown, "', '"));
-  if (names.size() > kShown) text += fmt::format(" and {} more", names.size() - kShown);
-  return text;
-}
-
 // What most likely went wrong when a checkpoint lacks weights.
 std::string cure_for_missing(const WeightSource& source) {
   if (source.contains("text_token_embedder.weight")) {
@@ -53,8 +47,14 @@ std::string cure_for_missing(const WeightSource& source) {
     return fmt::format("the file is of variant '{}'{}", detected->variant,
                        detected->quant ? ", quantised" : "");
   }
+  if (!source.contains("embedder.weight")) return why_unknown(source);
   return fmt::format("was the file made for another variant? Variants: {}",
                      fmt::join(model_variants(), ", "));
+}
+
+bool is_weight_dtype(torch::Dtype dtype) {
+  return dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf ||
+         dtype == at::kDouble;
 }
 
 void check_kind(const WeightSource& source,
@@ -62,13 +62,14 @@ void check_kind(const WeightSource& source,
                 torch::Dtype got,
                 torch::Dtype want) {
   const bool got_int8 = got == at::kChar;
-  if (got_int8 == (want == at::kChar) && (got_int8 || c10::isFloatingType(got))) return;
-  const auto cure = got_int8 ? "set quant in the config (--quant)"
-                             : (want == at::kChar ? "leave quant unset: the file is not quantised"
-                                                  : "weights are float16, bfloat16 or float32");
-  throw std::runtime_error(
-      fmt::format("load_weights: {}: tensor '{}' is {}, but the model's is {}; {}",
-                  source.file_of(name), name, c10::toString(got), c10::toString(want), cure));
+  if (got_int8 == (want == at::kChar) && (got_int8 || is_weight_dtype(got))) return;
+  const auto cure =
+      got_int8 ? "set quant in the config (--quant)"
+               : (want == at::kChar
+                      ? "leave quant unset: the file is not quantised"
+                      : "weights are float32, bfloat16, float16 or float64, so convert it first");
+  refuse_file(source.file_of(name), fmt::format("tensor '{}' is {}, but the model's is {}; {}",
+                                                name, dtype_name(got), dtype_name(want), cure));
 }
 
 bool is_quantized(torch::Dtype dtype) { return dtype == at::kChar || dtype == at::kByte; }
@@ -98,7 +99,7 @@ bool fits_in_bits(const WeightSource& source, const TensorEntry& entry, const at
   if (weight == nullptr || weight->sizes.size() != 2 || !is_quantized(weight->dtype)) return false;
   auto sizes = matrix_sizes(weight->sizes, weight->dtype);
   if (weight->dtype == at::kChar) return want.dim() == 2 && entry.sizes == std::vector{sizes[0]};
-  sizes[1] /= Weight::kGroup;
+  sizes[1] /= WeightView::kGroup;
   return entry.dtype == at::kHalf && entry.sizes == sizes && want.size(0) == sizes[0];
 }
 
@@ -106,38 +107,53 @@ void check_fits(const WeightSource& source, const TensorEntry& entry, const at::
   if (fits_in_bits(source, entry, want)) return;
   check_kind(source, entry.name, entry.dtype, want.scalar_type());
   if (want.sizes() == at::IntArrayRef(entry.sizes)) return;
-  throw std::runtime_error(
-      fmt::format("load_weights: {}: tensor '{}' is [{}], but the model's is [{}]; {}",
-                  source.file_of(entry.name), entry.name, fmt::join(entry.sizes, ", "),
-                  fmt::join(want.sizes().vec(), ", "), cure_for_missing(source)));
+  refuse_file(source.file_of(entry.name),
+              fmt::format("tensor '{}' is [{}], but the model's is [{}]; {}", entry.name,
+                          fmt::join(entry.sizes, ", "), fmt::join(want.sizes().vec(), ", "),
+                          cure_for_missing(source)));
 }
 
+// Names that the model does not have.
+std::vector<std::string> unexpected_names(const WeightSource& source, const StateDict& weights) {
+  std::unordered_set<std::string_view> known;
+  for (const auto& [name, _] : weights) known.insert(name);
+  std::vector<std::string> names;
+  for (const auto& entry : source.entries()) {
+    if (!known.contains(entry.name) && !is_rope_table(entry.name)) names.push_back(entry.name);
+  }
+  return names;
+}
+
+// Throws unless the file holds exactly the model, but for tensors that change nothing.
 LoadReport compare(const WeightSource& source, const StateDict& weights) {
   LoadReport report;
-  std::unordered_set<std::string_view> known;
+  const auto unexpected = unexpected_names(source, weights);
+  refuse_changes(source, weights, unexpected, InsteadOfWeights::kYes);
   for (const auto& [name, parameter] : weights) {
-    known.insert(name);
     if (const auto* entry = source.find(name)) {
       check_fits(source, *entry, parameter);
     } else {
       report.missing.push_back(name);
     }
   }
-  for (const auto& entry : source.entries()) {
-    if (!known.contains(entry.name) && !is_rope_table(entry.name)) {
-      report.unexpected.push_back(entry.name);
-    }
+  if (!report.missing.empty()) {
+    refuse_file(source.path(),
+                fmt::format("no tensor {}; {}", some_of(report.missing), cure_for_missing(source)));
   }
+  refuse_changes(source, weights, unexpected, InsteadOfWeights::kNo);
+  for (const auto& name : unexpected) report.unexpected.push_back(source.name_in_file(name));
   return report;
 }
 
-// `tensor` in the parameter's dtype and on its device: itself if it already is.
+// What the parameter is going to hold: the file's own bytes if that is allowed and possible.
 at::Tensor converted(const WeightSource& source,
                      const TensorEntry& entry,
-                     const at::Tensor& parameter) {
+                     const at::Tensor& parameter,
+                     bool mmap) {
+  const auto dtype = fits_in_bits(source, entry, parameter) ? entry.dtype : parameter.scalar_type();
   const auto make_target = [&] {
-    return parameter.is_cpu() ? uninitialized(entry.sizes, parameter.scalar_type())
-                              : at::empty(entry.sizes, parameter.options());
+    return parameter.is_cpu() ? uninitialized(entry.sizes, dtype)
+                              : at::empty(entry.sizes, parameter.options().dtype(dtype));
   };
   if (entry.encoding != Encoding::kPlain) {
     auto target = make_target();
@@ -149,10 +165,8 @@ at::Tensor converted(const WeightSource& source,
     return target;
   }
   auto tensor = source.tensor(entry.name);
-  if (fits_in_bits(source, entry, parameter)) return tensor.to(parameter.device());
-  if (tensor.scalar_type() == parameter.scalar_type() && tensor.device() == parameter.device()) {
-    return tensor;
-  }
+  const bool fits = tensor.scalar_type() == dtype && parameter.is_cpu();
+  if (fits && (mmap || !source.is_view(entry.name))) return tensor;
   auto target = make_target();
   if (tensor.numel() == 0 || tensor.dim() == 0) return target.copy_(tensor);
   // Giving the file's pages back after each block, so that memory never holds a tensor twice.
@@ -166,6 +180,12 @@ at::Tensor converted(const WeightSource& source,
 void commit(const std::vector<Assignment>& assignments) {
   const torch::NoGradGuard no_grad;
   for (const auto& [parameter, value] : assignments) parameter.set_data(value);
+}
+
+// Waits until no thread computes with the module, if it is one of ours.
+std::unique_ptr<UseLock::Change> change_of(const torch::nn::Module& module, const char* who) {
+  const auto* const ours = dynamic_cast<const Module*>(&module);
+  return ours ? std::make_unique<UseLock::Change>(ours->use_lock(), who) : nullptr;
 }
 
 std::string sizes_text(const at::Tensor& tensor) {
@@ -190,15 +210,12 @@ bool is_rope_table(std::string_view name) { return name.ends_with("freqs_cis"); 
 
 LoadReport load_weights(torch::nn::Module& module,
                         const WeightSource& source,
-                        const ProgressCallback& progress) {
+                        const LoadOptions& options) {
   const torch::NoGradGuard no_grad;
+  const auto change = change_of(module, "load_weights");
   const auto weights = weights_of(module);
   auto report = compare(source, weights);
-  if (!report.missing.empty()) {
-    throw std::runtime_error(fmt::format("load_weights: {}: no tensor {}; {}", source.path(),
-                                         some_of(report.missing), cure_for_missing(source)));
-  }
-  source.check_head();
+  source.check_complete();
   LoadProgress state{.tensor = {},
                      .tensors_done = 0,
                      .tensors_total = static_cast<int64_t>(weights.size()),
@@ -210,12 +227,12 @@ LoadReport load_weights(torch::nn::Module& module,
   std::vector<Assignment> assignments;
   for (const auto& [name, parameter] : weights) {
     const auto& entry = *source.find(name);
-    assignments.push_back({parameter, converted(source, entry, parameter)});
+    assignments.push_back({parameter, converted(source, entry, parameter, options.mmap)});
     report.loaded.push_back(name);
     state.tensor = name;
     ++state.tensors_done;
     state.bytes_done += static_cast<int64_t>(entry.nbytes);
-    if (progress) progress(state);
+    if (options.progress) options.progress(state);
   }
   commit(assignments);
   return report;
@@ -226,6 +243,7 @@ LoadReport load_state_dict(torch::nn::Module& module,
                            bool strict,
                            bool assign) {
   const torch::NoGradGuard no_grad;
+  const auto change = change_of(module, "load_state_dict");
   std::unordered_map<std::string_view, torch::Tensor> given;
   for (const auto& [name, tensor] : tensors) given.insert_or_assign(name, tensor);
 
@@ -261,6 +279,25 @@ LoadReport load_state_dict(torch::nn::Module& module,
     for (auto& [parameter, value] : assignments) parameter.copy_(value);
   }
   return report;
+}
+
+std::string describe_unexpected(const LoadReport& report) {
+  if (report.unexpected.empty()) return {};
+  return fmt::format("left out {} of the file that the model has no place for: {}",
+                     report.unexpected.size() == 1
+                         ? "a tensor"
+                         : fmt::format("{} tensors", report.unexpected.size()),
+                     some_of(report.unexpected));
+}
+
+std::string why_unknown(const WeightSource& source) {
+  const bool is_gemma =
+      source.contains("embedder.weight") || source.contains("text_token_embedder.weight");
+  if (is_gemma) return "its shapes fit no variant";
+  std::vector<std::string> names;
+  for (const auto& entry : source.entries())
+    names.push_back(printable(source.name_in_file(entry.name)));
+  return fmt::format("it does not hold the weights of a Gemma: its tensors are {}", some_of(names));
 }
 
 std::optional<DetectedVariant> detect_variant(const WeightSource& source) {

@@ -25,11 +25,25 @@ struct LoadProgress {
 };
 using ProgressCallback = std::function<void(const LoadProgress&)>;
 
+struct LoadOptions {
+  /// Whether weights that need no other dtype or device stay in the mapped file instead of memory
+  /// of their own. Loading takes no time then, but as long as the model lives nobody may write to
+  /// the file: the weights would change with it, and a file that is cut off ends the process. A
+  /// file that is replaced under its name is safe.
+  bool mmap = false;
+  /// Called after each tensor.
+  ProgressCallback progress = {};
+};
+
 struct LoadReport {
   std::vector<std::string> loaded;
   std::vector<std::string> missing;     // Weights that were left as they were.
-  std::vector<std::string> unexpected;  // Names that the model does not have.
+  std::vector<std::string> unexpected;  // The file's names of what the model does not have.
 };
+
+/// One line about `unexpected`, for a warning: how many, and three of the names. Empty when there
+/// are none.
+std::string describe_unexpected(const LoadReport& report);
 
 /// Every parameter and buffer of `module`; the tensors are the module's own.
 StateDict state_dict(const torch::nn::Module& module);
@@ -42,18 +56,20 @@ StateDict weights_of(const torch::nn::Module& module);
 // context length.
 bool is_rope_table(std::string_view name);
 
-/// Gives the parameters of `module` the tensors of the same names. On the CPU they are views of the
-/// mapped file unless the dtype changes; on another device they are copied there one by one.
-/// Rotary tables in the file are passed over. A quantised model takes int8 and 4-bit weights alike:
-/// its parameters become what the file holds. `progress` is called after each tensor.
+/// Gives the parameters of `module` the tensors of the same names, tensor by tensor, so that
+/// nothing is in memory twice. Rotary tables in the file are passed over. A quantised model takes
+/// int8 and 4-bit weights alike: its parameters become what the file holds.
 ///
 /// Throws std::runtime_error, naming the file, the tensor and the cure, for a weight that is
-/// missing, misshapen, or int8 where floats are wanted (or the other way round). Then, and when
-/// `progress` throws, every parameter is as it was.
-// Differs from model.py: there strict=False leaves a missing weight unset without a word.
+/// missing, misshapen, or int8 where floats are wanted (or the other way round); and for tensors
+/// that would change what the model computes, had it a place for them: biases, an adapter's
+/// factors, layers beyond the config, leftovers of other quantisations, and whatever else is below
+/// one of its modules. Then, and when `progress` throws, every parameter is as it was.
+// Differs from model.py: there strict=False leaves a missing weight unset, and a tensor of the file
+// unused, without a word.
 LoadReport load_weights(torch::nn::Module& module,
                         const WeightSource& source,
-                        const ProgressCallback& progress = {});
+                        const LoadOptions& options = {});
 
 /// torch.nn.Module.load_state_dict: copies the tensors into the parameters, or with `assign` takes
 /// them as they are. Rotary tables are passed over. Throws std::runtime_error for a shape that does
@@ -68,6 +84,10 @@ struct DetectedVariant {
   std::string variant;
   bool quant;
 };
+
+/// Why nothing tells what model the weights are of, for messages: whose names they have, or that
+/// the shapes fit no variant.
+std::string why_unknown(const WeightSource& source);
 
 /// None when the names and shapes fit no variant.
 std::optional<DetectedVariant> detect_variant(const WeightSource& source);

@@ -200,7 +200,7 @@ TEST(GgufMetadata, RefusesValuesOfAnotherTypeNamingTheKey) {
   const auto file = read(bytes);
   const auto& metadata = file.metadata;
   const auto expect = [](const std::string& message, std::string_view want) {
-    EXPECT_TRUE(message.starts_with("load_weights: folder/model.gguf: ")) << message;
+    EXPECT_TRUE(message.starts_with("folder/model.gguf: ")) << message;
     EXPECT_TRUE(contains(message, std::string(want)));
   };
   using Error = std::runtime_error;
@@ -296,7 +296,16 @@ std::vector<BadFile> bad_files() {
       {"AlignmentText", bytes_of(with_key(string_key("general.alignment", "32"))),
        "is string, not an integer"},
       {"Split", bytes_of(with_key(scalar("split.count", GgufType::kUint16, uint16_t{3}))),
-       "is one of 3 parts of a model"},
+       "is one of 3 parts of a model: join them with `llama-gguf-split --merge FIRST OUT`, where "
+       "FIRST ends in -00001-of-00003.gguf"},
+      {"Adapter", bytes_of(with_key(string_key("general.type", "adapter"))),
+       "is an adapter (LoRA), not a model: merge it"},
+      {"ImportanceMatrix", bytes_of(with_key(string_key("general.type", "imatrix"))),
+       "is an importance matrix (imatrix)"},
+      {"PicturePart", bytes_of(with_key(string_key("general.type", "mmproj"))),
+       "is the picture part (mmproj)"},
+      {"PicturePartOfOldFiles", bytes_of(with_key(string_key("general.architecture", "clip"))),
+       "is the picture part (mmproj)"},
       {"TensorNameEmpty", bytes_of(with_tensor({.name = ""})), "tensor '' is not 1 to"},
       {"TensorNameNotUtf8", bytes_of(with_tensor({.name = "a\xc3"})), "tensor 'a\\xc3' is not"},
       {"TensorTwice", bytes_of({.tensors = {{}, {}}}), "a tensor 'w' twice"},
@@ -305,7 +314,10 @@ std::vector<BadFile> bad_files() {
       {"SizeProduct", bytes_of(with_tensor({.sizes = {1 << 30, 1 << 30, 16}})), "more than 2^48"},
       {"SizeProductWithZero", bytes_of(with_tensor({.sizes = {1 << 30, 0, 1 << 30}})),
        "more than 2^48"},
-      {"TensorType", bytes_of(with_tensor({.type = 10})), "of ggml's type 10, which is not read"},
+      {"TensorType", bytes_of(with_tensor({.type = 10})), "is of type Q2_K, which is not read"},
+      {"TensorTypeIq4", bytes_of(with_tensor({.type = 20})),
+       "is of type IQ4_NL, which is not read: take the model's file in F32,"},
+      {"TensorTypeUnknown", bytes_of(with_tensor({.type = 999})), "of ggml's type 999"},
       {"TensorTypeRemoved", bytes_of(with_tensor({.type = 4})), "of ggml's type 4"},
       {"HalfABlock", bytes_of(with_tensor({.sizes = {48, 2}, .type = kQ8_0})),
        "rows of 48 elements, but Q8_0 has 32"},

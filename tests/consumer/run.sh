@@ -1,13 +1,34 @@
 #!/usr/bin/env bash
-# Installs the build folder $1 into a temporary place and builds this folder against it.
+# Installs the build folder $1 into a temporary place, and builds this folder and README's example against it.
 set -euo pipefail
 build=$1
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+root=$here/../..
 place=$(mktemp -d)
 trap 'rm -rf -- "$place"' EXIT
+
+# block LANGUAGE: README's code in that language.
+block() {
+  sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/p" "$root/README.md" | sed '1d;$d'
+}
+
+# build_project SOURCE BUILD
+build_project() {
+  cmake -S "$1" -B "$2" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH="$place/prefix" >/dev/null
+  cmake --build "$2"
+}
+
 cmake --install "$build" --prefix "$place/prefix" >/dev/null
-cmake -S "$here" -B "$place/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
-  -DCMAKE_PREFIX_PATH="$place/prefix" >/dev/null
-cmake --build "$place/build"
+build_project "$here" "$place/build"
 "$place/build/consumer"
 "$place/prefix/bin/gemma" info 270m | grep -q '268,098,176'
+
+mkdir "$place/readme"
+block cpp >"$place/readme/hello.cc"
+block cmake >"$place/readme/CMakeLists.txt"
+build_project "$place/readme" "$place/hello"
+if [[ -e $root/checkpoints/gemma-3-270m/model.ckpt ]]; then
+  (cd -- "$root" && "$place/hello/hello") | grep -q Paris
+else
+  echo "README's example is built, not run: checkpoints/gemma-3-270m is not there, scripts/quickstart.sh makes it"
+fi

@@ -11,8 +11,8 @@
 
 #include <gemma/checkpoint/bytes.h>
 #include <gemma/checkpoint/crc32.h>
-#include <gemma/image/exif.h>
 #include <gemma/image/jpeg.h>
+#include <gemma/image/orientation.h>
 #include <gemma/image/png.h>
 
 namespace {
@@ -21,10 +21,12 @@ using gemma::fuzz::require;
 
 constexpr int64_t kMaxPixels = 1 << 18;  // Larger ones take time, and show nothing new.
 
+void check_orientation(int orientation) { require(orientation >= 1 && orientation <= 8); }
+
 void check(const gemma::DecodedImage& image) {
   require(image.height > 0 && image.width > 0 && image.height <= kMaxPixels / image.width);
   require(image.rgb.size() == static_cast<size_t>(image.height * image.width * 3));
-  require(image.orientation >= 1 && image.orientation <= 8);
+  check_orientation(image.orientation);
 }
 
 void check_message(std::string_view message) {
@@ -73,7 +75,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     run(gemma::decode_png, bytes);
     run(gemma::decode_png, with_checksums(bytes));
   }
-  const int orientation = gemma::exif_orientation(bytes);
-  require(orientation >= 1 && orientation <= 8);
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  check_orientation(gemma::orientation_of(text, {}));
+  check_orientation(gemma::orientation_of({}, text));
+  check_orientation(gemma::orientation_of(gemma::exif_of_raw_profile(text), {}));
   return 0;
 }

@@ -1,4 +1,4 @@
-"""Writes the seeds of image_fuzz: small JPEG and PNG files of many kinds, and EXIF data.
+"""Writes the seeds of image_fuzz: small JPEG and PNG files of many kinds, and Exif data.
 
     python tests/fuzz/make_image_corpus.py corpus
 """
@@ -9,7 +9,7 @@ import struct
 import sys
 import zlib
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 ORIENTATION = 0x0112
 
@@ -34,11 +34,26 @@ def png(depth, color_type, interlaced):
             + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
+def write_orientations(folder, exif):
+    """Files that say in other ways than Exif's own how they lie."""
+    xmp = '<tiff:Orientation>6</tiff:Orientation>'
+    profile = f"\nexif\n{len(exif):8}\n{exif.hex()}\n"
+    for name, text in (("XML:com.adobe.xmp", xmp), ("Raw profile type exif", profile)):
+        (folder / name.split()[-1]).write_text(text)
+        for zipped in (False, True):
+            for kind in ("add_text", "add_itxt"):
+                texts = PngImagePlugin.PngInfo()
+                getattr(texts, kind)(name, text, zip=zipped)
+                picture("L").save(folder / f"{name.split()[-1]}-{kind}-{zipped}.png", pnginfo=texts)
+    picture("L").save(folder / "xmp.jpg", xmp=xmp.encode())
+
+
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     exif[ORIENTATION] = 6
-    (folder / "exif").write_bytes(exif.tobytes())
+    (folder / "exif.tiff").write_bytes(exif.tobytes())
+    write_orientations(folder, exif.tobytes())
     for mode, progressive in itertools.product(("L", "RGB", "CMYK"), (False, True)):
         picture(mode).save(folder / f"{mode}-{progressive}.jpg", progressive=progressive, exif=exif)
     for subsampling in ("4:4:4", "4:2:2", "4:2:0", "4:1:1"):

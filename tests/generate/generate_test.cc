@@ -1,4 +1,6 @@
+#include <limits>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -93,6 +95,64 @@ TEST_P(FastGenerate, EndsWithTheLastText) {
     generate(numerics, {"The ferry"}, std::nullopt,
              {.on_step = [&](int64_t /*step*/) { ++steps; }, .stop_ids = {told[0]}});
     EXPECT_EQ(steps, 1) << to_string(numerics);
+  }
+}
+
+TEST_P(FastGenerate, TellsHowManyTokensEachPromptHas) {
+  for (const auto numerics : {Numerics::kExact, Numerics::kFast}) {
+    std::vector<int64_t> told(2);
+    generate(numerics, {"The ferry leaves", "We"}, std::nullopt,
+             {.on_prompt = [&](int64_t row, int64_t tokens) { told[row] = tokens; }});
+    EXPECT_EQ(told[0], std::ssize(model_->tokenizer().encode("The ferry leaves")));
+    EXPECT_EQ(told[1], std::ssize(model_->tokenizer().encode("We")));
+  }
+}
+
+TEST_P(FastGenerate, EndsWithinAPromptWhenACallbackThrows) {
+  for (const auto numerics : {Numerics::kExact, Numerics::kFast}) {
+    int64_t layers = 0;
+    const auto stop = [&](int64_t done, int64_t total) {
+      EXPECT_EQ(done, ++layers);
+      EXPECT_EQ(total, config().num_hidden_layers);
+      if (layers == 2) throw std::out_of_range("enough");
+    };
+    EXPECT_THROW(generate(numerics, {"The ferry"}, std::nullopt, {.on_layer = stop}),
+                 std::out_of_range);
+    EXPECT_EQ(layers, 2);
+  }
+}
+
+TEST_P(FastGenerate, ACallbackCannotChangeTheModel) {
+  for (const auto numerics : {Numerics::kExact, Numerics::kFast}) {
+    const auto change = [&](int64_t /*step*/) { model_->set_numerics(Numerics::kExact); };
+    EXPECT_THROW(generate(numerics, {"The ferry"}, std::nullopt, {.on_step = change}),
+                 std::logic_error);
+  }
+}
+
+TEST_P(FastGenerate, SaysThatTheWeightsAreNoNumbers) {
+  for (auto& weight : {model_->model->norm->weight, model_->embedder->weight}) {
+    const auto number = weight.flatten()[3].clone();
+    weight.view({-1})[3] = std::numeric_limits<float>::quiet_NaN();
+    for (const auto numerics : {Numerics::kExact, Numerics::kFast}) {
+      for (const auto temperature : {std::optional<double>(), std::optional(1.0)}) {
+        const auto message = testing::message_of<std::runtime_error>(
+            [&] { generate(numerics, {"The ferry"}, temperature); });
+        EXPECT_TRUE(testing::contains(message, "the weights hold NaN or infinite numbers"));
+      }
+    }
+    weight.view({-1})[3] = number;
+  }
+}
+
+TEST_P(FastGenerate, SaysThatTheTemperatureIsTooSmall) {
+  for (const auto numerics : {Numerics::kExact, Numerics::kFast}) {
+    const auto message =
+        testing::message_of<std::runtime_error>([&] { generate(numerics, {"The ferry"}, 1e-44); });
+    EXPECT_TRUE(testing::contains(message, "divided by the temperature, 1e-44"));
+    for (const auto temperature : {1e-46, 1e39, -1.0}) {
+      EXPECT_THROW(generate(numerics, {"The ferry"}, temperature), std::invalid_argument);
+    }
   }
 }
 

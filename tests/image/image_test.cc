@@ -143,23 +143,78 @@ TEST(DecodeImage, ReadsCmyk) {
 // The letters are the colours' red: rows of the picture as it is to be seen, which is stored as
 //   a b c
 //   d e f
+std::string shown_with(const std::string& chunks) {
+  const auto image =
+      decoded(png_file({.width = 3, .height = 2, .color_type = 0}, "\0abc\0def"s, chunks));
+  EXPECT_TRUE(image.pixels().is_contiguous());
+  std::string shown;
+  for (const int grey : testing::greys_of(image)) {
+    const bool starts_row =
+        static_cast<int64_t>(shown.size() % (image.width() + 1)) == image.width();
+    if (starts_row) shown += '/';
+    shown += static_cast<char>(grey);
+  }
+  return shown;
+}
+
 TEST(DecodeImage, TurnsUprightAsExifSays) {
   const std::vector<std::string> upright = {"abc/def",  "abc/def",  "cba/fed",  "fed/cba",
                                             "def/abc",  "ad/be/cf", "da/eb/fc", "fc/eb/da",
                                             "cf/be/ad", "abc/def"};
   for (uint16_t orientation = 0; orientation < upright.size(); ++orientation) {
-    SCOPED_TRACE(orientation);
-    const auto image = decoded(png_file({.width = 3, .height = 2, .color_type = 0}, "\0abc\0def"s,
-                                        png_chunk("eXIf", testing::exif_of(orientation))));
-    std::string shown;
-    for (const int grey : testing::greys_of(image)) {
-      const bool starts_row =
-          static_cast<int64_t>(shown.size() % (image.width() + 1)) == image.width();
-      if (starts_row) shown += '/';
-      shown += static_cast<char>(grey);
-    }
-    EXPECT_EQ(shown, upright[orientation]);
-    EXPECT_TRUE(image.pixels().is_contiguous());
+    EXPECT_EQ(shown_with(png_chunk("eXIf", testing::exif_of(orientation))), upright[orientation])
+        << orientation;
+  }
+}
+
+// As zlib.compress makes them of the texts of the test below.
+std::string compressed_profile() {
+  return testing::from_hex(
+      "78dae34aadc84ce352000323332e134b134ba3440303030b03083004222320690c61838199010ae00200d600"
+      "0d21");
+}
+
+std::string compressed_xmp() {
+  return testing::from_hex("78dab3a95028c94c4bb3f22fca4ccd2b492cc9cccfb3553253d2b70300742a0868");
+}
+
+TEST(DecodeImage, TurnsUprightAsTextsOfPngSay) {
+  const auto profile = "\nexif\n      26\n49492a0008000000010012010300010000000600000000000000\n"s;
+  const auto xmp = "<x tiff:Orientation=\"6\"/>"s;
+  const auto keyword = "Raw profile type exif\0"s;
+  const auto adobe = "XML:com.adobe.xmp\0"s;
+  for (const auto& chunk :
+       {png_chunk("tEXt", "exif\0"s + testing::exif_of(6)), png_chunk("tEXt", keyword + profile),
+        png_chunk("zTXt", keyword + "\0"s + compressed_profile()),
+        png_chunk("iTXt", keyword + "\0\0\0\0"s + profile),
+        png_chunk("iTXt", keyword + "\1\0en\0word\0"s + compressed_profile()),
+        png_chunk("tEXt", adobe + xmp), png_chunk("zTXt", adobe + "\0"s + compressed_xmp()),
+        png_chunk("iTXt", adobe + "\0\0en\0word\0"s + xmp),
+        png_chunk("iTXt", adobe + "\1\0\0\0"s + compressed_xmp())}) {
+    EXPECT_EQ(shown_with(chunk), "da/eb/fc") << chunk.substr(4, 26);
+  }
+}
+
+TEST(DecodeImage, TakesTheLastOfSeveralAndExifFirst) {
+  const auto chunk = [](std::string_view orientation) {
+    return png_chunk("tEXt", "XML:com.adobe.xmp\0tiff:Orientation>"s + std::string(orientation));
+  };
+  EXPECT_EQ(shown_with(chunk("3") + chunk("6")), "da/eb/fc");
+  const auto exif = [](uint16_t value) { return png_chunk("eXIf", testing::exif_of(value)); };
+  EXPECT_EQ(shown_with(exif(3) + exif(6) + chunk("2")), "da/eb/fc");
+}
+
+TEST(DecodeImage, DamagedTextsOfPngLoseNoPicture) {
+  const auto adobe = "XML:com.adobe.xmp\0"s;
+  const auto zlib = compressed_xmp().substr(0, 9) + '\xff' + compressed_xmp().substr(10);
+  for (const auto& text :
+       {png_chunk("zTXt", adobe), png_chunk("zTXt", adobe + "\0"s),
+        png_chunk("zTXt", adobe + "\1"s + compressed_xmp()),
+        png_chunk("zTXt", adobe + "\0"s + zlib), png_chunk("iTXt", adobe),
+        png_chunk("iTXt", adobe + "\1\1\0\0"s + compressed_xmp()),
+        png_chunk("iTXt", adobe + "\1\0\0\0"s + zlib), png_chunk("iTXt", "XML:com.adobe.xmp"),
+        png_chunk("tEXt", ""), png_chunk("tEXt", "Raw profile type exif\0\nexif\n4\nxyz"s)}) {
+    EXPECT_EQ(shown_with(text), "abc/def");
   }
 }
 
@@ -169,6 +224,22 @@ TEST(DecodeImage, TurnsJpegUpright) {
   EXPECT_EQ(image.width(), 8);
   EXPECT_EQ(colors_of(image).front(), 0xfe0000);
   EXPECT_EQ(colors_of(image).back(), 0x0000fe);
+}
+
+TEST(DecodeImage, JoinsExifOfSeveralSegmentsOfJpeg) {
+  const auto exif = testing::exif_of(6);
+  const auto rest = testing::with_exif(small_jpeg(), exif.substr(15));
+  EXPECT_EQ(decoded(testing::with_exif(rest, exif.substr(0, 15))).height(), 16);
+}
+
+TEST(DecodeImage, TurnsJpegUprightAsXmpSays) {
+  const auto xmp = [](const std::string& jpeg, std::string_view orientation) {
+    return testing::with_app1(jpeg, "http://ns.adobe.com/xap/1.0/\0tiff:Orientation=\""s +
+                                        std::string(orientation) + "\"");
+  };
+  EXPECT_EQ(decoded(xmp(small_jpeg(), "6")).height(), 16);
+  EXPECT_EQ(decoded(xmp(xmp(small_jpeg(), "6"), "1")).height(), 16);  // The last counts.
+  EXPECT_EQ(decoded(testing::with_exif(xmp(small_jpeg(), "6"), testing::exif_of(1))).height(), 8);
 }
 
 // --- bad files -------------------------------------------------------------------------------

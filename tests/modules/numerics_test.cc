@@ -8,7 +8,6 @@
 
 #include <gemma/generate/causal_lm.h>
 #include <gemma/ops/ops.h>
-#include <gemma/ops/reference_ops.h>
 
 namespace gemma {
 namespace {
@@ -56,17 +55,17 @@ TEST(Numerics, AreSetForAllModulesBelow) {
 }
 
 TEST(OpsFor, GivesTheSameImplementationEachTime) {
-  EXPECT_EQ(&ops_for(Numerics::kExact), &ops_for(Numerics::kExact));
-  EXPECT_EQ(ops_for(Numerics::kExact).numerics(), Numerics::kExact);
+  EXPECT_EQ(&ops_for(Numerics::kExact, at::kCPU), &ops_for(Numerics::kExact, at::kCPU));
+  EXPECT_EQ(ops_for(Numerics::kExact, at::kCPU).numerics(), Numerics::kExact);
 }
 
 // model.py: q.mul_(self.scaling), whose number Python does not round to bfloat16 beforehand.
-TEST(ReferenceOps, RoundsScaledQueriesOnce) {
+TEST(Ops, RoundsScaledQueriesOnce) {
   const double scaling = 1.0 / 3;  // 0.333984375 in bfloat16.
   const auto queries = random_tensor({1, 4, 2, 24}, /*seed=*/1, at::kBFloat16);
   const auto want = (queries.to(at::kFloat) * scaling).to(at::kBFloat16);
   const auto cache = random_tensor({1, 4, 2, 24}, /*seed=*/2, at::kBFloat16);
-  ReferenceOps().attend(queries, {cache, cache}, at::zeros({1, 1, 4, 4}), {scaling, std::nullopt});
+  Ops().attend(queries, {cache, cache}, at::zeros({1, 1, 4, 4}), {scaling, std::nullopt});
   EXPECT_TRUE(tensors_equal(queries, want));  // They were scaled in place.
 }
 

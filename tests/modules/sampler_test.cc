@@ -258,7 +258,7 @@ TEST(Sampler, DrawsTheReferencesTokensForTheSameSeed) {
 // What greedy and sampled choices have in common: two rows of two positions.
 class SamplerLogits : public ::testing::Test {
  protected:
-  std::pair<at::Tensor, at::Tensor> choose(Sampler sampler,
+  std::pair<at::Tensor, at::Tensor> sample(Sampler sampler,
                                            const std::optional<at::Tensor>& temperatures,
                                            const std::optional<at::Tensor>& bias = std::nullopt) {
     return sampler->forward(embedding_, hidden_, output_position_, temperatures, at::ones({2}),
@@ -273,27 +273,27 @@ class SamplerLogits : public ::testing::Test {
 };
 
 TEST_F(SamplerLogits, AreProductsWithTheEmbeddingAtTheOutputPosition) {
-  const auto [tokens, logits] = choose(sampler_of(3), std::nullopt);
+  const auto [tokens, logits] = sample(sampler_of(3), std::nullopt);
   EXPECT_TRUE(tensors_equal(logits, raw_));
   EXPECT_TRUE(tensors_equal(tokens, at::tensor({0, 1}, at::kLong)));
 }
 
 TEST_F(SamplerLogits, AreTheSameForAnOutputPositionWithoutDimensions) {
   output_position_ = at::scalar_tensor(1, at::kLong);
-  EXPECT_TRUE(tensors_equal(choose(sampler_of(3), std::nullopt).second, raw_));
+  EXPECT_TRUE(tensors_equal(sample(sampler_of(3), std::nullopt).second, raw_));
 }
 
 TEST_F(SamplerLogits, AreDividedByTheTemperature) {
-  const auto logits = choose(sampler_of(3), at::tensor({2.0F, 0.5F})).second;
+  const auto logits = sample(sampler_of(3), at::tensor({2.0F, 0.5F})).second;
   EXPECT_TRUE(
       tensors_equal(logits, at::tensor({1.0F, -0.5F, 0.5F, -8.0F, 6.0F, -2.0F}).view({2, 3})));
 }
 
 TEST_F(SamplerLogits, AreCappedBeforeTheyAreDivided) {
   const auto want = 2 * at::tanh(raw_.to(at::kDouble) / 2);
-  EXPECT_TRUE(tensors_close(choose(sampler_of(3, /*cap=*/2.0), std::nullopt).second, want));
+  EXPECT_TRUE(tensors_close(sample(sampler_of(3, /*cap=*/2.0), std::nullopt).second, want));
   EXPECT_TRUE(
-      tensors_close(choose(sampler_of(3, /*cap=*/2.0), at::full({2}, 0.5)).second, want / 0.5));
+      tensors_close(sample(sampler_of(3, /*cap=*/2.0), at::full({2}, 0.5)).second, want / 0.5));
 }
 
 TEST_F(SamplerLogits, StayWithinTheCap) {
@@ -306,10 +306,10 @@ TEST_F(SamplerLogits, StayWithinTheCap) {
 
 TEST_F(SamplerLogits, IncludeTheBiasBeforeTheCap) {
   const auto bias = at::tensor({0.0F, 10.0F, 0.5F});
-  const auto [tokens, logits] = choose(sampler_of(3), std::nullopt, bias);
+  const auto [tokens, logits] = sample(sampler_of(3), std::nullopt, bias);
   EXPECT_TRUE(tensors_equal(logits, raw_ + bias));
   EXPECT_TRUE(tensors_equal(tokens, at::tensor({1, 1}, at::kLong)));
-  EXPECT_TRUE(tensors_close(choose(sampler_of(3, /*cap=*/2.0), std::nullopt, bias).second,
+  EXPECT_TRUE(tensors_close(sample(sampler_of(3, /*cap=*/2.0), std::nullopt, bias).second,
                             2 * at::tanh((raw_ + bias).to(at::kDouble) / 2)));
 }
 
@@ -327,7 +327,7 @@ TEST_F(SamplerLogits, AreThoseOfTheProductOfEmbeddingAndScales) {
 
 TEST_F(SamplerLogits, LeaveTheHiddenStatesAsTheyAre) {
   const auto copy = hidden_.clone();
-  choose(sampler_of(3, /*cap=*/2.0), at::full({2}, 0.5), at::ones({3}));
+  sample(sampler_of(3, /*cap=*/2.0), at::full({2}, 0.5), at::ones({3}));
   EXPECT_TRUE(tensors_equal(hidden_, copy));
 }
 

@@ -24,15 +24,15 @@ using testing::random_tensor;
 const CpuOps kFast;
 
 // The formats of weights, by the dtype that they are kept in: kByte is 4 bits.
-Weight random_weight(int64_t rows, int64_t columns, at::ScalarType dtype, uint64_t seed) {
+WeightView random_weight(int64_t rows, int64_t columns, at::ScalarType dtype, uint64_t seed) {
   if (dtype != at::kChar) return random_tensor({rows, columns}, seed, dtype);
   const auto data = (random_tensor({rows, columns}, seed) * 40).clamp(-128, 127).to(at::kChar);
   return {data, random_tensor({rows}, seed + 1).abs() / 40};
 }
 
-at::Tensor wide(const Weight& weight) {
+at::Tensor wide(const WeightView& weight) {
   const auto data = weight.data.to(at::kDouble);
-  return weight.quantized() ? data * weight.scaler.to(at::kDouble).unsqueeze(1) : data;
+  return weight.quantized() ? data * weight.scales.to(at::kDouble).unsqueeze(1) : data;
 }
 
 // Activations for int8 are rounded to 16 bits; a test of its own says how far that may reach.
@@ -115,7 +115,7 @@ TEST(CpuOps, Int8WeightsAgreeWithFloat64AsFarAs16BitsReach) {
     const auto x = random_tensor({rows, in}, /*seed=*/1);
     for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
       auto weight = random_weight(out, in, at::kChar, /*seed=*/2);
-      weight.scaler = weight.scaler.to(dtype);
+      weight.scales = weight.scales.to(dtype);
       const auto numbers = wide(weight);
       const auto bound = at::matmul(x.abs().amax(-1, true).expand_as(x).to(at::kDouble) / 65534,
                                     numbers.abs().t());
@@ -132,16 +132,16 @@ TEST(CpuOps, Int8WeightsAgreeWithFloat64AsFarAs16BitsReach) {
 TEST(CpuOps, Int8SumsDoNotOverflow) {
   for (const int64_t rows : {1, 20}) {
     const auto x = at::full({rows, 8192}, 3.0F);
-    const Weight weight(at::full({5, 8192}, -128, at::kChar), at::ones({5}));
+    const WeightView weight(at::full({5, 8192}, -128, at::kChar), at::ones({5}));
     EXPECT_TRUE(
         near_to(kFast.linear(x, weight), at::full({rows, 5}, -3.0 * 128 * 8192, at::kDouble)));
   }
 }
 
 TEST(CpuOps, IntegersDoNotHideNaN) {
-  const Weight int8 = random_weight(5, 96, at::kChar, /*seed=*/1);
+  const WeightView int8 = random_weight(5, 96, at::kChar, /*seed=*/1);
   const auto quantized = quantize_weight_int4(random_tensor({5, 96}, /*seed=*/2));
-  const Weight int4(quantized.weight, quantized.weight_scaler);
+  const WeightView int4(quantized.weight, quantized.weight_scaler);
   for (const int64_t rows : {1, 20}) {
     for (const int64_t bad : {0, 50, 95}) {
       auto x = random_tensor({rows, 96}, /*seed=*/3);
@@ -156,7 +156,7 @@ TEST(CpuOps, IntegersDoNotHideNaN) {
 }
 
 TEST(CpuOps, Int8WeightsRefuseScalesThatDoNotFit) {
-  const Weight weight(at::zeros({4, 32}, at::kChar), at::zeros({3}));
+  const WeightView weight(at::zeros({4, 32}, at::kChar), at::zeros({3}));
   const auto message = message_of<c10::Error>([&] { kFast.linear(at::zeros({1, 32}), weight); });
   EXPECT_TRUE(contains(message, "wants a float for each row"));
 }
@@ -166,14 +166,14 @@ TEST(CpuOps, Int8WeightsRefuseScalesThatDoNotFit) {
 TEST(CpuOps, FourBitWeightsAgreeWithTheirNumbersInFloat64) {
   for (const auto& [rows, columns, out] : kShapes) {
     const auto groups = std::min<int64_t>(columns, 9);
-    const auto x = random_tensor({rows, groups * Weight::kGroup}, /*seed=*/1);
+    const auto x = random_tensor({rows, groups * WeightView::kGroup}, /*seed=*/1);
     const auto quantized =
-        quantize_weight_int4(random_tensor({out, groups * Weight::kGroup}, /*seed=*/2));
-    const Weight weight(quantized.weight, quantized.weight_scaler);
+        quantize_weight_int4(random_tensor({out, groups * WeightView::kGroup}, /*seed=*/2));
+    const WeightView weight(quantized.weight, quantized.weight_scaler);
     const auto numbers = kFast.embedding(at::arange(out), weight).to(at::kDouble);
     const auto got = kFast.linear(x, weight);
     const auto want = at::matmul(x.to(at::kDouble), numbers.t());
-    if (rows > cpu::kFewRows) {
+    if (rows > cpu::kGemvRows) {
       const auto largest_x = x.abs().amax(-1, true).to(at::kDouble);
       const auto largest_w = numbers.abs().amax(-1, true);
       const auto bound = (at::matmul(largest_x.expand_as(x), numbers.abs().t()) +
@@ -184,8 +184,8 @@ TEST(CpuOps, FourBitWeightsAgreeWithTheirNumbersInFloat64) {
       EXPECT_TRUE(near_to(got, want, 2e-3));
       continue;
     }
-    const auto largest = x.view({rows, groups, Weight::kGroup}).abs().amax(-1).to(at::kDouble);
-    const auto sums = numbers.view({out, groups, Weight::kGroup}).abs().sum(-1);
+    const auto largest = x.view({rows, groups, WeightView::kGroup}).abs().amax(-1).to(at::kDouble);
+    const auto sums = numbers.view({out, groups, WeightView::kGroup}).abs().sum(-1);
     const auto bound = at::matmul(largest / 254, sums.t());
     EXPECT_TRUE(((got - want).abs() <= 1.001 * bound).all().item<bool>())
         << rows << " rows, " << groups << " groups to " << out;
@@ -195,26 +195,26 @@ TEST(CpuOps, FourBitWeightsAgreeWithTheirNumbersInFloat64) {
 
 TEST(CpuOps, ReadsFourBitsAsTheReferencesCallsDo) {
   const auto quantized = quantize_weight_int4(random_tensor({7, 96}, /*seed=*/1));
-  const Weight weight(quantized.weight, quantized.weight_scaler);
-  EXPECT_TRUE(at::equal(kFast.embedding(at::arange(7), weight),
-                        ReferenceOps().linear(at::eye(96), weight).t()));
+  const WeightView weight(quantized.weight, quantized.weight_scaler);
+  EXPECT_TRUE(
+      at::equal(kFast.embedding(at::arange(7), weight), Ops().linear(at::eye(96), weight).t()));
 }
 
 TEST(CpuOps, FourBitWeightsRefuseScalesThatDoNotFit) {
-  const Weight weight(at::zeros({4, 32}, at::kByte), at::zeros({4, 1}, at::kHalf));
+  const WeightView weight(at::zeros({4, 32}, at::kByte), at::zeros({4, 1}, at::kHalf));
   const auto message = message_of<c10::Error>([&] { kFast.linear(at::zeros({1, 64}), weight); });
   EXPECT_TRUE(contains(message, "wants a scale for each 32 numbers"));
 }
 
 // Both may use AMX, whose registers each has to set up for itself.
 TEST(CpuOps, TakeTurnsWithLibTorchsProducts) {
-  const Weight weight = random_weight(64, 128, at::kBFloat16, /*seed=*/1);
+  const WeightView weight = random_weight(64, 128, at::kBFloat16, /*seed=*/1);
   const auto x = random_tensor({40, 128}, /*seed=*/2, at::kBFloat16);
   const auto fast = kFast.linear(x, weight);
-  const auto exact = ReferenceOps().linear(x, weight);
+  const auto exact = Ops().linear(x, weight);
   for (int turn = 0; turn < 3; ++turn) {
     EXPECT_TRUE(at::equal(kFast.linear(x, weight), fast));
-    EXPECT_TRUE(at::equal(ReferenceOps().linear(x, weight), exact));
+    EXPECT_TRUE(at::equal(Ops().linear(x, weight), exact));
   }
 }
 
@@ -240,14 +240,27 @@ TEST(CpuOps, KeepTheDtypeOfWhatTheyAreGiven) {
 }
 
 TEST(CpuOps, RefuseFeaturesThatDoNotFit) {
-  const auto message =
-      message_of<c10::Error>([] { kFast.linear(at::zeros({2, 5}), Weight(at::zeros({3, 4}))); });
+  const auto message = message_of<c10::Error>(
+      [] { kFast.linear(at::zeros({2, 5}), WeightView(at::zeros({3, 4}))); });
   EXPECT_TRUE(contains(message, "linear: x is [2, 5], but the weight takes 4 features"));
+}
+
+TEST(CpuOps, RefuseToLoseAGradient) {
+  const auto x = at::ones({1, 8}).requires_grad_();
+  const auto weight = at::ones({3, 8});
+  const auto message = message_of<c10::Error>([&] { kFast.linear(x, weight); });
+  EXPECT_TRUE(contains(message, "a tensor requires a gradient"));
+  EXPECT_THROW(kFast.linear(at::ones({1, 8}), weight.clone().requires_grad_()), c10::Error);
+  EXPECT_THROW(kFast.rms_norm(x, {at::ones({8}), 1e-6, true}), c10::Error);
+  EXPECT_THROW(kFast.rms_norm(x.detach(), {at::ones({8}).requires_grad_(), 1e-6, true}),
+               c10::Error);
+  const at::NoGradGuard no_grad;
+  kFast.linear(x, weight);
 }
 
 TEST(CpuOps, RefuseATokenThatIsNotInTheVocabulary) {
   const auto message = message_of<c10::IndexError>(
-      [] { kFast.embedding(at::tensor({4L}), Weight(at::zeros({4, 4}))); });
+      [] { kFast.embedding(at::tensor({4L}), WeightView(at::zeros({4, 4}))); });
   EXPECT_TRUE(contains(message, "token id 4 is not below the vocabulary's size, 4"));
 }
 
@@ -268,9 +281,9 @@ TEST(CpuOps, RmsNormAgreesWithFloat64) {
 
 TEST(CpuOps, LargeGatesDoNotOverflow) {
   const auto x = at::tensor({1.0F, -1.0F}).view({2, 1});
-  const Weight gate(at::full({4, 1}, 1e4F));
-  const Weight one(at::ones({4, 1}));
-  const auto out = kFast.gated_mlp(x, gate, one, Weight(at::ones({1, 4})));
+  const WeightView gate(at::full({4, 1}, 1e4F));
+  const WeightView one(at::ones({4, 1}));
+  const auto out = kFast.gated_mlp(x, gate, one, WeightView(at::ones({1, 4})));
   EXPECT_TRUE(near_to(out, at::tensor({4e4, 0.0}, at::kDouble).view({2, 1})));
 }
 
@@ -291,14 +304,15 @@ const std::vector<AttentionCase> kAttentionCases{{4, 1, 24, std::nullopt, std::n
 at::Tensor attend(const Ops& ops,
                   const AttentionCase& row,
                   const at::Tensor& qkv,
-                  const std::vector<TokenRun>& runs,
+                  const std::vector<Segment>& segments,
                   const std::vector<RingCache>& caches) {
   const HeadNorms norms =
       row.norms ? HeadNorms{NormWeight{random_tensor({row.dim}, 11, qkv.scalar_type()), 1e-6, true},
                             NormWeight{random_tensor({row.dim}, 12, qkv.scalar_type()), 1e-6, true}}
                 : HeadNorms{};
-  return ops.attend_runs(qkv, {row.heads, row.kv_heads, row.dim}, norms, {0.3, row.softcap},
-                         row.window, precompute_freqs_cis(row.dim, 1000, 1e4), runs, caches);
+  return ops.attend_segments(qkv, {row.heads, row.kv_heads, row.dim}, norms, {0.3, row.softcap},
+                             row.window, precompute_freqs_cis(row.dim, 1000, 1e4), segments,
+                             caches);
 }
 
 RingCache empty_cache(const AttentionCase& row, int64_t slots, at::ScalarType dtype = at::kFloat) {
@@ -308,9 +322,9 @@ RingCache empty_cache(const AttentionCase& row, int64_t slots, at::ScalarType dt
   return {zeros(), zeros()};
 }
 
-// ReferenceOps over a cache that never wraps, all at once, in float64 but for the angles.
+// Ops over a cache that never wraps, all at once, in float64 but for the angles.
 at::Tensor whole_attention(const AttentionCase& row, const at::Tensor& qkv) {
-  return attend(ReferenceOps(), row, qkv, {{0, qkv.size(0), 0}}, {empty_cache(row, qkv.size(0))});
+  return attend(Ops(), row, qkv, {{0, qkv.size(0), 0}}, {empty_cache(row, qkv.size(0))});
 }
 
 TEST(CpuOps, AttentionAgreesWithTheReference) {
@@ -336,11 +350,11 @@ TEST(CpuOps, AttentionInPiecesIsAttentionAtOnce) {
         const auto count = std::min<int64_t>(piece, 150 - at);
         const auto part = qkv.narrow(0, at, count);
         parts.push_back(attend(kFast, row, part, {{0, count, at}}, cache));
-        slow_parts.push_back(attend(ReferenceOps(), row, part, {{0, count, at}}, slow_cache));
+        slow_parts.push_back(attend(Ops(), row, part, {{0, count, at}}, slow_cache));
       }
       EXPECT_TRUE(near_to(at::cat(parts), want, 1e-5))
           << row.heads << " heads of " << row.dim << ", by " << piece;
-      EXPECT_TRUE(near_to(at::cat(slow_parts), want, 1e-5)) << "ReferenceOps, by " << piece;
+      EXPECT_TRUE(near_to(at::cat(slow_parts), want, 1e-5)) << "Ops, by " << piece;
     }
   }
 }
@@ -366,13 +380,13 @@ TEST(CpuOps, AttentionGivesTheSameBitsForAnyNumberOfThreads) {
 TEST(CpuOps, SequencesOfAStepDoNotSeeEachOther) {
   const auto& row = kAttentionCases[0];
   const auto qkv = random_tensor({30, (row.heads + 2 * row.kv_heads) * row.dim}, /*seed=*/1);
-  const std::vector<TokenRun> runs{{0, 20, 0}, {20, 1, 0}, {21, 9, 0}};
-  const auto together = attend(kFast, row, qkv, runs,
+  const std::vector<Segment> segments{{0, 20, 0}, {20, 1, 0}, {21, 9, 0}};
+  const auto together = attend(kFast, row, qkv, segments,
                                {empty_cache(row, 20), empty_cache(row, 20), empty_cache(row, 20)});
-  for (const auto& run : runs) {
-    const auto alone = attend(kFast, row, qkv.narrow(0, run.first_row, run.rows),
-                              {{0, run.rows, 0}}, {empty_cache(row, 20)});
-    EXPECT_TRUE(at::equal(together.narrow(0, run.first_row, run.rows), alone));
+  for (const auto& segment : segments) {
+    const auto alone = attend(kFast, row, qkv.narrow(0, segment.first_token, segment.tokens),
+                              {{0, segment.tokens, 0}}, {empty_cache(row, 20)});
+    EXPECT_TRUE(at::equal(together.narrow(0, segment.first_token, segment.tokens), alone));
   }
 }
 
@@ -385,7 +399,7 @@ TEST(CpuOps, ABFloat16CacheIsReadAsItWasRounded) {
     for (int64_t at = 0; at < 150; at += piece) {
       const auto part = qkv.narrow(0, at, piece);
       attend(kFast, row, part, {{0, piece, at}}, fast_cache);
-      attend(ReferenceOps(), row, part, {{0, piece, at}}, slow_cache);
+      attend(Ops(), row, part, {{0, piece, at}}, slow_cache);
     }
     // Another order of summation may round a number the other way.
     EXPECT_TRUE(near_to(fast_cache[0].k, slow_cache[0].k.to(at::kDouble), 1e-2));
@@ -410,7 +424,7 @@ TEST(CpuOps, ABFloat16CacheServesPromptsAsItServesTokens) {
   }
 }
 
-class Choose : public ::testing::Test {
+class Sample : public ::testing::Test {
  protected:
   static SamplingParams params(int64_t rows,
                                std::optional<double> temperature,
@@ -425,20 +439,20 @@ class Choose : public ::testing::Test {
   at::Tensor embedding_ = random_tensor({70000, 24}, /*seed=*/2);
 };
 
-TEST_F(Choose, TakesTheLikeliestToken) {
-  const auto [tokens, logits] = kFast.choose(hidden_, embedding_, {}, 30.0, params(3, {}, 1.0, 1));
+TEST_F(Sample, TakesTheLikeliestToken) {
+  const auto [tokens, logits] = kFast.sample(hidden_, embedding_, {}, 30.0, params(3, {}, 1.0, 1));
   const auto want = at::tanh(at::matmul(hidden_, embedding_.t()).to(at::kDouble) / 30.0) * 30.0;
   EXPECT_TRUE(near_to(logits, want));
   EXPECT_TRUE(at::equal(tokens, logits.argmax(-1)));
 }
 
-TEST_F(Choose, TakesTheFirstOfEqualLogits) {
+TEST_F(Sample, TakesTheFirstOfEqualLogits) {
   const auto same = at::ones({1000, 24});
-  const auto [tokens, logits] = kFast.choose(hidden_, same, {}, {}, params(3, {}, 1.0, 1));
+  const auto [tokens, logits] = kFast.sample(hidden_, same, {}, {}, params(3, {}, 1.0, 1));
   EXPECT_TRUE(at::equal(tokens, at::zeros({3}, at::kLong)));
 }
 
-TEST_F(Choose, DrawsWhatTheReferenceDrawsFromTheSameSeed) {
+TEST_F(Sample, DrawsWhatTheReferenceDrawsFromTheSameSeed) {
   const struct {
     double temperature, top_p;
     int64_t top_k;
@@ -448,27 +462,27 @@ TEST_F(Choose, DrawsWhatTheReferenceDrawsFromTheSameSeed) {
     at::manual_seed(7);
     std::vector<at::Tensor> got, want;
     for (int i = 0; i < 8; ++i) {
-      got.push_back(kFast.choose(hidden_, embedding_, {}, {}, given).first);
+      got.push_back(kFast.sample(hidden_, embedding_, {}, {}, given).first);
     }
     at::manual_seed(7);
     for (int i = 0; i < 8; ++i) {
-      want.push_back(ReferenceOps().choose(hidden_, embedding_, {}, {}, given).first);
+      want.push_back(Ops().sample(hidden_, embedding_, {}, {}, given).first);
     }
     EXPECT_TRUE(at::equal(at::cat(got), at::cat(want)))
         << "temperature " << temperature << ", top_p " << top_p << ", top_k " << top_k;
   }
 }
 
-TEST_F(Choose, AddsTheBias) {
+TEST_F(Sample, AddsTheBias) {
   const auto bias = random_tensor({70000}, /*seed=*/3);
-  const auto logits = kFast.choose(hidden_, embedding_, bias, {}, params(3, {}, 1.0, 1)).second;
+  const auto logits = kFast.sample(hidden_, embedding_, bias, {}, params(3, {}, 1.0, 1)).second;
   EXPECT_TRUE(near_to(logits, at::matmul(hidden_, embedding_.t()).to(at::kDouble) + bias));
 }
 
-TEST_F(Choose, RefusesNaN) {
+TEST_F(Sample, RefusesNaN) {
   const auto nothing = at::full({1000, 24}, std::numeric_limits<float>::quiet_NaN());
   const auto message = message_of<c10::Error>(
-      [&] { kFast.choose(hidden_, nothing, {}, {}, params(3, 1.0, 0.9, 5)); });
+      [&] { kFast.sample(hidden_, nothing, {}, {}, params(3, 1.0, 0.9, 5)); });
   EXPECT_TRUE(contains(message, "the logits hold NaN"));
 }
 

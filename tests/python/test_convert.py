@@ -271,7 +271,7 @@ def test_a_terminal_sees_a_bar_that_is_erased(in_path: Path, out_path: Path, fai
     os.close(ours)
     assert "\rConverting [###############..." in shown
     after_the_bar = shown[shown.rindex("Converting") :].split("\r\x1b[K")[1]
-    assert after_the_bar.startswith("gemma: convert_weights: " if fails else "wrote ")
+    assert after_the_bar.startswith(f"gemma: {in_path}: " if fails else "wrote ")
 
 
 def test_the_tokenizer_goes_along_but_replaces_none(in_path: Path, out_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_operations_are_registered_and_agree_with_torch(dtype: torch.dtype, rows
     assert_near(ops.add_rms_norm(x, x, norm), x + normed)
     ids = torch.randint(50, (rows,), generator=generator)
     assert torch.equal(ops.embedding(ids, weight), weight[ids].float())
-    token, logits = ops.choose(
+    token, logits = ops.sample(
         x, weight, None, None, 30.0, None, torch.ones(rows), torch.ones(rows, dtype=torch.long)
     )
     assert_near(logits, torch.tanh(wide(x, weight) / 30) * 30)

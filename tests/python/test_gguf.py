@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import random
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,6 +78,16 @@ def test_every_type_is_read_as_the_gguf_package_reads_it(tmp_path: Path) -> None
         assert torch.equal(got.view(torch.int32), want.view(torch.int32)), kind
 
 
+def test_float64_is_read(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(1).normal(size=(5, 512))
+    tensors = {"token_embd.weight": (numbers, "F64"), "blk.0.ffn_up.weight": (numbers + 1, "F64")}
+    write_tensors(tmp_path / "in.gguf", tensors)
+    output_of("convert", tmp_path / "in.gguf", tmp_path / "out.ckpt", "--variant", "270m")
+    read = torch.load(tmp_path / "out.ckpt", weights_only=True)["model_state_dict"]
+    assert torch.equal(read["embedder.weight"], torch.from_numpy(numbers))
+    assert torch.equal(read["model.layers.0.mlp.up_proj.weight"], torch.from_numpy(numbers + 1))
+
+
 def texts(count: int) -> list[str]:
     """Random ones: words, marks, blanks, all of Unicode, and markers in the middle."""
     rng = random.Random(5)
@@ -130,34 +142,132 @@ def test_the_tokenizer_of_a_gguf_file_comes_along(tmp_path: Path) -> None:
         assert copy.encode(text) == original.encode(text), text
 
 
+@pytest.fixture(scope="module", params=["tiny", "gemma-3-270m"])
+def model(request: pytest.FixtureRequest) -> sentencepiece.SentencePieceProcessor:
+    path = tiny.TOKENIZER if request.param == "tiny" else REAL_MODEL / "tokenizer.model"
+    if not path.is_file():
+        pytest.skip("no checkpoints/gemma-3-270m: run scripts/fetch_gemma_3_270m.py")
+    return sentencepiece.SentencePieceProcessor(model_file=str(path))
+
+
+Types = list[gguf.TokenType]
+
+
+def turns_normal(texts: list[str], types: Types) -> Types:  # Unsloth
+    turns = ("<start_of_turn>", "<end_of_turn>")
+    return [gguf.TokenType.NORMAL if text in turns else t for text, t in zip(texts, types)]
+
+
+def marks_normal(texts: list[str], types: Types) -> Types:  # Ollama
+    normal = gguf.TokenType.NORMAL
+    return [normal if t == gguf.TokenType.USER_DEFINED else t for t in types]
+
+
+def all_normal(texts: list[str], types: Types) -> Types:
+    return [gguf.TokenType.NORMAL] * len(types)
+
+
+def bytes_user_defined(texts: list[str], types: Types) -> Types:
+    return [gguf.TokenType.USER_DEFINED if t == gguf.TokenType.BYTE else t for t in types]
+
+
+@pytest.mark.parametrize("score", [-1000.0, 0.0])
+@pytest.mark.parametrize("change", [turns_normal, marks_normal, all_normal, bytes_user_defined])
+def test_wrong_types_of_tokens_are_mended(model, tmp_path: Path, change, score: float) -> None:
+    write_vocabulary(tmp_path / "x.gguf", model, change=change, score=score)
+    ours = Tokenizer(str(tmp_path / "x.gguf"))
+    for text in [*texts(150), "<start_of_turn>user\nHi\n\n\nthere <b>x</b><end_of_turn>\n"]:
+        assert ours.encode(text, bos=False) == model.encode(text), text
+
+
+REFUSED = {
+    "add_bos_token": (False, "'tokenizer.ggml.add_bos_token' is false, but true for a Gemma"),
+    "add_eos_token": (True, "'tokenizer.ggml.add_eos_token' is true, but false"),
+    "add_space_prefix": (True, "'tokenizer.ggml.add_space_prefix' is true"),
+    "remove_extra_whitespaces": (True, "'tokenizer.ggml.remove_extra_whitespaces' is true"),
+    "bos_token_id": (1, "'tokenizer.ggml.bos_token_id' is 1, but 2"),
+    "unknown_token_id": (0, "'tokenizer.ggml.unknown_token_id' is 0, but 3"),
+    "precompiled_charsmap": ([1, 2], "'tokenizer.ggml.precompiled_charsmap' is set"),
+    "normalizer": ("nfkc", "'tokenizer.ggml.normalizer' is set, which no Gemma has"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_keys_that_cut_text_otherwise_are_refused(tmp_path: Path, name: str) -> None:
+    value, expected = REFUSED[name]
+    original = sentencepiece.SentencePieceProcessor(model_file=str(tiny.TOKENIZER))
+    path = tmp_path / "x.gguf"
+    write_vocabulary(path, original, keys={f"tokenizer.ggml.{name}": value})
+    with pytest.raises(RuntimeError) as error:
+        Tokenizer(str(path))
+    assert str(error.value).startswith(f"Tokenizer: {path}: key ")
+    assert expected in str(error.value) and "--tokenizer" in str(error.value)
+
+
+def test_keys_that_change_nothing_are_taken(tmp_path: Path) -> None:
+    original = sentencepiece.SentencePieceProcessor(model_file=str(tiny.TOKENIZER))
+    keys = {"add_bos_token": True, "add_space_prefix": False, "merges": ["a b"],
+            "bos_token_id": 2, "eos_token_id": 5, "padding_token_id": 3, "fim_pre_token_id": 7,
+            "pre": "gemma", "x": False}  # fmt: skip
+    keys = {f"tokenizer.ggml.{name}": value for name, value in keys.items()}
+    keys["tokenizer.chat_template"] = "{{ messages }}"
+    write_vocabulary(tmp_path / "x.gguf", original, keys=keys)
+    ours = Tokenizer(str(tmp_path / "x.gguf"))
+    assert ours.encode("The ferry", bos=False) == original.encode("The ferry")
+
+
+def test_scores_that_are_no_vocabularys_are_refused(tmp_path: Path) -> None:
+    original = sentencepiece.SentencePieceProcessor(model_file=str(tiny.TOKENIZER))
+    write_vocabulary(tmp_path / "x.gguf", original, scale=0)
+    with pytest.raises(RuntimeError, match="the scores of its normal tokens .* do not fall"):
+        Tokenizer(str(tmp_path / "x.gguf"))
+
+
 def write_vocabulary(
-    path: Path, pieces: sentencepiece.SentencePieceProcessor, with_embedding: bool = False
+    path: Path,
+    pieces: sentencepiece.SentencePieceProcessor,
+    with_embedding: bool = False,
+    change: Callable[[list[str], Types], Types] = lambda texts, types: types,
+    score: float = -1000.0,
+    scale: float = 1,
+    keys: dict[str, Any] | None = None,
 ) -> None:
-    """As llama.cpp's converter does: markers are control tokens, and blanks are spelt as blanks."""
+    """As llama.cpp's converter does: markers are control tokens, and blanks are spelt as blanks.
+
+    `score` is that of tokens that have none.
+    """
     tokens, scores, types = [], [], []
     for i in range(pieces.get_piece_size()):
-        text, score = pieces.id_to_piece(i), pieces.get_score(i)
+        text, given = pieces.id_to_piece(i), pieces.get_score(i)
         kind = gguf.TokenType.NORMAL
         if pieces.is_byte(i):
             kind = gguf.TokenType.BYTE
-        elif math.copysign(1, score) > 0:  # The first of the merged pieces has -0.
+        elif math.copysign(1, given) > 0:  # The first of the merged pieces has -0.
             is_marker = i < 4 or (text.startswith("<") and text.endswith(">"))
             kind = gguf.TokenType.CONTROL if is_marker else gguf.TokenType.USER_DEFINED
-            text, score = text.replace("\u2581", " "), -1000.0
+            text, given = text.replace("\u2581", " "), score
         tokens.append(text)
-        scores.append(score)
+        scores.append(given * scale)
         types.append(kind)
     writer = gguf.GGUFWriter(path, "gemma3")
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
     writer.add_token_scores(scores)
-    writer.add_token_types(types)
+    writer.add_token_types(change(tokens, types))
+    for key, value in (keys or {}).items():
+        writer.add_key_value(key, value, *value_types(value))
     if with_embedding:
         writer.add_tensor("token_embd.weight", np.zeros((len(tokens), 4), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def value_types(value: Any) -> list[gguf.GGUFValueType]:
+    if isinstance(value, list):
+        return [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.get_type(value[0])]
+    return [gguf.GGUFValueType.get_type(value)]
 
 
 @pytest.mark.parametrize("name", ["info", "run"])

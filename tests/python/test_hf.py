@@ -18,7 +18,8 @@ import torch
 from test_convert import PROGRAM, convert
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-load_file = pytest.importorskip("safetensors.torch", reason="no safetensors").load_file
+safetensors = pytest.importorskip("safetensors.torch", reason="no safetensors")
+load_file, save_file = safetensors.load_file, safetensors.save_file
 
 NAMES = pytest.mark.parametrize("name", oracle.CONFIGS)
 
@@ -60,6 +61,28 @@ def test_what_transformers_saves_gives_its_logits(name: str, tmp_path: Path) -> 
     assert_same_logits(loaded(tmp_path), theirs)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "base_model.model."])
+@pytest.mark.parametrize("name", ["gemma3", "gemma2"])
+def test_a_prefix_before_all_names_does_not_matter(name: str, prefix: str, tmp_path: Path) -> None:
+    theirs = saved(name, tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_file({prefix + key: tensor for key, tensor in load_file(path).items()}, path)
+    assert_same_logits(loaded(tmp_path), theirs)
+
+
+def test_float64_is_a_model_in_float32(tmp_path: Path) -> None:
+    theirs = saved("gemma3", tmp_path / "in")
+    path = tmp_path / "in" / "model.safetensors"
+    save_file({key: tensor.double() for key, tensor in load_file(path).items()}, path)
+    gemma("convert", tmp_path / "in", tmp_path / "out", "--to", "hf")
+    assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} == {
+        torch.float32
+    }
+    for directory in (tmp_path / "in", tmp_path / "out"):
+        assert gemma_libtorch.config.GemmaConfig.from_pretrained(path.parent).dtype == "float32"
+        assert_same_logits(loaded(directory), theirs)
+
+
 def test_several_shards_are_one_model(tmp_path: Path) -> None:
     theirs = saved("gemma3", tmp_path, max_shard_size="100KB")
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
@@ -73,6 +96,23 @@ def test_pytorch_model_bin_is_read_with_its_second_embedding(tmp_path: Path) -> 
     torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
     assert "lm_head.weight" in theirs.state_dict()
     assert_same_logits(loaded(tmp_path), theirs)
+
+
+@pytest.mark.parametrize("all_fields", [True, False])
+@pytest.mark.parametrize(
+    "kind", ["GemmaConfig", "Gemma2Config", "Gemma3TextConfig", "Gemma3Config"]
+)
+def test_configs_as_transformers_writes_them_are_read(
+    kind: str, all_fields: bool, tmp_path: Path
+) -> None:
+    pictures = {"vision_config": {"image_size": 896, "patch_size": 14}}
+    theirs = getattr(transformers, kind)(**(pictures if kind == "Gemma3Config" else {}))
+    text = json.dumps(theirs.to_dict()) if all_fields else theirs.to_json_string()
+    (tmp_path / "config.json").write_text(text)
+    ours = gemma_libtorch.config.GemmaConfig.from_pretrained(tmp_path)
+    theirs = theirs.get_text_config()
+    assert ours.num_hidden_layers == theirs.num_hidden_layers
+    assert ours.max_position_embeddings == theirs.max_position_embeddings
 
 
 def multimodal() -> Any:
@@ -164,7 +204,14 @@ def hf_directory(name: str, tmp_path: Path, dtype: str = "float32") -> tuple[Any
 @NAMES
 def test_transformers_reads_what_is_written(name: str, tmp_path: Path) -> None:
     ours, path = hf_directory(name, tmp_path)
-    assert sorted(os.listdir(path)) == ["config.json", "model.safetensors", "tokenizer.model"]
+    assert sorted(os.listdir(path)) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+    ]
     theirs = transformers.AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
     assert type(theirs) is oracle.HF_CLASSES[oracle.CONFIGS[name]["architecture"]][1]
     assert_same_logits(ours, theirs.eval())

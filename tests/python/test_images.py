@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import torch
 from gemma_libtorch import gemma3_preprocessor
 from gemma_libtorch.siglip_vision import image, pan_and_scan, preprocessor
 from pictures import chunk, file_of, picture, png
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 # Earlier ones resize every image by rows first.
 HAS_COLUMNS_FIRST = int(PIL.__version__.split(".")[0]) >= 13
@@ -109,17 +111,218 @@ def test_interlaced_png_is_decoded_as_pillow_does(size, mode: str) -> None:
     assert torch.equal(image.decode_image(file), as_tensor(picture(*size, mode).convert("RGB")))
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG"])
-@pytest.mark.parametrize("orientation", range(10))
-@pytest.mark.parametrize("endian", ["<", ">"])
-def test_files_are_turned_upright_as_pillow_does(format, orientation, endian) -> None:
+# --- upright ---------------------------------------------------------------------------------------
+
+XMP = "XML:com.adobe.xmp"
+RAW_PROFILE = "Raw profile type exif"
+
+
+def expect_upright_as_pillow(file: bytes) -> Image.Image:
+    """Returns what Pillow makes of the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of damaged Exif.
+        want = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB")
+    assert torch.equal(image.decode_image(file), as_tensor(want))
+    return want
+
+
+def exif_of(orientation: int, endian: str = "<") -> bytes:
     exif = Image.Exif()
     exif[0x0110] = "a camera"
     exif[0x0112] = orientation
     exif.endian = endian
-    file = file_of(picture(31, 17), format, exif=exif)
-    want = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB")
-    assert torch.equal(image.decode_image(file), as_tensor(want))
+    return exif.tobytes()
+
+
+def entry_of(type: int, value: bytes, count: int = 1, endian: str = "<") -> bytes:
+    """Exif of one entry, the orientation; a value of more than 4 bytes follows it, at byte 26."""
+    start = b"II*\0" if endian == "<" else b"MM\0*"
+    field = value if len(value) <= 4 else struct.pack(endian + "I", 26)
+    entry = struct.pack(endian + "HHI", 0x0112, type, count) + field.ljust(4, b"\0")
+    return start + struct.pack(endian + "IH", 8, 1) + entry + bytes(4) + value
+
+
+def raw_profile(exif: bytes) -> str:
+    lines = "\n".join(exif[i : i + 36].hex() for i in range(0, len(exif), 36))
+    return f"\nexif\n{len(exif):8}\n{lines}\n"
+
+
+def attribute(orientation: int) -> str:
+    return f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'
+
+
+def element(orientation: int) -> str:
+    return f"<x:xmpmeta><tiff:Orientation>{orientation}</tiff:Orientation></x:xmpmeta>"
+
+
+def png_with(*chunks: tuple[bytes, bytes], after: bool = False) -> bytes:
+    texts = PngImagePlugin.PngInfo()
+    for name, data in chunks:
+        texts.add(name, data, after_idat=after)
+    file = file_of(picture(31, 17), "PNG", pnginfo=texts)
+    added = b"".join(chunk(*named) for named in chunks)
+    if added not in file:  # Pillow writes no other chunks than private ones after the pixels.
+        end = file.index(chunk(b"IEND", b"")) if after else file.index(b"IDAT") - 4
+        file = file[:end] + added + file[end:]
+    return file
+
+
+def text_chunks(keyword: str, text: str) -> dict[str, tuple[bytes, bytes]]:
+    """The same text as each of the three kinds of chunk, packed and not."""
+    name, body = keyword.encode() + b"\0", text.encode()
+    return {
+        "tEXt": (b"tEXt", name + body),
+        "zTXt": (b"zTXt", name + b"\0" + zlib.compress(body)),
+        "iTXt": (b"iTXt", name + b"\0\0en\0word\0" + body),
+        "packed iTXt": (b"iTXt", name + b"\1\0\0\0" + zlib.compress(body)),
+    }
+
+
+def jpeg_with(*segments: bytes) -> bytes:
+    file = file_of(picture(31, 17), "JPEG")
+    app1 = (b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data for data in segments)
+    return file[:2] + b"".join(app1) + file[2:]
+
+
+ADOBE = b"http://ns.adobe.com/xap/1.0/\0"
+
+
+def carriers(orientation: int) -> dict[str, bytes]:
+    """Files that say in each way that Pillow knows how they lie."""
+    files = {}
+    for endian in "<>":
+        exif = exif_of(orientation, endian)
+        bare = exif.removeprefix(b"Exif\0\0")
+        files[f"JPEG {endian}"] = jpeg_with(exif)
+        files[f"JPEG twice prefixed {endian}"] = jpeg_with(b"Exif\0\0" + exif)
+        files[f"JPEG in two segments {endian}"] = jpeg_with(exif[:21], b"Exif\0\0" + exif[21:])
+        files[f"PNG eXIf {endian}"] = png_with((b"eXIf", bare))
+        files[f"PNG late eXIf {endian}"] = png_with((b"eXIf", bare), after=True)
+        files[f"PNG text exif {endian}"] = png_with((b"tEXt", b"exif\0" + exif))
+        for kind, text in text_chunks(RAW_PROFILE, raw_profile(exif)).items():
+            files[f"PNG {kind} profile {endian}"] = png_with(text)
+            files[f"PNG late {kind} profile {endian}"] = png_with(text, after=True)
+    for write in (attribute, element):
+        xmp = write(orientation)
+        files[f"JPEG {write.__name__}"] = jpeg_with(ADOBE + xmp.encode())
+        for kind, text in text_chunks(XMP, xmp).items():
+            files[f"PNG {kind} {write.__name__}"] = png_with(text)
+            files[f"PNG late {kind} {write.__name__}"] = png_with(text, after=True)
+    return files
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("carrier", carriers(1))
+def test_files_are_turned_upright_as_pillow_does(carrier: str, orientation: int) -> None:
+    shown = expect_upright_as_pillow(carriers(orientation)[carrier])
+    assert shown.size == ((17, 31) if 5 <= orientation <= 8 else (31, 17))
+
+
+NUMBERS = {"H": 3, "I": 4, "b": 6, "h": 8, "i": 9, "f": 11, "d": 12, "L": 13, "Q": 16}
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("orientation", [0, 1, 6, 8, 9])
+@pytest.mark.parametrize("format", NUMBERS)
+def test_exif_numbers_of_every_type_count_as_for_pillow(format, orientation, endian) -> None:
+    value = struct.pack(endian + format, orientation)
+    exif = entry_of(NUMBERS[format], value, endian=endian)
+    shown = expect_upright_as_pillow(png_with((b"eXIf", exif)))
+    assert (shown.size == (17, 31)) == (orientation in (6, 8))
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        entry_of(1, b"\6"),
+        entry_of(2, b"6\0", count=2),
+        entry_of(5, struct.pack("<II", 12, 2)),
+        entry_of(5, struct.pack("<II", 13, 2)),
+        entry_of(5, struct.pack("<II", 6, 0)),
+        entry_of(3, struct.pack("<HHH", 6, 1, 1), count=3),
+        entry_of(3, struct.pack("<HH", 6, 1), count=2),
+        entry_of(3, b"\6\0", count=0),
+        entry_of(7, b"\6"),
+        entry_of(14, b"\6\0\0\0"),
+        entry_of(17, struct.pack("<Q", 6)),
+        entry_of(16, struct.pack("<Q", 6))[:-1],
+        entry_of(16, struct.pack("<Q", 6), count=2**32 - 1),
+        entry_of(3, b"\6\0")[:21],
+        entry_of(3, b"\6\0")[:22],
+        b"II\0*" + entry_of(3, b"\6\0")[4:],
+        b"MM*\0" + entry_of(3, b"\0\6", endian=">")[4:],
+        b"MM\0+" + entry_of(3, b"\0\6", endian=">")[4:],
+        b"II*\0" + struct.pack("<I", 2**32 - 1),
+        b"",
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("xmp", [None, 3, 6])
+def test_odd_exif_counts_as_for_pillow(exif: bytes, xmp: int | None) -> None:
+    texts = [] if xmp is None else [text_chunks(XMP, attribute(xmp))["iTXt"]]
+    expect_upright_as_pillow(png_with((b"eXIf", exif), *texts))
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        b"\x0f\1\2\0\4\0\0\0abc\0",
+        b"\x0f\1\x63\0\1\0\0\0\0\0\0\0",
+        b"\x0f\1\2\0\xff\xff\xff\xff\0\0\0\0",
+        b"\x0f\1\2\0\5\0\0\0\xff\0\0\0",
+        b"\x12\1\3\0\1\0\0\0\4\0\0\0",
+    ],
+    ids=repr,
+)
+def test_an_entry_is_found_behind_others_as_by_pillow(behind: bytes) -> None:
+    exif = entry_of(3, b"\6\0")
+    expect_upright_as_pillow(png_with((b"eXIf", exif[:8] + b"\2\0" + behind + exif[10:])))
+
+
+@pytest.mark.parametrize("first", range(4))
+@pytest.mark.parametrize("second", range(4))
+def test_of_several_places_the_one_counts_that_pillow_takes(first: int, second: int) -> None:
+    bare = exif_of(6)[6:]
+    chunks = [
+        (b"eXIf", bare),
+        text_chunks(RAW_PROFILE, raw_profile(exif_of(3)))["zTXt"],
+        text_chunks(XMP, attribute(2))["iTXt"],
+        text_chunks(XMP, element(8))["tEXt"],
+    ]
+    expect_upright_as_pillow(png_with(chunks[first], chunks[second]))
+
+
+@pytest.mark.parametrize(
+    "xmp",
+    [
+        "tiff:Orientation='6'",
+        'tiff:Orientation tiff:Orientation="6"',
+        "tiff:Orientation>66",
+        'tiff:Orientation="9" tiff:Orientation="6"',
+        'tiff:Orientation=">6',
+        "é tiff:Orientation>8",
+    ],
+)
+def test_odd_xmp_counts_as_for_pillow(xmp: str) -> None:
+    expect_upright_as_pillow(jpeg_with(ADOBE + xmp.encode()))
+    expect_upright_as_pillow(jpeg_with(ADOBE + b"tiff:Orientation>2", ADOBE + xmp.encode()))
+    for text in text_chunks(XMP, xmp).values():
+        expect_upright_as_pillow(png_with(text))
+
+
+@pytest.mark.parametrize(
+    "exif", [b"", b"II", b"II*\0", b"XX*\0\x08\0\0\0\0\0", b"II+\0\x08\0\0\0"]
+)
+def test_damaged_exif_loses_no_picture(exif: bytes) -> None:
+    upright = as_tensor(picture(31, 17))
+    assert torch.equal(image.decode_image(png_with((b"eXIf", exif))), upright)
+    profile = text_chunks(RAW_PROFILE, raw_profile(exif) + "x")
+    assert torch.equal(image.decode_image(png_with(profile["zTXt"])), upright)
+    for segments in ([], [ADOBE + attribute(6).encode()]):
+        expect_upright_as_pillow(jpeg_with(b"Exif\0\0" + exif, *segments))
+
+
+# --- bad files ------------------------------------------------------------------------------------
 
 
 def test_read_image_reads_a_file(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_bench_runs_the_reference_in_turns() -> None:
         ([*QUICK, "-d", "32768"], 1, "pp5 @ d32768 needs 32773 positions, but the model has 32768"),
         ([*QUICK, "--compare-python", "."], 1, "no gemma/model.py in it; give a checkout"),
         (["perplexity"], 2, "file is required"),
-        (["perplexity", "no.txt", "--ckpt", "x"], 1, "no.txt cannot be read; give a text file"),
+        (["perplexity", "no.txt", "--ckpt", "x"], 1, "no.txt: cannot be read; give a text file"),
         (["perplexity", str(TEXT), "--ckpt", "x", "-c", "1"], 2, "Value 1 not in range"),
     ],
 )
@@ -265,4 +265,4 @@ def test_info_counts_the_vision_part_of_a_multimodal_variant() -> None:
 def test_run_refuses_images_for_a_text_model() -> None:
     result = run("run", "--ckpt", CHECKPOINT / "model.ckpt", "--image", "picture.png")
     assert result.returncode != 0
-    assert "--image: this model knows text only; 4b, 12b and 27b_v3 know images" in result.stderr
+    assert "--image: this model reads text only; 4b, 12b and 27b_v3 see images" in result.stderr

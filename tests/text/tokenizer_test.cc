@@ -161,6 +161,28 @@ TEST(Tokenizer, RefusesIdsOutsideTheVocabulary) {
                        "id 451 is outside the vocabulary of 451 pieces"));
 }
 
+TEST(Tokenizer, TakesOtherPiecesAndKeepsItsWays) {
+  const auto tokenizer = tiny_tokenizer();
+  auto pieces = tokenizer.pieces();
+  EXPECT_EQ(tokenizer.with_pieces(pieces).pieces(), pieces);
+  pieces.push_back({.text = "<tool▁call>", .score = 0, .type = PieceType::kUserDefined});
+  const auto more = tokenizer.with_pieces(pieces);
+  EXPECT_EQ(more.n_words(), tokenizer.n_words() + 1);
+  EXPECT_EQ(pieces_of(more, "a<tool call>b"), (std::vector<std::string>{"a", "<tool▁call>", "b"}));
+  EXPECT_EQ(more.decode({tokenizer.n_words()}), "<tool call>");
+  EXPECT_EQ(more.encode("The ferry leaves"), tokenizer.encode("The ferry leaves"));
+  pieces.push_back(pieces.back());
+  EXPECT_THROW(tokenizer.with_pieces(pieces), std::invalid_argument);
+}
+
+TEST(Vocabulary, ByteOfPieceIsThatOfByteTokensOnly) {
+  EXPECT_EQ(byte_of_piece("<0x00>"), 0);
+  EXPECT_EQ(byte_of_piece("<0xFF>"), 255);
+  for (const auto* const text : {"<0x0>", "<0x0G>", "<0x+1>", "0x0A", "<0x0A>>", ""}) {
+    EXPECT_EQ(byte_of_piece(text), std::nullopt) << text;
+  }
+}
+
 TEST(Tokenizer, CanBeMoved) {
   auto first = tiny_tokenizer();
   const auto want = first.encode("The ferry");

@@ -60,12 +60,16 @@ TEST_F(CheckpointConfig, HasTheDtypeOfTheWeights) {
   auto stated = unusual();
   stated.dtype = "bfloat16";
   EXPECT_EQ(config_of(source_with(config_to_hf(stated)))->dtype, "float32");
+  for (const auto& [dtype, want] : {std::pair{at::kDouble, "float32"}, {at::kHalf, "float16"}}) {
+    save_weights(path_, {{"embedder.weight", at::ones({2, 2}, dtype)}}, /*overwrite=*/true);
+    EXPECT_EQ(config_of(WeightSource::open(path_), "1b")->dtype, want);
+  }
 }
 
 TEST_F(CheckpointConfig, IsNoneWhereNothingSaysIt) {
   EXPECT_FALSE(config_of(source_with("")));
   const auto message = message_of<std::runtime_error>([&] { config_from_pretrained(path_); });
-  EXPECT_TRUE(message.starts_with("load_weights: " + path_.string() + ": says nowhere")) << message;
+  EXPECT_TRUE(message.starts_with(path_.string() + ": says nowhere")) << message;
 }
 
 TEST_F(CheckpointConfig, IsThatOfTheVariantWhichIsNamed) {
@@ -81,8 +85,7 @@ TEST_F(CheckpointConfig, RefusesADamagedTextAndNamesTheFile) {
   for (const auto* text : {"{", "null", R"({"model_type":"llama"})"}) {
     const auto source = source_with(text);
     const auto message = message_of<std::runtime_error>([&] { config_of(source); });
-    EXPECT_TRUE(message.starts_with("config_from_hf: config.json in " + path_.string() + ": "))
-        << message;
+    EXPECT_TRUE(message.starts_with("config.json in " + path_.string() + ": ")) << message;
     EXPECT_FALSE(contains(message, "\n"));
   }
 }
@@ -98,6 +101,8 @@ TEST_F(CheckpointConfig, OfADirectoryNeedsNoWeights) {
 TEST_F(CheckpointConfig, FindsTheTokenizerBesideTheWeights) {
   const auto source = source_with(config_to_hf(unusual()));
   EXPECT_EQ(tokenizer_of(source), std::nullopt);
+  const auto json = folder_.write("tokenizer.json", "x").string();
+  EXPECT_EQ(tokenizer_of(source), json);
   const auto tokenizer = folder_.write("tokenizer.model", "x").string();
   EXPECT_EQ(tokenizer_of(source), tokenizer);
   EXPECT_EQ(config_of(source)->tokenizer, tokenizer);

@@ -45,9 +45,8 @@ class GgufConfig : public ::testing::Test {
   }
 
   std::string refusal(const Metadata& metadata) const {
-    const auto checkpoint = open(metadata, 10);
-    auto message = message_of<std::runtime_error>([&] { gguf_config(checkpoint); });
-    EXPECT_TRUE(message.starts_with("load_weights: " + path_.string() + ": ")) << message;
+    auto message = message_of<std::runtime_error>([&] { gguf_config(open(metadata, 10)); });
+    EXPECT_TRUE(message.starts_with(path_.string() + ": ")) << message;
     EXPECT_EQ(message.find('\n'), std::string::npos);
     return message;
   }
@@ -165,6 +164,84 @@ TEST_F(GgufConfig, RefusesWhatIsNoGemmaOrMakesNoModel) {
       "sliding_window_pattern' is 0, not 1 to 1000"));
   EXPECT_TRUE(contains(refusal(small("gemma2", {{"gemma2.rope.freq_base", 1e6F}})),
                        "Gemma 1 and 2 have 10000"));
+}
+
+TEST_F(GgufConfig, ReadsTheNamesThatOllamaWrites) {
+  const auto config = read(small("gemma3", {{"gemma3.rope.freq_base", 1e6F},
+                                            {"gemma3.rope.local.freq_base", 5000.0F},
+                                            {"gemma3.vision.block_count", uint32_t{27}},
+                                            {"gemma3.mm.tokens_per_image", uint32_t{256}}}));
+  EXPECT_EQ(config.rope_wave_length->at(kLocal), 5000);
+}
+
+TEST_F(GgufConfig, ScalesPositionsLinearlyAsLlamaCppAssumes) {
+  const auto factor = [&](const Metadata& more) {
+    return read(small("gemma3", more)).rope_scaling_factor;
+  };
+  EXPECT_EQ(factor({{"gemma3.rope.scaling.factor", 8.0F}}), 8);
+  EXPECT_EQ(factor({{"gemma3.rope.scale_linear", 4.0F}}), 4);
+  EXPECT_EQ(factor({{"gemma3.rope.scaling.type", std::string("none")},
+                    {"gemma3.rope.scaling.factor", 8.0F}}),
+            std::nullopt);
+  EXPECT_EQ(factor({{"gemma3.rope.scaling.factor", 0.0F}}), std::nullopt);
+}
+
+TEST_F(GgufConfig, TakesKeysThatAgreeOrChangeNothing) {
+  const auto plain = read(small("gemma2"));
+  const auto full = read(small("gemma2", {{"gemma2.rope.dimension_count", uint32_t{256}},
+                                          {"gemma2.attention.key_length_swa", uint32_t{256}},
+                                          {"gemma2.attention.scale", 0.0625F},
+                                          {"gemma2.attention.causal", true},
+                                          {"gemma2.attention.max_alibi_bias", 0.0F},
+                                          {"gemma2.expert_count", uint32_t{0}},
+                                          {"gemma2.use_parallel_residual", false},
+                                          {"gemma2.rope.scaling.finetuned", true},
+                                          {"gemma2.rope.scaling.attn_factor", 1.0F},
+                                          {"gemma2.vocab_size", uint32_t{10}}}));
+  EXPECT_EQ(full, plain);
+}
+
+TEST_F(GgufConfig, RefusesKeysOfOtherModels) {
+  const auto says = [&](const char* key, const GgufValue& value, const char* what) {
+    const auto architecture = std::string(key).substr(0, std::string(key).find('.'));
+    EXPECT_TRUE(contains(refusal(small(architecture, {{key, value}})), what)) << key;
+  };
+  says("gemma3.rope.dimension_count", uint32_t{128}, "is 128, but 256 is what fits");
+  says("gemma3.rope.dimension_count_swa", uint32_t{128}, "is 128, but 256 is what fits");
+  says("gemma3.attention.value_length_swa", uint32_t{128}, "is 128, but 256 is what fits");
+  says("gemma3.rope.scaling.type", std::string("yarn"), "is 'yarn'; none and linear are read");
+  says("gemma3.rope.scaling.attn_factor", 0.5F, "is 0.5, but 1 is what fits");
+  says("gemma3.rope.scaling.yarn_log_multiplier", 0.1F, "is set, which no Gemma 1, 2 or 3 has");
+  says("gemma2.rope.scaling.factor", 8.0F, "Gemma 1 and 2 have 10000 and 1");
+  says("gemma2.rope.freq_base_swa", 5.0F, "of local layers 5");
+  says("gemma3.attention.causal", false, "embeds text and does not continue it");
+  says("gemma3.attention.scale", 0.5F, "'gemma3.attention.scale' is 0.5, but 0.0625 is what fits");
+  says("gemma3.attention.clamp_kqv", 1.0F, "'gemma3.attention.clamp_kqv' is set");
+  says("gemma3.attention.shared_kv_layers", uint32_t{1}, "shared_kv_layers' is set");
+  says("gemma3.expert_count", uint32_t{8}, "expert_count' is set");
+  says("gemma3.logit_scale", 0.5F, "logit_scale' is set");
+  says("gemma3.altup.mode", std::string("x"), "'gemma3.altup.mode' is set");
+  says("gemma.attn_logit_softcapping", 50.0F, "'gemma.attn_logit_softcapping' is set");
+  says("gemma.attention.sliding_window", uint32_t{4}, "sliding_window' is set");
+}
+
+TEST_F(GgufConfig, RefusesATableOfRotations) {
+  for (const float factor : {1.0F, 2.0F}) {
+    GgufWriter writer(path_, small("gemma3"),
+                      {{.name = "token_embd.weight", .sizes = {10, 1}, .dtype = at::kFloat},
+                       {.name = "rope_freqs.weight", .sizes = {4}, .dtype = at::kFloat}},
+                      /*overwrite=*/true);
+    writer.add("token_embd.weight", at::zeros({10, 1}));
+    writer.add("rope_freqs.weight", at::full({4}, factor));
+    writer.finish();
+    const auto checkpoint = Checkpoint::open(path_);
+    if (factor == 1.0F) {
+      EXPECT_NO_THROW(gguf_config(checkpoint));
+      continue;
+    }
+    EXPECT_TRUE(contains(message_of<std::runtime_error>([&] { gguf_config(checkpoint); }),
+                         "'rope_freqs.weight' is not all 1"));
+  }
 }
 
 TEST_F(GgufConfig, RefusesOtherFilesAndThoseWithoutAnEmbedding) {

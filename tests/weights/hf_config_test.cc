@@ -28,6 +28,7 @@ TEST(HfConfig, AbsentFieldsHaveTheFamilysDefaults) {
   const auto gemma1 = read(R"({"model_type":"gemma","hidden_act":"gelu"})");
   EXPECT_EQ(gemma1.num_key_value_heads, 16);
   EXPECT_EQ(gemma1.dtype, "float32");
+  EXPECT_EQ(read(R"({"model_type":"gemma","torch_dtype":"float64"})").dtype, "float32");
   EXPECT_FALSE(gemma1.attn_types);
   const auto gemma2 = read(R"({"model_type":"gemma2"})");
   EXPECT_EQ(gemma2.final_logit_softcapping, 30.0);
@@ -62,6 +63,23 @@ TEST(HfConfig, OldAndNewRotaryFieldsAreTheSame) {
   EXPECT_EQ(old, now);
   EXPECT_EQ(old.rope_wave_length->at(kLocal), 5000);
   EXPECT_EQ(old.rope_wave_length->at(kGlobal), 77000);
+}
+
+// Of configs that transformers and others write.
+TEST(HfConfig, FieldsThatChangeNothingAreLeft) {
+  const auto plain = read(R"({"model_type":"gemma3_text"})");
+  const auto full = read(R"({"model_type":"gemma3_text","attention_dropout":0.1,"mlp_bias":false,
+      "num_experts":0,"partial_rotary_factor":1.0,"embedding_multiplier":1,"expert_list":[],
+      "attn_implementation":"eager","_attn_implementation_autoset":true,"output_attentions":false,
+      "hidden_activation":"gelu_new","hidden_act":"gelu","layer_types":null,"moe_kind":"",
+      "rope_parameters":{"full_attention":{"rope_type":"default","partial_rotary_factor":1.0,
+      "original_max_position_embeddings":8192}},"unsloth_version":"2025.3"})");
+  EXPECT_EQ(full, plain);
+}
+
+TEST(HfConfig, RowsOfThePublishedEmbeddingWithoutATokenAreNotCounted) {
+  EXPECT_EQ(read(R"({"model_type":"gemma3_text","vocab_size":262208})").vocab_size, 262144);
+  EXPECT_EQ(read(R"({"model_type":"gemma3_text","vocab_size":262209})").vocab_size, 262209);
 }
 
 TEST(HfConfig, LayerTypesAreAListOrAPattern) {
@@ -103,7 +121,7 @@ class BadHfConfig : public ::testing::TestWithParam<BadConfig> {};
 
 TEST_P(BadHfConfig, IsRefusedInOneLineThatNamesFileAndField) {
   const auto message = message_of<std::exception>([&] { read(GetParam().json); });
-  EXPECT_TRUE(message.starts_with("config_from_hf: config.json: ")) << message;
+  EXPECT_TRUE(message.starts_with("config.json: ")) << message;
   EXPECT_EQ(message.find_first_of("\n\x1b"), std::string::npos) << message;
   EXPECT_TRUE(contains(message, GetParam().expected)) << message;
 }
@@ -126,11 +144,33 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"Zero", gemma1_with(R"("head_dim":0)"), "is 0, not a number above 0"},
         BadConfig{"Fraction", gemma1_with(R"("head_dim":2.5)"), "is 2.5, not a whole number"},
         BadConfig{"Huge", gemma1_with(R"("vocab_size":1e300)"), "not a whole number up to 2^40"},
+        BadConfig{"Infinite", gemma1_with(R"("hidden_size":1e999)"), "a number that is too large"},
         BadConfig{"OddHead", gemma1_with(R"("head_dim":3)"), "needs an even one"},
         BadConfig{"Heads", gemma1_with(R"("num_key_value_heads":5)"), "must be a multiple of"},
         BadConfig{"ManyLayers", gemma1_with(R"("num_hidden_layers":1000000000)"), "is over 10000"},
         BadConfig{"Theta", gemma1_with(R"("rope_theta":5000)"), "but Gemma 1 and 2 have 10000"},
         BadConfig{"Activation", gemma1_with(R"("hidden_act":"silu")"), "but Gemma has gelu"},
+        BadConfig{"ExactGelu", gemma1_with(R"("hidden_activation":"gelu")"),
+                  "'hidden_activation' is \"gelu\", but Gemma has gelu_pytorch_tanh"},
+        BadConfig{"VisionGelu", R"({"model_type":"gemma3","vision_config":{"hidden_act":"gelu"}})",
+                  "'vision_config.hidden_act' is \"gelu\""},
+        BadConfig{"MlpBias", gemma1_with(R"("mlp_bias":true)"), "'mlp_bias' is true"},
+        BadConfig{"Experts", gemma3_with(R"("num_local_experts":8)"), "'num_local_experts' is 8"},
+        BadConfig{"SharedLayers", gemma3_with(R"("num_kv_shared_layers":1)"), "is 1, which no"},
+        BadConfig{"Multiplier", gemma3_with(R"("residual_multiplier":0.5)"), "is 0.5, which no"},
+        BadConfig{"SlidingGemma1", gemma1_with(R"("sliding_window":4)"), "'sliding_window' is 4"},
+        BadConfig{"PartialRotation", gemma3_with(R"("partial_rotary_factor":0.5)"), "is 0.5"},
+        BadConfig{
+            "PartialRotationInside",
+            gemma3_with(R"("rope_parameters":{"full_attention":{"partial_rotary_factor":0.5}})"),
+            "'rope_parameters.full_attention.partial_rotary_factor' is 0.5"},
+        BadConfig{"ThirdRope",
+                  gemma3_with(R"("rope_parameters":{"full_attention":{},"x":{"a":1}})"),
+                  "'rope_parameters.x' is"},
+        BadConfig{"Mrope", gemma3_with(R"("rope_scaling":{"mrope_section":[16,24,24]})"),
+                  "'rope_scaling.mrope_section' is [16,24,24]"},
+        BadConfig{"InsideText", R"({"model_type":"gemma3","text_config":{"num_experts":2}})",
+                  "'text_config.num_experts' is 2"},
         BadConfig{"Bias", gemma1_with(R"("attention_bias":true)"), "'attention_bias' is true"},
         BadConfig{"Quantised", gemma1_with(R"("quantization_config":{})"), "take the model in"},
         BadConfig{"Dtype", gemma1_with(R"("torch_dtype":"int8")"), "'torch_dtype' is \"int8\""},

@@ -2,8 +2,6 @@
 
 from typing import ClassVar
 
-__all__ = ["SiglipVisionModelConfig", "get_siglip_vision_model_config"]
-
 class SiglipVisionModelConfig:
     """Fields, order and defaults are the reference's; behaves as GemmaConfig does."""
 

@@ -8,8 +8,6 @@ import os
 
 import torch
 
-__all__ = ["decode_image", "read_image"]
-
 def read_image(path: str | os.PathLike[str], max_pixels: int = 178956970) -> torch.Tensor:
     """-> uint8 [height, width, 3].
 

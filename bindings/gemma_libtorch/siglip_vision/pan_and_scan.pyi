@@ -5,8 +5,6 @@ All images are PIL images; the crops have mode "RGB", whatever the image's is.
 
 from PIL import Image
 
-__all__ = ["pan_and_scan", "pan_and_scan_os_with_crop_positions"]
-
 def pan_and_scan(
     img: Image.Image, *, min_crop_size: int = 256, max_num_crops: int = 4
 ) -> list[Image.Image]:

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-__all__ = ["DEFAULT_IMAGE_SIZE", "preprocess_images_for_siglip_vision"]
-
 DEFAULT_IMAGE_SIZE: int
 """Height and width in pixels: 896."""
 

@@ -10,9 +10,9 @@
 #include <fmt/format.h>
 
 #include <gemma/cli/bench/bench.h>
+#include <gemma/cli/bench/bench_case.h>
 #include <gemma/cli/bench/bench_reference.h>
 #include <gemma/cli/bench/bench_table.h>
-#include <gemma/cli/bench/bench_test.h>
 #include <gemma/cli/bench/bench_work.h>
 #include <gemma/cli/bench/probes.h>
 #include <gemma/cli/bench/random_model.h>
@@ -64,7 +64,7 @@ struct Probe {
 };
 
 // What limits the test: memory when weights are read for each token, arithmetic otherwise.
-std::vector<Probe> probes_of(const BenchTest& test, const Subject& subject, Measurements& result) {
+std::vector<Probe> probes_of(const BenchCase& test, const Subject& subject, Measurements& result) {
   if (!subject.model->embedder->weight.is_cpu()) return {};
   if (!test.is_prefill()) {
     return {{[stream = subject.stream] { return stream->rate(); }, &result.stream}};
@@ -75,7 +75,7 @@ std::vector<Probe> probes_of(const BenchTest& test, const Subject& subject, Meas
   return {{fma_rate, &result.fma}, {[sgemm] { return sgemm->rate(); }, &result.sgemm}};
 }
 
-Measurements measure(const BenchTest& test, const Subject& subject) {
+Measurements measure(const BenchCase& test, const Subject& subject) {
   const auto run = prepare(test, subject.model, subject.kv_dtype);
   const auto& dtypes = subject.options.python_dtypes;
   const auto reference_seconds = [&](size_t i) {
@@ -137,7 +137,7 @@ std::string weights_name(const LanguageModelImpl& model) {
   return any(torch::kChar) ? "int8" : std::string(dtype_to_string(model.config().get_dtype()));
 }
 
-std::vector<Cell> make_row(const BenchTest& test,
+std::vector<Cell> make_row(const BenchCase& test,
                            const Subject& subject,
                            const Measurements& measured) {
   const auto& options = subject.options;
@@ -176,16 +176,16 @@ std::vector<Cell> make_row(const BenchTest& test,
   return row;
 }
 
-std::vector<BenchTest> tests_of(const BenchOptions& options) {
-  std::vector<BenchTest> tests;
-  const auto add = [&](BenchTest::Kind kind, int64_t tokens, int64_t depth) {
+std::vector<BenchCase> tests_of(const BenchOptions& options) {
+  std::vector<BenchCase> tests;
+  const auto add = [&](BenchCase::Kind kind, int64_t tokens, int64_t depth) {
     if (tokens > 0) tests.push_back({kind, tokens, depth});
   };
   for (const auto depth : options.depths) {
-    for (const auto tokens : options.prompts) add(BenchTest::Kind::kPrefill, tokens, depth);
+    for (const auto tokens : options.prompts) add(BenchCase::Kind::kPrefill, tokens, depth);
     for (const auto tokens : options.outputs) {
-      add(BenchTest::Kind::kDecode, tokens, depth);
-      if (options.sampled) add(BenchTest::Kind::kSampledDecode, tokens, depth);
+      add(BenchCase::Kind::kDecode, tokens, depth);
+      if (options.sampled) add(BenchCase::Kind::kSampledDecode, tokens, depth);
     }
   }
   return tests;
@@ -211,7 +211,7 @@ LanguageModel model_for(ModelOptions options, const std::string& numerics) {
 
 void bench(const BenchOptions& options) {
   const auto tests = tests_of(options);
-  const auto kv_dtype = dtype_from_string(options.model.kv_dtype);
+  const auto kv_dtype = kv_dtype_of(options.model);
   const auto threads =
       options.threads.empty() ? std::vector{at::get_num_threads()} : options.threads;
   const auto numerics = options.numerics.empty() ? std::vector<std::string>{""} : options.numerics;

@@ -173,7 +173,7 @@ BenchReference::BenchReference(const std::string& checkout,
 
 BenchReference::~BenchReference() = default;
 
-double BenchReference::seconds(const BenchTest& test, const std::string& dtype, int threads) {
+double BenchReference::seconds(const BenchCase& test, const std::string& dtype, int threads) {
   child_->send({{"dtype", dtype},
                 {"threads", threads},
                 {"prompt", test.is_prefill() ? test.tokens : 1},

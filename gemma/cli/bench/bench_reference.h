@@ -3,7 +3,7 @@
 #include <memory>
 #include <string>
 
-#include <gemma/cli/bench/bench_test.h>
+#include <gemma/cli/bench/bench_case.h>
 
 namespace gemma::cli {
 
@@ -23,7 +23,7 @@ class BenchReference {
 
   /// Runs the test once in `dtype` -> seconds. Throws std::runtime_error with Python's own message,
   /// or when the process has ended.
-  double seconds(const BenchTest& test, const std::string& dtype, int threads);
+  double seconds(const BenchCase& test, const std::string& dtype, int threads);
 
  private:
   class Child;

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include <gemma/cli/bench/bench_table.h>
+#include <gemma/cli/output.h>
 
 namespace gemma::cli {
 namespace {
@@ -19,7 +20,7 @@ struct Overloaded : Uses... {
 };
 
 void print_line(const std::string& line) {
-  fmt::print("{}\n", line);
+  show("{}\n", line);
   // A row may take minutes: it is to be seen when it is done.
   if (std::fflush(stdout) != 0) throw std::runtime_error("standard output cannot be written to");
 }

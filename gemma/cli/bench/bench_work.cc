@@ -6,7 +6,7 @@ namespace gemma::cli {
 namespace {
 
 // Positions that the test's tokens see in all layers, summed over tokens and layers.
-double positions_seen(const BenchTest& test, const GemmaConfig& config) {
+double positions_seen(const BenchCase& test, const GemmaConfig& config) {
   double seen = 0;
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     const bool local = config.architecture != Architecture::kGemma1 &&
@@ -22,7 +22,7 @@ double positions_seen(const BenchTest& test, const GemmaConfig& config) {
 
 }  // namespace
 
-double bytes_per_token(const BenchTest& test,
+double bytes_per_token(const BenchCase& test,
                        const LanguageModelImpl& model,
                        torch::Dtype kv_dtype) {
   const auto& config = model.config();
@@ -36,7 +36,7 @@ double bytes_per_token(const BenchTest& test,
   return weights + positions_seen(test, config) * per_position / static_cast<double>(test.tokens);
 }
 
-double prefill_flops(const BenchTest& test, const GemmaConfig& config) {
+double prefill_flops(const BenchCase& test, const GemmaConfig& config) {
   const auto q = config.num_attention_heads * config.head_dim;
   const auto kv = config.num_key_value_heads * config.head_dim;
   const auto layer = config.hidden_size * (2 * q + 2 * kv + 3 * config.intermediate_size);

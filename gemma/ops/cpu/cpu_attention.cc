@@ -12,11 +12,11 @@
 namespace gemma {
 namespace {
 
-static_assert(RingCache::kPadding == cpu::kCachePadding && Weight::kGroup == cpu::kGroup);
+static_assert(RingCache::kPadding == cpu::kCachePadding && WeightView::kGroup == cpu::kGroup);
 
-// Keys of a task of one token's attention: the same for any number of threads, and so is the
-// result. Few, so that short texts have tasks for all threads; more of long ones, whose tasks'
-// parts have to be put together in the end.
+// Keys that one task of one token's attention takes: the same for any number of threads, so the
+// result is the same too. Few for short texts, so that all threads have tasks; more for long ones,
+// as the parts have to be combined at the end.
 int64_t keys_per_task(int64_t keys) {
   constexpr int64_t kTasks = 8;
   constexpr int64_t kLeast = 32;
@@ -41,7 +41,7 @@ cpu::CacheHead head_of(const RingCache& cache, int64_t head, int64_t dim) {
   TORCH_CHECK(cache.k.is_contiguous() && cache.v.is_contiguous() &&
                   cache.k.sizes() == cache.v.sizes() &&
                   cache.k.size(2) == cpu::round_up(dim, cpu::kCachePadding),
-              "attend_runs: a cache is ", cache.k.sizes(), " and ", cache.v.sizes(),
+              "attend_segments: a cache is ", cache.k.sizes(), " and ", cache.v.sizes(),
               ", but must be contiguous [K, S, D padded]");
   const auto type =
       cache.k.scalar_type() == at::kBFloat16 ? cpu::CacheType::kBFloat16 : cpu::CacheType::kFloat32;
@@ -57,7 +57,7 @@ cpu::CacheHead head_of(const RingCache& cache, int64_t head, int64_t dim) {
 // A norm's weight, ready for the kernel; without data if there is none.
 struct HeadNorm {
   explicit HeadNorm(const std::optional<NormWeight>& norm)
-      : weight(norm ? Weight(norm->weight) : Weight(at::empty({1}, at::kFloat))),
+      : weight(norm ? WeightView(norm->weight) : WeightView(at::empty({1}, at::kFloat))),
         offset(norm && norm->add_unit_offset ? 1.0F : 0.0F),
         eps(norm ? static_cast<float>(norm->eps) : 0.0F),
         present(norm.has_value()) {}
@@ -69,12 +69,12 @@ struct HeadNorm {
     return out;
   }
 
-  MatrixTensor weight;
+  CpuWeight weight;
   float offset, eps;
   bool present;
 };
 
-// Attention of single tokens: some keys a task, then the tasks' parts are put together.
+// Attention of single tokens: each task takes some keys, then the parts are combined.
 class TokenAttention {
  public:
   TokenAttention(const Attention& attention,
@@ -93,7 +93,7 @@ class TokenAttention {
 
   int64_t tasks() const { return parts_ * attention_.shape.num_kv_heads; }
 
-  void run(int64_t task) {
+  void work(int64_t task) {
     const auto part = task % parts_;
     const auto kv_head = task / parts_;
     const auto head = kv_head * attention_.group();
@@ -134,60 +134,60 @@ class TokenAttention {
   Buffer<float> values_;                      // [parts, H, stride]
 };
 
-// A chunk of a prompt, by tiles of tokens; the last first, as they have the most to do.
+// A chunk of a prompt, in blocks of tokens. The last blocks come first, as they take longest.
 void attend_chunk(const Attention& attention,
-                  const TokenRun& run,
+                  const Segment& segment,
                   const cpu::CacheHead* caches,
                   const float* q,
                   float* out) {
   const auto& kernels = cpu::kernels();
   const auto [num_heads, num_kv_heads, dim] = attention.shape;
-  // A group larger than a tile is cut into pieces.
-  const auto heads = std::min(attention.group(), kernels.tile_rows);
+  // A group larger than a block is cut into pieces.
+  const auto heads = std::min(attention.group(), kernels.attend_rows);
   const auto pieces = cpu::round_up(attention.group(), heads) / heads;
-  // Each tile brings the keys and values that it sees into the form of products: large ones for few
-  // threads, for many so small that all have some.
-  constexpr int64_t kTilesPerWorker = 3;
+  // Each block packs the keys and values that it sees. So blocks are large for few threads, and
+  // small enough for each of many threads to have some.
+  constexpr int64_t kBlocksPerWorker = 3;
   const auto share =
-      run.rows * heads * pieces * num_kv_heads / (num_workers() * kTilesPerWorker) + 1;
-  const auto rows = std::min(cpu::round_up(share, kernels.tile_group), kernels.tile_rows);
+      segment.tokens * heads * pieces * num_kv_heads / (num_workers() * kBlocksPerWorker) + 1;
+  const auto rows = std::min(cpu::round_up(share, kernels.attend_mr), kernels.attend_rows);
   const auto tokens = std::max<int64_t>(1, rows / heads);
-  const auto tiles = cpu::round_up(run.rows, tokens) / tokens;
-  const Scratch scratch(kernels.tile_scratch(*caches));
+  const auto blocks = cpu::round_up(segment.tokens, tokens) / tokens;
+  const Scratch scratch(kernels.attend_scratch(*caches));
   const auto ld_q = num_heads * attention.stride;
   const auto ld_out = num_heads * dim;
-  parallel_for(tiles * num_kv_heads * pieces, [&](int64_t task, int64_t worker) {
+  parallel_for(blocks * num_kv_heads * pieces, [&](int64_t task, int64_t worker) {
     const auto kv_head = task % num_kv_heads;
     const auto piece = task / num_kv_heads % pieces;
-    const auto first = (tiles - 1 - task / num_kv_heads / pieces) * tokens;
+    const auto first = (blocks - 1 - task / num_kv_heads / pieces) * tokens;
     const auto head = kv_head * attention.group() + piece * heads;
-    const cpu::AttentionTile tile{
+    const cpu::AttentionBlock block{
         .q = q + first * ld_q + head * attention.stride,
         .ld_q = ld_q,
-        .tokens = std::min(tokens, run.rows - first),
+        .tokens = std::min(tokens, segment.tokens - first),
         .heads = std::min(heads, attention.group() - piece * heads),
-        .position = run.position + first,
+        .position = segment.position + first,
         .window = attention.window,
-        .image_end = run.is_image ? run.position + run.rows : 0,
+        .image_end = segment.bidirectional ? segment.position + segment.tokens : 0,
         .softcap = attention.softcap,
         .out = out + first * ld_out + head * dim,
         .ld_out = ld_out,
     };
-    kernels.attend_tile(tile, caches[kv_head], scratch.of(worker));
+    kernels.attend_block(block, caches[kv_head], scratch.of(worker));
   });
 }
 
 }  // namespace
 
-at::Tensor CpuOps::attend_runs(const at::Tensor& qkv,
-                               const HeadShape& shape,
-                               const HeadNorms& norms,
-                               const AttentionScale& scale,
-                               std::optional<int64_t> window,
-                               const at::Tensor& freqs_cis,
-                               std::span<const TokenRun> runs,
-                               std::span<const RingCache> caches) const {
-  RECORD_FUNCTION("gemma::attend_runs", std::vector<c10::IValue>());
+at::Tensor CpuOps::attend_segments(const at::Tensor& qkv,
+                                   const HeadShape& shape,
+                                   const HeadNorms& norms,
+                                   const AttentionScale& scale,
+                                   std::optional<int64_t> window,
+                                   const at::Tensor& freqs_cis,
+                                   std::span<const Segment> segments,
+                                   std::span<const RingCache> caches) const {
+  RECORD_FUNCTION("gemma::attend_segments", std::vector<c10::IValue>());
   const auto [num_heads, num_kv_heads, dim] = shape;
   const Attention attention{shape, scale.scaling, static_cast<float>(scale.softcap.value_or(0.0)),
                             window.value_or(0), cpu::round_up(dim, cpu::kCachePadding)};
@@ -198,7 +198,7 @@ at::Tensor CpuOps::attend_runs(const at::Tensor& qkv,
   const HeadNorm query_norm(norms.query);
   const HeadNorm key_norm(norms.key);
 
-  std::vector<cpu::CacheHead> heads;  // [runs, K]
+  std::vector<cpu::CacheHead> heads;  // [segments, K]
   for (const auto& cache : caches) {
     for (int64_t head = 0; head < num_kv_heads; ++head) heads.push_back(head_of(cache, head, dim));
   }
@@ -206,14 +206,14 @@ at::Tensor CpuOps::attend_runs(const at::Tensor& qkv,
   auto out = at::empty({from.size(0), num_heads * dim}, at::kFloat);
 
   const Scratch scratch(2 * attention.stride);
-  const auto prepare = [&](const TokenRun& run, const cpu::CacheHead* cache, int64_t row,
+  const auto prepare = [&](const Segment& segment, const cpu::CacheHead* cache, int64_t row,
                            int64_t worker) {
     auto* const memory = scratch.of(worker);
-    const auto position = run.position + row;
+    const auto position = segment.position + row;
     const auto* const freq = angles + position * dim;
-    const auto* x = from.const_data_ptr<float>() + (run.first_row + row) * from.size(1);
+    const auto* x = from.const_data_ptr<float>() + (segment.first_token + row) * from.size(1);
     auto* const queries =
-        q.mutable_data_ptr<float>() + (run.first_row + row) * num_heads * attention.stride;
+        q.mutable_data_ptr<float>() + (segment.first_token + row) * num_heads * attention.stride;
     for (int64_t head = 0; head < num_heads; ++head, x += dim) {
       kernels.rotate(query_norm(x, memory), freq, static_cast<float>(attention.scaling), dim,
                      queries + head * attention.stride);
@@ -225,21 +225,21 @@ at::Tensor CpuOps::attend_runs(const at::Tensor& qkv,
     }
   };
 
-  for (size_t i = 0; i < runs.size(); ++i) {
-    const auto& run = runs[i];
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const auto& segment = segments[i];
     const auto* const cache = &heads[i * num_kv_heads];
     const auto* const queries =
-        q.const_data_ptr<float>() + run.first_row * num_heads * attention.stride;
-    auto* const results = out.mutable_data_ptr<float>() + run.first_row * num_heads * dim;
-    if (run.rows == 1) {
-      prepare(run, cache, 0, 0);
-      TokenAttention token(attention, queries, cache, run.position);
-      parallel_for(token.tasks(), [&](int64_t task, int64_t /*worker*/) { token.run(task); });
+        q.const_data_ptr<float>() + segment.first_token * num_heads * attention.stride;
+    auto* const results = out.mutable_data_ptr<float>() + segment.first_token * num_heads * dim;
+    if (segment.tokens == 1) {
+      prepare(segment, cache, 0, 0);
+      TokenAttention token(attention, queries, cache, segment.position);
+      parallel_for(token.tasks(), [&](int64_t task, int64_t /*worker*/) { token.work(task); });
       token.finish(results);
     } else {
-      parallel_for(run.rows,
-                   [&](int64_t row, int64_t worker) { prepare(run, cache, row, worker); });
-      attend_chunk(attention, run, cache, queries, results);
+      parallel_for(segment.tokens,
+                   [&](int64_t row, int64_t worker) { prepare(segment, cache, row, worker); });
+      attend_chunk(attention, segment, cache, queries, results);
     }
   }
   return in_dtype(out, qkv.scalar_type());
@@ -263,14 +263,14 @@ at::Tensor CpuOps::attend_all(const at::Tensor& q,
   const auto keys = heads(k).transpose(1, 2).contiguous();
   const auto values = heads(v).transpose(1, 2).contiguous();
   auto out = at::empty(q.sizes(), at::kFloat);
-  const TokenRun run{.first_row = 0, .rows = count, .position = 0, .is_image = true};
+  const Segment segment{.first_token = 0, .tokens = count, .position = 0, .bidirectional = true};
   for (int64_t image = 0; image < q.size(0); ++image) {
     const RingCache cache{keys[image], values[image]};
     std::vector<cpu::CacheHead> of_heads;
     for (int64_t head = 0; head < num_heads; ++head) {
       of_heads.push_back(head_of(cache, head, dim));
     }
-    attend_chunk(attention, run, of_heads.data(), queries[image].const_data_ptr<float>(),
+    attend_chunk(attention, segment, of_heads.data(), queries[image].const_data_ptr<float>(),
                  out[image].mutable_data_ptr<float>());
   }
   return in_dtype(out, q.scalar_type());

@@ -18,14 +18,14 @@ at::Tensor empty_rows(const at::Tensor& x, int64_t columns) {
   return at::empty(sizes, at::kFloat);
 }
 
-void check_columns(const at::Tensor& x, const cpu::Matrix& w) {
+void check_columns(const at::Tensor& x, const cpu::WeightView& w) {
   TORCH_CHECK(x.dim() > 0 && x.size(-1) == w.columns, "linear: x is ", x.sizes(),
               ", but the weight takes ", w.columns, " features");
 }
 
 at::Tensor normed(const at::Tensor& x, const NormWeight& norm, const at::Tensor* residual) {
   const auto from = as_rows(x);
-  const MatrixTensor weight(norm.weight);
+  const CpuWeight weight(norm.weight);
   check_columns(from, *weight);
   const auto added = residual == nullptr ? at::Tensor() : as_rows(*residual);
   auto out = at::empty_like(from);
@@ -39,7 +39,7 @@ at::Tensor normed(const at::Tensor& x, const NormWeight& norm, const at::Tensor*
   };
   const auto rows = row_count(from);
   // Waking threads costs more than some rows.
-  if (rows <= cpu::kFewRows) {
+  if (rows <= cpu::kGemvRows) {
     for (int64_t i = 0; i < rows; ++i) row(i, 0);
   } else {
     parallel_for(rows, row);
@@ -48,7 +48,10 @@ at::Tensor normed(const at::Tensor& x, const NormWeight& norm, const at::Tensor*
 }
 
 // act [rows, gate.rows] = gelu_tanh(gate x) * up x.
-void gated(const at::Tensor& x, const cpu::Matrix& gate, const cpu::Matrix& up, float* act) {
+void gated(const at::Tensor& x,
+           const cpu::WeightView& gate,
+           const cpu::WeightView& up,
+           float* act) {
   const auto& kernels = cpu::kernels();
   const auto rows = row_count(x);
   const auto* const from = x.const_data_ptr<float>();
@@ -57,10 +60,10 @@ void gated(const at::Tensor& x, const cpu::Matrix& gate, const cpu::Matrix& up, 
     std::fill_n(act, rows * width, 0.0F);
     return;
   }
-  if (rows <= cpu::kFewRows) {
+  if (rows <= cpu::kGemvRows) {
     const auto step = rows_per_task(gate);
     const Scratch scratch(rows * step);
-    const FewRows few(from, rows, gate);
+    const GemvInput few(from, rows, gate);
     parallel_for(cpu::round_up(width, step) / step, [&](int64_t task, int64_t worker) {
       const auto begin = task * step;
       const auto end = std::min(begin + step, width);
@@ -70,15 +73,15 @@ void gated(const at::Tensor& x, const cpu::Matrix& gate, const cpu::Matrix& up, 
     });
     return;
   }
-  const ManyRows many(from, rows, gate);
-  const auto step = kernels.panel_rows;
-  const Scratch scratch(kernels.panel_scratch + many.task_rows(gate) * step);
+  const GemmInput many(from, rows, gate);
+  const auto step = kernels.gemm_nr;
+  const Scratch scratch(kernels.gemm_scratch + many.task_rows(gate) * step);
   many.each_task(gate, [&](const cpu::PackedRows& part, int64_t panel, int64_t worker) {
     auto* const memory = scratch.of(worker);
-    auto* const ups = memory + kernels.panel_scratch;
+    auto* const ups = memory + kernels.gemm_scratch;
     auto* const out = act + part.begin * width + panel * step;
-    kernels.multiply_many(part, gate, panel, out, width, memory);
-    kernels.multiply_many(part, up, panel, ups, step, memory);
+    kernels.gemm(part, gate, panel, out, width, memory);
+    kernels.gemm(part, up, panel, ups, step, memory);
     kernels.geglu(out, width, ups, step, part.end - part.begin,
                   std::min(step, width - panel * step));
   });
@@ -86,20 +89,20 @@ void gated(const at::Tensor& x, const cpu::Matrix& gate, const cpu::Matrix& up, 
 
 }  // namespace
 
-at::Tensor CpuOps::linear(const at::Tensor& x, const Weight& weight) const {
+at::Tensor CpuOps::linear(const at::Tensor& x, const WeightView& weight) const {
   RECORD_FUNCTION("gemma::linear", std::vector<c10::IValue>());
   const auto from = as_rows(x);
-  const MatrixTensor w(weight);
+  const CpuWeight w(weight);
   check_columns(from, *w);
   auto out = empty_rows(from, w->rows);
   multiply(from.const_data_ptr<float>(), row_count(from), *w, out.mutable_data_ptr<float>());
   return in_dtype(out, x.scalar_type());
 }
 
-at::Tensor CpuOps::embedding(const at::Tensor& ids, const Weight& weight) const {
+at::Tensor CpuOps::embedding(const at::Tensor& ids, const WeightView& weight) const {
   RECORD_FUNCTION("gemma::embedding", std::vector<c10::IValue>());
   const auto rows = ids.to(at::kLong).contiguous();
-  const MatrixTensor w(weight);
+  const CpuWeight w(weight);
   auto sizes = ids.sizes().vec();
   sizes.push_back(w->columns);
   auto out = at::empty(sizes, at::kFloat);
@@ -127,14 +130,14 @@ at::Tensor CpuOps::add_rms_norm(const at::Tensor& residual,
 }
 
 at::Tensor CpuOps::gated_mlp(const at::Tensor& x,
-                             const Weight& gate,
-                             const Weight& up,
-                             const Weight& down) const {
+                             const WeightView& gate,
+                             const WeightView& up,
+                             const WeightView& down) const {
   RECORD_FUNCTION("gemma::gated_mlp", std::vector<c10::IValue>());
   const auto from = as_rows(x);
-  const MatrixTensor gates(gate);
-  const MatrixTensor ups(up);
-  const MatrixTensor downs(down);
+  const CpuWeight gates(gate);
+  const CpuWeight ups(up);
+  const CpuWeight downs(down);
   check_columns(from, *gates);
   TORCH_CHECK(
       ups->rows == gates->rows && ups->columns == gates->columns && downs->columns == gates->rows,
@@ -154,8 +157,7 @@ at::Tensor CpuOps::rotate_and_cache(const at::Tensor& qkv,
                                     const at::Tensor& write_indices,
                                     const KVCache& cache) const {
   const KVCache wide{cache.k.to(at::kFloat), cache.v.to(at::kFloat)};
-  auto q =
-      ReferenceOps::rotate_and_cache(as_rows(qkv), shape, norms, freqs_cis, write_indices, wide);
+  auto q = Ops::rotate_and_cache(as_rows(qkv), shape, norms, freqs_cis, write_indices, wide);
   if (cache.k.scalar_type() != at::kFloat) {
     cache.k.copy_(wide.k);
     cache.v.copy_(wide.v);
@@ -168,7 +170,7 @@ at::Tensor CpuOps::attend(const at::Tensor& q,
                           const at::Tensor& mask,
                           const AttentionScale& scale) const {
   const KVCache wide{cache.k.to(at::kFloat), cache.v.to(at::kFloat)};
-  return ReferenceOps::attend(q, wide, mask, scale);
+  return Ops::attend(q, wide, mask, scale);
 }
 
 }  // namespace gemma

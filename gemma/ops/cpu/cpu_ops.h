@@ -4,7 +4,7 @@
 #include <span>
 #include <utility>
 
-#include <gemma/ops/reference_ops.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 
@@ -12,20 +12,20 @@ namespace gemma {
 /// Results are float32 where the input is, and those of the reference's float32 run up to the order
 /// of summation. Attention over a dense cache with a mask is left to the reference's calls, in
 /// float32. Throws c10::Error for tensors that are not on the CPU.
-class CpuOps : public ReferenceOps {
+class CpuOps : public Ops {
  public:
   Numerics numerics() const override { return Numerics::kFast; }
 
-  at::Tensor linear(const at::Tensor& x, const Weight& weight) const override;
-  at::Tensor embedding(const at::Tensor& ids, const Weight& weight) const override;
+  at::Tensor linear(const at::Tensor& x, const WeightView& weight) const override;
+  at::Tensor embedding(const at::Tensor& ids, const WeightView& weight) const override;
   at::Tensor rms_norm(const at::Tensor& x, const NormWeight& norm) const override;
   at::Tensor add_rms_norm(const at::Tensor& residual,
                           const at::Tensor& x,
                           const NormWeight& norm) const override;
   at::Tensor gated_mlp(const at::Tensor& x,
-                       const Weight& gate,
-                       const Weight& up,
-                       const Weight& down) const override;
+                       const WeightView& gate,
+                       const WeightView& up,
+                       const WeightView& down) const override;
   at::Tensor rotate_and_cache(const at::Tensor& qkv,
                               const HeadShape& shape,
                               const HeadNorms& norms,
@@ -36,14 +36,14 @@ class CpuOps : public ReferenceOps {
                     const KVCache& cache,
                     const at::Tensor& mask,
                     const AttentionScale& scale) const override;
-  at::Tensor attend_runs(const at::Tensor& qkv,
-                         const HeadShape& shape,
-                         const HeadNorms& norms,
-                         const AttentionScale& scale,
-                         std::optional<int64_t> window,
-                         const at::Tensor& freqs_cis,
-                         std::span<const TokenRun> runs,
-                         std::span<const RingCache> caches) const override;
+  at::Tensor attend_segments(const at::Tensor& qkv,
+                             const HeadShape& shape,
+                             const HeadNorms& norms,
+                             const AttentionScale& scale,
+                             std::optional<int64_t> window,
+                             const at::Tensor& freqs_cis,
+                             std::span<const Segment> segments,
+                             std::span<const RingCache> caches) const override;
   at::Tensor biased_linear(const at::Tensor& x, const BiasedWeight& linear) const override;
   at::Tensor layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const override;
   at::Tensor gelu_mlp(const at::Tensor& x,
@@ -56,8 +56,8 @@ class CpuOps : public ReferenceOps {
   at::Tensor embed_patches(const at::Tensor& pixels,
                            const at::Tensor& weight,
                            const at::Tensor& bias) const override;
-  std::pair<at::Tensor, at::Tensor> choose(const at::Tensor& hidden,
-                                           const Weight& embedding,
+  std::pair<at::Tensor, at::Tensor> sample(const at::Tensor& hidden,
+                                           const WeightView& embedding,
                                            const std::optional<at::Tensor>& bias,
                                            std::optional<double> softcap,
                                            const SamplingParams& params) const override;

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include <ATen/core/grad_mode.h>
 #include <c10/util/accumulate.h>
 
 #include <gemma/ops/cpu/cpu_tensors.h>
@@ -26,9 +27,13 @@ cpu::WeightType weight_type(at::ScalarType dtype) {
   }
 }
 
-void check_device(const at::Tensor& tensor) {
+// Kernels keep nothing for a backward pass.
+void check_tensor(const at::Tensor& tensor) {
   TORCH_CHECK(tensor.is_cpu(), "fast numerics: a tensor is on ", tensor.device(),
               ", but they compute on the CPU only; set_numerics(\"exact\") runs anywhere");
+  TORCH_CHECK(!(tensor.requires_grad() && at::GradMode::is_enabled()),
+              "fast numerics: a tensor requires a gradient, which kernels do not give; use "
+              "set_numerics(\"exact\"), or torch.no_grad()");
 }
 
 }  // namespace
@@ -38,7 +43,7 @@ at::Tensor in_dtype(const at::Tensor& x, at::ScalarType dtype) {
 }
 
 at::Tensor as_rows(const at::Tensor& x) {
-  check_device(x);
+  check_tensor(x);
   return in_dtype(x, at::kFloat).contiguous();
 }
 
@@ -46,8 +51,8 @@ int64_t row_count(const at::Tensor& x) {
   return c10::multiply_integers(x.sizes().slice(0, x.dim() - 1));
 }
 
-MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous()) {
-  check_device(data_);
+CpuWeight::CpuWeight(const WeightView& weight) : data_(weight.data.contiguous()) {
+  check_tensor(data_);
   const auto type = weight_type(data_.scalar_type());
   const auto columns = data_.size(-1);
   matrix_ = {.data = data_.const_data_ptr(),
@@ -56,17 +61,17 @@ MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous(
              .rows = row_count(data_),
              .columns = columns};
   if (type == cpu::WeightType::kInt4) {
-    check_device(weight.scaler);
+    check_tensor(weight.scales);
     matrix_.columns = 2 * columns;
-    scales_ = in_dtype(weight.scaler, at::kHalf).contiguous();
+    scales_ = in_dtype(weight.scales, at::kHalf).contiguous();
     TORCH_CHECK(matrix_.columns % cpu::kGroup == 0 &&
                     scales_.numel() == matrix_.rows * matrix_.columns / cpu::kGroup,
                 "fast numerics: a 4-bit weight is ", data_.sizes(), " with scales ",
                 scales_.sizes(), ", but wants a scale for each ", cpu::kGroup, " numbers");
     matrix_.group_scales = static_cast<const cpu::Float16*>(scales_.const_data_ptr());
   } else if (weight.quantized()) {
-    check_device(weight.scaler);
-    scales_ = weight.scaler.contiguous();
+    check_tensor(weight.scales);
+    scales_ = weight.scales.contiguous();
     TORCH_CHECK(scales_.numel() == matrix_.rows && scales_.is_floating_point(),
                 "fast numerics: an int8 weight is ", data_.sizes(), " with scales ",
                 scales_.sizes(), " of ", scales_.scalar_type(), ", but wants a float for each row");
@@ -75,7 +80,7 @@ MatrixTensor::MatrixTensor(const Weight& weight) : data_(weight.data.contiguous(
   }
 }
 
-FewRows::FewRows(const float* x, int64_t rows, const cpu::Matrix& w) : x_(x), rows_(rows) {
+GemvInput::GemvInput(const float* x, int64_t rows, const cpu::WeightView& w) : x_(x), rows_(rows) {
   const auto& kernels = cpu::kernels();
   if (w.type == cpu::WeightType::kBFloat16) {
     split_ = Buffer<float>(rows * w.columns);
@@ -104,45 +109,44 @@ FewRows::FewRows(const float* x, int64_t rows, const cpu::Matrix& w) : x_(x), ro
   }
 }
 
-void FewRows::multiply(
-    const cpu::Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy) const {
+void GemvInput::multiply(
+    const cpu::WeightView& w, int64_t begin, int64_t end, float* y, int64_t ldy) const {
   const auto& kernels = cpu::kernels();
   if (w.type == cpu::WeightType::kInt8) {
-    kernels.multiply_int8({int16_.get(), scales_.get()}, rows_, w, begin, end, y, ldy);
+    kernels.gemv_int8({int16_.get(), scales_.get()}, rows_, w, begin, end, y, ldy);
   } else if (w.type == cpu::WeightType::kInt4) {
-    kernels.multiply_int4({int8_.get(), scales_.get(), offsets_.get()}, rows_, w, begin, end, y,
-                          ldy);
+    kernels.gemv_int4({int8_.get(), scales_.get(), offsets_.get()}, rows_, w, begin, end, y, ldy);
   } else {
-    kernels.multiply_few(x_, rows_, w, begin, end, y, ldy);
+    kernels.gemv(x_, rows_, w, begin, end, y, ldy);
   }
 }
 
-ManyRows::ManyRows(const float* x, int64_t rows, const cpu::Matrix& w)
+GemmInput::GemmInput(const float* x, int64_t rows, const cpu::WeightView& w)
     : rows_(rows), packed_(cpu::kernels().packed_size(rows, w.columns, w.type)) {
   const auto& kernels = cpu::kernels();
-  parallel_for(cpu::round_up(rows, kernels.packed_rows) / kernels.packed_rows,
+  parallel_for(cpu::round_up(rows, kernels.gemm_mr) / kernels.gemm_mr,
                [&](int64_t group, int64_t /*worker*/) {
                  kernels.pack(x, rows, w.columns, group, w.type, packed_.get());
                });
 }
 
-int64_t ManyRows::task_rows(const cpu::Matrix& w) const {
+int64_t GemmInput::task_rows(const cpu::WeightView& w) const {
   constexpr int64_t kTasksPerWorker = 3;
-  // Packing a panel of weights for fewer costs more than it brings.
+  // For fewer rows packing a panel of weights costs more than it saves.
   constexpr int64_t kLeast = 64;
   const auto& kernels = cpu::kernels();
-  const auto panels = cpu::round_up(w.rows, kernels.panel_rows) / kernels.panel_rows;
+  const auto panels = cpu::round_up(w.rows, kernels.gemm_nr) / kernels.gemm_nr;
   const auto parts =
       std::max<int64_t>(1, num_workers() * kTasksPerWorker / std::max<int64_t>(1, panels));
-  const auto rows = std::clamp((rows_ + parts - 1) / parts, kLeast, kernels.block_rows);
-  return cpu::round_up(std::min(rows, rows_), kernels.packed_rows);
+  const auto rows = std::clamp((rows_ + parts - 1) / parts, kLeast, kernels.gemm_mc);
+  return cpu::round_up(std::min(rows, rows_), kernels.gemm_mr);
 }
 
-void ManyRows::each_task(
-    const cpu::Matrix& w,
+void GemmInput::each_task(
+    const cpu::WeightView& w,
     c10::function_ref<void(const cpu::PackedRows&, int64_t, int64_t)> work) const {
-  const auto panel_rows = cpu::kernels().panel_rows;
-  const auto panels = cpu::round_up(w.rows, panel_rows) / panel_rows;
+  const auto gemm_nr = cpu::kernels().gemm_nr;
+  const auto panels = cpu::round_up(w.rows, gemm_nr) / gemm_nr;
   const auto step = task_rows(w);
   parallel_for(panels * (cpu::round_up(rows_, step) / step), [&](int64_t task, int64_t worker) {
     const auto begin = task / panels * step;
@@ -152,9 +156,9 @@ void ManyRows::each_task(
 
 Scratch::Scratch(int64_t size) : size_(cpu::round_up(size, 16)), memory_(num_workers() * size_) {}
 
-int64_t rows_per_task(const cpu::Matrix& w) {
+int64_t rows_per_task(const cpu::WeightView& w) {
   constexpr int64_t kTasksPerWorker = 4;
-  // Kernels take 4 or 6 rows together, and those that are left one by one.
+  // Kernels take 4 or 6 rows together, and the remaining rows one by one.
   constexpr int64_t kUnit = 12;
   constexpr int64_t kLeast = 3 * kUnit;
   constexpr int64_t kMost = 170 * kUnit;
@@ -162,27 +166,27 @@ int64_t rows_per_task(const cpu::Matrix& w) {
                     kMost);
 }
 
-void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y) {
+void multiply(const float* x, int64_t rows, const cpu::WeightView& w, float* y) {
   const auto& kernels = cpu::kernels();
-  // Kernels begin with the first of the columns.
+  // Kernels initialise the sums at the first column.
   if (w.columns == 0) {
     std::fill_n(y, rows * w.rows, 0.0F);
     return;
   }
-  if (rows <= cpu::kFewRows) {
+  if (rows <= cpu::kGemvRows) {
     const auto step = rows_per_task(w);
-    const FewRows few(x, rows, w);
+    const GemvInput few(x, rows, w);
     parallel_for(cpu::round_up(w.rows, step) / step, [&](int64_t task, int64_t /*worker*/) {
       const auto begin = task * step;
       few.multiply(w, begin, std::min(begin + step, w.rows), y + begin, w.rows);
     });
     return;
   }
-  const ManyRows many(x, rows, w);
-  const Scratch scratch(kernels.panel_scratch);
+  const GemmInput many(x, rows, w);
+  const Scratch scratch(kernels.gemm_scratch);
   many.each_task(w, [&](const cpu::PackedRows& part, int64_t panel, int64_t worker) {
-    kernels.multiply_many(part, w, panel, y + part.begin * w.rows + panel * kernels.panel_rows,
-                          w.rows, scratch.of(worker));
+    kernels.gemm(part, w, panel, y + part.begin * w.rows + panel * kernels.gemm_nr, w.rows,
+                 scratch.of(worker));
   });
 }
 

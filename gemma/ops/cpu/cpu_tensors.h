@@ -13,17 +13,16 @@
 // Tensors as the kernels take them, for the files that implement CpuOps.
 namespace gemma {
 
-/// x as float32 rows one after the other; x itself if it is that.
+/// x as contiguous float32; x itself if it is that already.
 at::Tensor as_rows(const at::Tensor& x);
 
 /// How many rows of its last dimension x has, which may be empty.
 int64_t row_count(const at::Tensor& x);
 
-/// x in `dtype`; x itself, without a detour through LibTorch's dispatcher, if it is that.
+/// x in `dtype`; x itself, without a call of LibTorch's dispatcher, if it has it already.
 at::Tensor in_dtype(const at::Tensor& x, at::ScalarType dtype);
 
-/// Memory of numbers that are not initialised, in whole cache lines: as a tensor's, but cheaper to
-/// come by.
+/// Uninitialised memory for numbers, in whole cache lines: like a tensor's, but cheaper to get.
 template <typename T>
 class Buffer {
  public:
@@ -40,26 +39,26 @@ class Buffer {
   std::unique_ptr<T, Delete> memory_;
 };
 
-/// A weight's memory and its description, alive together.
-class MatrixTensor {
+/// A weight's description, and the tensors that keep its memory alive.
+class CpuWeight {
  public:
-  explicit MatrixTensor(const Weight& weight);
-  const cpu::Matrix& operator*() const { return matrix_; }
-  const cpu::Matrix* operator->() const { return &matrix_; }
+  explicit CpuWeight(const WeightView& weight);
+  const cpu::WeightView& operator*() const { return matrix_; }
+  const cpu::WeightView* operator->() const { return &matrix_; }
 
  private:
   at::Tensor data_, scales_;
-  cpu::Matrix matrix_;
+  cpu::WeightView matrix_;
 };
 
-/// At most kFewRows rows of activations, in the form that a kind of weight wants.
-class FewRows {
+/// At most kGemvRows rows of activations, in the form that a type of weight needs.
+class GemvInput {
  public:
-  /// x [rows, w.columns], which has to outlive this.
-  FewRows(const float* x, int64_t rows, const cpu::Matrix& w);
+  /// x [rows, w.columns] must outlive this.
+  GemvInput(const float* x, int64_t rows, const cpu::WeightView& w);
 
   /// y[m * ldy + n - begin] = x[m] . w[n] for n in [begin, end); w of the same type and columns.
-  void multiply(const cpu::Matrix& w, int64_t begin, int64_t end, float* y, int64_t ldy) const;
+  void multiply(const cpu::WeightView& w, int64_t begin, int64_t end, float* y, int64_t ldy) const;
 
  private:
   const float* x_;
@@ -70,20 +69,20 @@ class FewRows {
   Buffer<float> scales_, offsets_;
 };
 
-/// Any number of rows of activations, in the form that a kind of weight wants.
-class ManyRows {
+/// Any number of rows of activations, in the form that a type of weight needs.
+class GemmInput {
  public:
   /// x [rows, w.columns].
-  ManyRows(const float* x, int64_t rows, const cpu::Matrix& w);
+  GemmInput(const float* x, int64_t rows, const cpu::WeightView& w);
 
-  /// Calls work(rows, panel, worker) for all rows with all panels of a weight that has w's rows: a
-  /// panel at a time, and of the rows a part where there are few panels.
-  void each_task(const cpu::Matrix& w,
+  /// Calls work(rows, panel, worker) for all rows with all panels of a weight that has w's rows:
+  /// one panel at a time, and only some of the rows where there are few panels.
+  void each_task(const cpu::WeightView& w,
                  c10::function_ref<void(const cpu::PackedRows& rows, int64_t panel, int64_t worker)>
                      work) const;
 
   /// Most rows of a task.
-  int64_t task_rows(const cpu::Matrix& w) const;
+  int64_t task_rows(const cpu::WeightView& w) const;
 
  private:
   int64_t rows_;
@@ -91,7 +90,7 @@ class ManyRows {
 };
 
 /// y [rows, w.rows] = x [rows, w.columns] times w^T.
-void multiply(const float* x, int64_t rows, const cpu::Matrix& w, float* y);
+void multiply(const float* x, int64_t rows, const cpu::WeightView& w, float* y);
 
 /// Scratch memory: `size` floats for each worker of parallel_for.
 class Scratch {
@@ -104,7 +103,7 @@ class Scratch {
   Buffer<float> memory_;
 };
 
-/// Rows of w that a task takes, so that tasks are neither too short nor too few.
-int64_t rows_per_task(const cpu::Matrix& w);
+/// Rows of w for each task: tasks shall be neither too short nor too few.
+int64_t rows_per_task(const cpu::WeightView& w);
 
 }  // namespace gemma

@@ -10,7 +10,7 @@ namespace {
 // [..., in] -> float32 [..., out].
 at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const auto from = as_rows(x);
-  const MatrixTensor w(weight);
+  const CpuWeight w(weight);
   TORCH_CHECK(from.size(-1) == w->columns, "biased_linear: x is ", x.sizes(),
               ", but the weight takes ", w->columns, " features");
   auto sizes = from.sizes().vec();
@@ -31,7 +31,7 @@ at::Tensor CpuOps::biased_linear(const at::Tensor& x, const BiasedWeight& linear
 at::Tensor CpuOps::layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const {
   RECORD_FUNCTION("gemma::layer_norm", std::vector<c10::IValue>());
   const LayerNormWeight wide{norm.weight.to(at::kFloat), norm.bias.to(at::kFloat), norm.eps};
-  return in_dtype(ReferenceOps::layer_norm(as_rows(x), wide), x.scalar_type());
+  return in_dtype(Ops::layer_norm(as_rows(x), wide), x.scalar_type());
 }
 
 at::Tensor CpuOps::gelu_mlp(const at::Tensor& x,
@@ -51,7 +51,7 @@ at::Tensor CpuOps::embed_patches(const at::Tensor& pixels,
               "embed_patches: pixels are ", pixels.sizes(), ", but the weight is ", weight.sizes());
   const auto height = weight.size(2);
   const auto width = weight.size(3);
-  // [N, C, rows, columns, height, width]; what is left over at the edges is seen by no patch.
+  // [N, C, rows, columns, height, width]; pixels left over at the edges belong to no patch.
   const auto patches = pixels.unfold(2, height, height).unfold(3, width, width);
   const auto rows = patches.permute({0, 2, 3, 1, 4, 5})
                         .reshape({pixels.size(0), patches.size(2) * patches.size(3), -1});

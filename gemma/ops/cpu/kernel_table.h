@@ -1,9 +1,9 @@
 #pragma once
 
-#include <gemma/ops/cpu/vector/attention_tiles.h>
+#include <gemma/ops/cpu/vector/attention_blocks.h>
+#include <gemma/ops/cpu/vector/gemm_loops.h>
 #include <gemma/ops/cpu/vector/int4_loops.h>
 #include <gemma/ops/cpu/vector/int8_loops.h>
-#include <gemma/ops/cpu/vector/matmul_loops.h>
 #include <gemma/ops/cpu/vector/probe_loops.h>
 #include <gemma/ops/cpu/vector/row_loops.h>
 
@@ -15,28 +15,28 @@ constexpr Kernels make_kernels(const char* name) {
   return {
       .name = name,
       .split_pairs = split_pairs,
-      .multiply_few = multiply_few,
+      .gemv = gemv,
       .quantize_int16 = quantize_int16,
-      .multiply_int8 = multiply_int8,
+      .gemv_int8 = gemv_int8,
       .quantize_int8 = quantize_int8,
-      .multiply_int4 = multiply_int4,
-      .packed_rows = kManyRows,
+      .gemv_int4 = gemv_int4,
+      .gemm_mr = kGemmMr,
       .packed_size = packed_size,
       .pack = pack,
-      .panel_rows = kManyPanelRows,
-      .block_rows = kBlockRows,
-      .panel_scratch = kPanelScratch,
-      .multiply_many = multiply_many,
+      .gemm_nr = kGemmNr,
+      .gemm_mc = kGemmMc,
+      .gemm_scratch = kGemmScratch,
+      .gemm = gemm,
       .geglu = geglu,
       .read_row = read_row,
       .rms_norm = rms_norm,
       .rotate = rotate,
       .write_slot = write_slot,
       .attend_one = attend_one,
-      .tile_rows = kTileRows,
-      .tile_group = kTileGroup,
-      .tile_scratch = tile_scratch,
-      .attend_tile = attend_tile,
+      .attend_rows = kBlockRows,
+      .attend_mr = kBlockMr,
+      .attend_scratch = attend_scratch,
+      .attend_block = attend_block,
       .finish_logits = finish_logits,
       .argmax = argmax,
       .sum_exp = sum_exp,

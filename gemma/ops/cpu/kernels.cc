@@ -25,7 +25,7 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vnni");
 }
 
-// Linux lets a process use AMX's registers when it asks to.
+// On Linux a process must ask before it uses AMX's registers.
 bool has_amx() {
   if (!has_avx512() || !__builtin_cpu_supports("avx512bf16") ||
       !__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16")) {

@@ -3,8 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
-/// The innermost loops of the fast numerics on the CPU, on plain memory and one thread. CpuOps
-/// divides the work, and knows of tensors.
+/// The innermost loops of fast numerics on the CPU, on plain memory and one thread. CpuOps handles
+/// tensors, and divides the work among threads.
 namespace gemma::cpu {
 
 /// The 16-bit formats as bytes in memory.
@@ -21,8 +21,8 @@ static constexpr bool is_float(WeightType type) {
 }
 enum class CacheType { kFloat32, kBFloat16 };
 
-/// A matrix as it lies in the checkpoint: [rows, columns], rows one after the other.
-struct Matrix {
+/// A matrix as the checkpoint holds it: [rows, columns], contiguous.
+struct WeightView {
   const void* data;
   WeightType type;
   const void* scales;  // [rows] of scale_type, of kInt8; else nullptr.
@@ -34,7 +34,7 @@ struct Matrix {
 
 /// Numbers of a row that share a scale, in 4-bit weights and their activations.
 inline constexpr int64_t kGroup = 32;
-/// Int8Rows' values have room for a multiple of so many groups.
+/// Int8Rows' values have room for a multiple of this many groups.
 inline constexpr int64_t kInt8RowGroups = 4;
 
 /// Rows of activations as 16-bit integers, with a scale for each packed_block of a row's columns.
@@ -44,14 +44,14 @@ struct Int16Rows {
 };
 
 /// Rows of activations for 4-bit weights: 8 bits a number, a scale for each group. `offsets`
-/// make up for weights that are stored 8 too large.
+/// correct for weights that are stored as their value plus 8.
 struct Int8Rows {
   const int8_t* values;  // [rows, columns rounded up to kInt8RowGroups groups]
   const float* scales;   // [rows, columns / kGroup]
   const float* offsets;  // Likewise.
 };
 
-/// Rows [begin, end) of `rows` that were packed; begin is a multiple of packed_rows.
+/// Rows [begin, end) of `rows` that were packed; begin is a multiple of gemm_mr.
 struct PackedRows {
   const std::byte* data;
   int64_t rows;
@@ -78,76 +78,76 @@ struct PartialSoftmax {
 };
 
 /// Some consecutive tokens of a sequence, and the query heads that share a key/value head.
-struct AttentionTile {
+struct AttentionBlock {
   const float* q;  // Of the first token and head; tokens `ld_q` apart, heads `cache.stride`.
   int64_t ld_q;
-  int64_t tokens;  // tokens * heads is at most tile_rows.
+  int64_t tokens;  // tokens * heads is at most attend_rows.
   int64_t heads;
-  int64_t position;       // Of the first token. A token sees what is before it, and itself,
-  int64_t window;         // and of that so many last positions; 0: all.
-  int64_t image_end = 0;  // Tokens of an image see what is before this position; 0: no image.
+  int64_t position;       // Of the first token. A token sees itself and the positions before it.
+  int64_t window;         // The last positions that it sees, itself included; 0: all.
+  int64_t image_end = 0;  // Tokens of an image see all positions before this; 0: no image.
   float softcap;          // Of the scores; 0: none.
   float* out;             // As q, heads `cache.dim` apart.
   int64_t ld_out;
 };
 
-/// Most rows that multiply_few takes.
-inline constexpr int64_t kFewRows = 8;
+/// Most rows that gemv takes.
+inline constexpr int64_t kGemvRows = 8;
 /// Most columns of x that are packed together.
-inline constexpr int64_t kPackedColumns = 320;
+inline constexpr int64_t kKc = 320;
 
 /// One instruction set's implementation.
 struct Kernels {
   const char* name;
 
-  /// out [columns] = x [columns] in the order in which multiply_few takes it for weights of
+  /// out [columns] = x [columns] in the order in which gemv takes it for weights of
   /// kBFloat16. out must not be x.
   void (*split_pairs)(const float* x, int64_t columns, float* out);
 
-  /// y[m * ldy + n - begin] = x[m] . w[n] for m < rows (at most kFewRows), n in [begin, end).
+  /// y[m * ldy + n - begin] = x[m] . w[n] for m < rows (at most kGemvRows), n in [begin, end).
   /// x [rows, w.columns] contiguous, for kBFloat16 as split_pairs leaves it; w of floats. The order
   /// of summation does not depend on `rows`.
-  void (*multiply_few)(const float* x,
-                       int64_t rows,
-                       const Matrix& w,
-                       int64_t begin,
-                       int64_t end,
-                       float* y,
-                       int64_t ldy);
+  void (*gemv)(const float* x,
+               int64_t rows,
+               const WeightView& w,
+               int64_t begin,
+               int64_t end,
+               float* y,
+               int64_t ldy);
 
   /// x [columns] in 16 bits: values [columns], scales [packed_blocks(columns)].
   void (*quantize_int16)(const float* x, int64_t columns, int16_t* values, float* scales);
 
-  /// As multiply_few, of kInt8.
-  void (*multiply_int8)(const Int16Rows& x,
-                        int64_t rows,
-                        const Matrix& w,
-                        int64_t begin,
-                        int64_t end,
-                        float* y,
-                        int64_t ldy);
+  /// As gemv, of kInt8.
+  void (*gemv_int8)(const Int16Rows& x,
+                    int64_t rows,
+                    const WeightView& w,
+                    int64_t begin,
+                    int64_t end,
+                    float* y,
+                    int64_t ldy);
 
   /// x [columns] in 8 bits; pointers into the arrays of Int8Rows.
   void (*quantize_int8)(
       const float* x, int64_t columns, int8_t* values, float* scales, float* offsets);
 
-  /// As multiply_few, of kInt4.
-  void (*multiply_int4)(const Int8Rows& x,
-                        int64_t rows,
-                        const Matrix& w,
-                        int64_t begin,
-                        int64_t end,
-                        float* y,
-                        int64_t ldy);
+  /// As gemv, of kInt4.
+  void (*gemv_int4)(const Int8Rows& x,
+                    int64_t rows,
+                    const WeightView& w,
+                    int64_t begin,
+                    int64_t end,
+                    float* y,
+                    int64_t ldy);
 
   /// Rows of x that `pack` takes together.
-  int64_t packed_rows;
+  int64_t gemm_mr;
 
   /// Bytes that x [rows, columns] has when it is packed for weights of `type`.
   int64_t (*packed_size)(int64_t rows, int64_t columns, WeightType type);
 
-  /// Packs the group-th packed_rows rows of x [rows, columns] into their place in `packed`
-  /// (packed_size bytes, at a cache line's begin), in the form that multiply_many wants.
+  /// Packs the group-th gemm_mr rows of x [rows, columns] into their place in `packed`
+  /// (packed_size bytes, aligned to a cache line), in the form that gemm takes.
   void (*pack)(const float* x,
                int64_t rows,
                int64_t columns,
@@ -155,29 +155,33 @@ struct Kernels {
                WeightType type,
                std::byte* packed);
 
-  /// Weight rows that multiply_many takes together, and most rows of x.
-  int64_t panel_rows;
-  int64_t block_rows;
+  /// Weight rows that gemm takes together, and most rows of x.
+  int64_t gemm_nr;
+  int64_t gemm_mc;
 
-  /// Floats that multiply_many needs as scratch memory, at a cache line's begin.
-  int64_t panel_scratch;
+  /// Floats that gemm needs as scratch memory, aligned to a cache line.
+  int64_t gemm_scratch;
 
-  /// y[(m - x.begin) * ldy + n] = x[m] . w[panel * panel_rows + n] for the rows m of x and
-  /// n < panel_rows (fewer in the last panel); w of any type, with a column or more.
-  void (*multiply_many)(
-      const PackedRows& x, const Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch);
+  /// y[(m - x.begin) * ldy + n] = x[m] . w[panel * gemm_nr + n] for the rows m of x and
+  /// n < gemm_nr (fewer in the last panel); w of any type, with a column or more.
+  void (*gemm)(const PackedRows& x,
+               const WeightView& w,
+               int64_t panel,
+               float* y,
+               int64_t ldy,
+               float* scratch);
 
   /// gate[i] = gelu_tanh(gate[i]) * up[i], rows of `columns` numbers `ld_gate` and `ld_up` apart.
   void (*geglu)(
       float* gate, int64_t ld_gate, const float* up, int64_t ld_up, int64_t rows, int64_t columns);
 
   /// Row `row` of w as floats.
-  void (*read_row)(const Matrix& w, int64_t row, float* out);
+  void (*read_row)(const WeightView& w, int64_t row, float* out);
 
   /// out = (residual +) x / sqrt(mean(x^2) + eps) * (weight + offset), weight.columns numbers;
   /// weight has one row; residual may be null. out may be x or residual.
   void (*rms_norm)(const float* x,
-                   const Matrix& weight,
+                   const WeightView& weight,
                    float offset,
                    float eps,
                    const float* residual,
@@ -201,15 +205,15 @@ struct Kernels {
                      PartialSoftmax* partial,
                      float* out);
 
-  /// Most rows of an AttentionTile, and how many of them are multiplied together.
-  int64_t tile_rows;
-  int64_t tile_group;
+  /// Most rows of an AttentionBlock, and how many of them are multiplied together.
+  int64_t attend_rows;
+  int64_t attend_mr;
 
-  /// Floats that attend_tile needs as scratch memory, at a cache line's begin.
-  int64_t (*tile_scratch)(const CacheHead& cache);
+  /// Floats that attend_block needs as scratch memory, aligned to a cache line.
+  int64_t (*attend_scratch)(const CacheHead& cache);
 
-  /// Attention of a tile, finished. scratch: tile_scratch(cache) floats.
-  void (*attend_tile)(const AttentionTile& tile, const CacheHead& cache, float* scratch);
+  /// Attention of a block, finished. scratch: attend_scratch(cache) floats.
+  void (*attend_block)(const AttentionBlock& block, const CacheHead& cache, float* scratch);
 
   /// x = tanh(x / softcap) * softcap / temperature; softcap 0: none. -> the largest.
   float (*finish_logits)(float* x, int64_t size, float softcap, float temperature);
@@ -233,8 +237,8 @@ struct Kernels {
   int64_t probe_flops;
 };
 
-/// The best implementation for this machine. ATEN_CPU_CAPABILITY asks for a lesser one, as it does
-/// of LibTorch: "avx512" for AVX-512 without AMX, "avx2", or "default" for the portable one.
+/// The best implementation for this machine. ATEN_CPU_CAPABILITY asks for a lesser one, as in
+/// LibTorch: "avx512" for AVX-512 without AMX, "avx2", or "default" for the portable one.
 const Kernels& kernels();
 
 /// What `kernels()` chooses from.
@@ -249,7 +253,7 @@ static constexpr int64_t round_up(int64_t value, int64_t unit) {
 
 /// Columns that are packed together: parts of equal size and whole groups, none above `most`, which
 /// is a multiple of kGroup.
-static constexpr int64_t packed_block(int64_t columns, int64_t most = kPackedColumns) {
+static constexpr int64_t packed_block(int64_t columns, int64_t most = kKc) {
   const auto blocks = (columns + most - 1) / most;
   return blocks == 0 ? 0 : round_up((columns + blocks - 1) / blocks, kGroup);
 }

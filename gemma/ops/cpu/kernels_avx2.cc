@@ -1,5 +1,5 @@
 // Compiled for AVX2, FMA and F16C (gemma/CMakeLists.txt), and with PREFETCHW, which processors
-// that lack it pass over.
+// without it ignore.
 #include <gemma/ops/cpu/kernel_table.h>
 
 namespace gemma::cpu {

@@ -1,6 +1,14 @@
+#include <algorithm>
+#include <array>
+#include <charconv>
 #include <cmath>
+#include <initializer_list>
 #include <stdexcept>
+#include <string_view>
+#include <utility>
+#include <vector>
 
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <gemma/weights/gguf/gguf_config.h>
@@ -34,7 +42,10 @@ class Reader {
   std::optional<double> decimal(std::string_view name) const {
     const auto value = get<double>(name);
     if (!value || !std::isfinite(*value)) return value;
-    return std::stod(fmt::format("{}", static_cast<float>(*value)));
+    const auto text = fmt::format("{}", static_cast<float>(*value));
+    double decimal = 0;
+    std::from_chars(text.data(), text.data() + text.size(), decimal);  // In any locale.
+    return decimal;
   }
 
   // A float that must be a whole number from 1 on.
@@ -47,15 +58,30 @@ class Reader {
     return static_cast<int64_t>(*value);
   }
 
+  // For a key that may have one value only, the model being what it is.
+  void expect(std::string_view name, double want) const {
+    const auto value = get<double>(name).value_or(want);
+    if (value == want) return;
+    refuse(fmt::format("key '{}' is {}, but {} is what fits the model", key(name), value, want));
+  }
+
+  // The keys of the architecture, without its name.
+  std::vector<std::pair<std::string_view, GgufMetadata::Value>> keys() const {
+    std::vector<std::pair<std::string_view, GgufMetadata::Value>> found;
+    const auto prefix = key("");
+    for (const auto& [name, value] : metadata_.values()) {
+      if (name.starts_with(prefix)) found.emplace_back(name.substr(prefix.size()), value);
+    }
+    return found;
+  }
+
   // The type that a key has tells a number for all layers from one for each.
   bool is_array(std::string_view name) const {
     const auto found = metadata_.values().find(key(name));
     return found != metadata_.values().end() && found->second.type == GgufType::kArray;
   }
 
-  [[noreturn]] void refuse(std::string_view what) const {
-    throw std::runtime_error(fmt::format("load_weights: {}: {}", metadata_.path(), what));
-  }
+  [[noreturn]] void refuse(std::string_view what) const { refuse_file(metadata_.path(), what); }
 
  private:
   std::string key(std::string_view name) const { return fmt::format("{}.{}", architecture_, name); }
@@ -136,29 +162,133 @@ void read_softcap(const Reader& reader, const char* name, std::optional<double>&
   cap = *value > 0 ? value : std::nullopt;
 }
 
+// The first of these keys that the file has.
+std::optional<int64_t> first_whole(const Reader& reader, std::initializer_list<const char*> names) {
+  for (const auto* name : names) {
+    if (const auto value = reader.whole(name)) return value;
+  }
+  return std::nullopt;
+}
+
+// By how much positions are divided: as llama.cpp has it, which assumes linear scaling.
+int64_t rope_factor(const Reader& reader) {
+  const auto type = reader.get<std::string>("rope.scaling.type").value_or("linear");
+  if (type == "none") return 1;
+  if (type != "linear") {
+    reader.refuse(fmt::format("key '{}.rope.scaling.type' is '{}'; none and linear are read",
+                              reader.architecture(), printable(type)));
+  }
+  for (const auto* name : {"rope.scaling.factor", "rope.scale_linear"}) {
+    const auto factor = reader.get<double>(name);
+    if (factor.value_or(0) != 0) return *reader.whole(name);
+  }
+  return 1;
+}
+
 void read_rotary(const Reader& reader, GemmaConfig& config) {
-  const auto base = reader.whole("rope.freq_base");
+  // Ollama's names are the second ones.
+  const auto base = first_whole(reader, {"rope.freq_base", "rope.global.freq_base"});
+  const auto local = first_whole(reader, {"rope.freq_base_swa", "rope.local.freq_base"});
+  const auto factor = rope_factor(reader);
   if (config.architecture != Architecture::kGemma3) {
-    if (base.value_or(kTheta) != kTheta) {
-      reader.refuse(fmt::format("key '{}.rope.freq_base' is {}, but Gemma 1 and 2 have {}",
-                                reader.architecture(), *base, kTheta));
+    if (base.value_or(kTheta) != kTheta || local.value_or(kTheta) != kTheta || factor != 1) {
+      reader.refuse(fmt::format(
+          "key '{}.rope.freq_base' is {}, of local layers {}, and its scale "
+          "{}, but Gemma 1 and 2 have {} and 1",
+          reader.architecture(), base.value_or(kTheta), local.value_or(kTheta), factor, kTheta));
     }
     return;
   }
-  config.rope_wave_length = std::map<AttentionType, int64_t>{
-      {kLocal, reader.whole("rope.freq_base_swa").value_or(kTheta)},
-      {kGlobal, base.value_or(1'000'000)}};
-  if (reader.get<std::string>("rope.scaling.type").value_or("none") == "linear") {
-    config.rope_scaling_factor = reader.whole("rope.scaling.factor");
+  config.rope_wave_length = std::map<AttentionType, int64_t>{{kLocal, local.value_or(kTheta)},
+                                                             {kGlobal, base.value_or(1'000'000)}};
+  if (factor != 1) config.rope_scaling_factor = factor;
+}
+
+// Keys that may be there and have to agree with the others.
+void check_lengths(const Reader& reader, const GemmaConfig& config) {
+  const auto length = static_cast<double>(config.head_dim);
+  for (const auto* name : {"rope.dimension_count", "rope.dimension_count_swa",
+                           "attention.key_length_swa", "attention.value_length_swa"}) {
+    reader.expect(name, length);
   }
+  reader.expect("rope.scaling.attn_factor", 1);
+  if (!reader.get<bool>("attention.causal").value_or(true)) {
+    reader.refuse(
+        fmt::format("key '{}.attention.causal' is false: a model that embeds text and "
+                    "does not continue it",
+                    reader.architecture()));
+  }
+}
+
+constexpr std::array<std::string_view, 27> kRead = {
+    "context_length", "embedding_length", "block_count", "feed_forward_length",
+    "attention.head_count", "attention.head_count_kv", "attention.key_length",
+    "attention.value_length", "attention.layer_norm_rms_epsilon", "rope.freq_base",
+    "rope.freq_base_swa", "rope.global.freq_base", "rope.local.freq_base", "rope.scaling.type",
+    "rope.scaling.factor", "rope.scale_linear", "rope.dimension_count", "rope.dimension_count_swa",
+    "attention.key_length_swa", "attention.value_length_swa", "rope.scaling.attn_factor",
+    "attention.causal",
+    // Of no effect: what was before training, and what the embedding says anyway.
+    "vocab_size", "rope.scaling.original_context_length", "rope.scaling.finetuned",
+    "attention.layer_norm_epsilon", "attention.scale"};
+constexpr std::array<std::string_view, 4> kReadOfGemma2 = {
+    "attention.sliding_window", "attention.sliding_window_pattern", "attn_logit_softcapping",
+    "final_logit_softcapping"};
+// The picture part, which is a model of its own.
+constexpr std::array<std::string_view, 2> kPictures = {"vision.", "mm."};
+
+bool is_neutral(const Reader& reader, std::string_view name, const GgufMetadata::Value& value) {
+  switch (value.type) {
+    case GgufType::kBool:
+      return !*reader.get<bool>(name);
+    case GgufType::kString:
+      return reader.get<std::string>(name)->empty() || reader.get<std::string>(name) == "none";
+    case GgufType::kArray:
+      return value.count == 0;
+    default:
+      return *reader.get<double>(name) == 0;
+  }
+}
+
+// Keys that nothing here reads, and that say of a model what Gemma's are not.
+void check_others(const Reader& reader, Architecture architecture) {
+  for (const auto& [name, value] : reader.keys()) {
+    const auto begins = [&, &name = name](std::string_view part) { return name.starts_with(part); };
+    if (std::ranges::count(kRead, name) > 0 || std::ranges::any_of(kPictures, begins)) continue;
+    if (architecture != Architecture::kGemma1 && std::ranges::count(kReadOfGemma2, name) > 0) {
+      continue;
+    }
+    if (is_neutral(reader, name, value)) continue;
+    reader.refuse(fmt::format("key '{}.{}' is set, which no Gemma 1, 2 or 3 has",
+                              reader.architecture(), printable(name)));
+  }
+}
+
+// What queries are multiplied by, where a file says it at all.
+void check_query_scale(const Reader& reader, const GemmaConfig& config) {
+  const auto given = reader.get<double>("attention.scale").value_or(0);
+  const auto scalar = config.query_pre_attn_scalar.value_or(config.head_dim);
+  const auto want = 1 / std::sqrt(static_cast<double>(scalar));
+  if (given == 0 || std::abs(given - want) < 1e-6 * want) return;
+  reader.refuse(fmt::format("key '{}.attention.scale' is {}, but {} is what fits the model",
+                            reader.architecture(), given, want));
+}
+
+// A factor for each frequency, which other models have; that of Gemma is 1.
+void check_rope_table(const Reader& reader, const Checkpoint& checkpoint) {
+  constexpr auto kTable = "rope_freqs.weight";
+  if (!checkpoint.contains(kTable)) return;
+  const auto table = checkpoint.tensor(kTable).to(at::kFloat);
+  if (at::equal(table, at::ones_like(table))) return;
+  reader.refuse(
+      fmt::format("tensor '{}' is not all 1: positions are turned as no Gemma turns them", kTable));
 }
 
 }  // namespace
 
 GemmaConfig gguf_config(const Checkpoint& checkpoint, const std::string& dtype) {
   if (checkpoint.metadata() == nullptr) {
-    throw std::runtime_error(
-        fmt::format("load_weights: {}: is not a GGUF file", checkpoint.path()));
+    refuse_file(checkpoint.path(), "is not a GGUF file");
   }
   const Reader reader(*checkpoint.metadata());
   auto config = family(reader, dtype);
@@ -174,6 +304,9 @@ GemmaConfig gguf_config(const Checkpoint& checkpoint, const std::string& dtype) 
     read_softcap(reader, "final_logit_softcapping", config.final_logit_softcapping);
   }
   read_rotary(reader, config);
+  check_lengths(reader, config);
+  check_others(reader, config.architecture);
+  check_rope_table(reader, checkpoint);
   config.tokenizer = checkpoint.path();
   try {
     validate(config);
@@ -181,6 +314,7 @@ GemmaConfig gguf_config(const Checkpoint& checkpoint, const std::string& dtype) 
     reader.refuse(error.what());
   }
   config.query_pre_attn_scalar = gguf_query_scalar(config);
+  check_query_scale(reader, config);
   return config;
 }
 

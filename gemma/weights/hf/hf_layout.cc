@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <gemma/weights/hf/hf_layout.h>
+#include <gemma/weights/hf/hf_tokenizer.h>
 
 namespace gemma {
 namespace {
@@ -50,10 +51,6 @@ constexpr std::array kVisionEndings = {
 constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
 constexpr std::string_view kHead = "lm_head.weight";
 constexpr std::string_view kProjection = "multi_modal_projector.mm_input_projection_weight";
-
-// Gemma 3's embedding has 64 rows behind the vocabulary that stand for no token.
-constexpr int64_t kGemma3Vocabulary = 262144;
-constexpr int64_t kGemma3Padded = 262208;
 
 bool replace_prefix(std::string& name, const Renaming& renaming) {
   if (!name.starts_with(renaming.theirs)) return false;
@@ -105,9 +102,11 @@ std::string vision_name(std::string name) {
 // The tensors of a checkpoint under the plain names, and what they become.
 class Reader {
  public:
-  explicit Reader(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {
-    for (const auto& entry : checkpoint.entries()) {
-      auto name = hf_plain_name(entry.name);
+  Reader(const Checkpoint& checkpoint, const std::vector<std::string>& names)
+      : checkpoint_(checkpoint) {
+    for (size_t i = 0; i < names.size(); ++i) {
+      const auto& entry = checkpoint.entries()[i];
+      auto name = hf_plain_name(names[i]);
       is_multimodal_ = is_multimodal_ || name.starts_with("vision_tower.");
       if (name == kEmbedding) embedding_ = &entry;
       names_.push_back(std::move(name));
@@ -142,9 +141,9 @@ class Reader {
   Recipe embedding() const {
     Recipe recipe{.name = is_multimodal_ ? "text_token_embedder.weight" : "embedder.weight",
                   .parts = {embedding_->name}};
-    if (!embedding_->sizes.empty() && embedding_->sizes[0] == kGemma3Padded) {
-      recipe.rows = kGemma3Vocabulary;
-    }
+    if (embedding_->sizes.empty()) return recipe;
+    const auto rows = hf_vocabulary_rows(embedding_->sizes[0], checkpoint_.path());
+    if (rows < embedding_->sizes[0]) recipe.rows = rows;
     return recipe;
   }
 
@@ -188,8 +187,9 @@ class Reader {
 
 }  // namespace
 
-std::optional<Layout> hf_layout(const Checkpoint& checkpoint) {
-  return Reader(checkpoint).layout();
+std::optional<Layout> hf_layout(const Checkpoint& checkpoint,
+                                const std::vector<std::string>& names) {
+  return Reader(checkpoint, names).layout();
 }
 
 std::string hf_plain_name(std::string name) {

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <gemma/ops/cpu/vector/tiles.h>
+#include <gemma/ops/cpu/vector/blocking.h>
 
 // Rotary embedding, the cache, and the attention of one token.
 namespace gemma::cpu {
@@ -256,17 +256,17 @@ void attend_one(const float* q,
   }
 }
 
-// Keys that a tile takes together: steps of what products take together, or a multiple of it.
+// Keys that a block takes together: steps of what products take together, or a multiple of it.
 constexpr int64_t kKeyStep = 32;
-constexpr int64_t kTileKeys = 2 * kKeyStep;
+constexpr int64_t kBlockKeys = 2 * kKeyStep;
 
 // Those of them that are seen: [begin, end).
 struct Seen {
   int64_t begin, end;
 };
 
-inline const float* query_of(const AttentionTile& tile, const CacheHead& cache, int64_t row) {
-  return tile.q + row / tile.heads * tile.ld_q + row % tile.heads * cache.stride;
+inline const float* query_of(const AttentionBlock& block, const CacheHead& cache, int64_t row) {
+  return block.q + row / block.heads * block.ld_q + row % block.heads * cache.stride;
 }
 
 }  // namespace

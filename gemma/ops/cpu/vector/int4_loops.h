@@ -1,7 +1,7 @@
 #pragma once
 
+#include <gemma/ops/cpu/vector/blocking.h>
 #include <gemma/ops/cpu/vector/integers.h>
-#include <gemma/ops/cpu/vector/tiles.h>
 
 // 4-bit weights times 8-bit activations, both in groups of kGroup with a scale each. A group's
 // bytes hold its first half in their lower bits and its second half in their upper ones, 8 too
@@ -10,9 +10,9 @@ namespace gemma::cpu {
 namespace {
 
 constexpr int64_t kGroupBytes = kGroup / 2;
-// Groups that a vector holds the bytes of.
+// Groups whose bytes one vector holds.
 constexpr int64_t kVectorGroups = kLanes / 4;
-// Groups that are taken together: rows have a multiple of so many in every Gemma.
+// Groups that are taken together: rows have a multiple of this number in every Gemma.
 constexpr int64_t kStepGroups = 4;
 static_assert(kInt8RowGroups % kStepGroups == 0 && kStepGroups % kVectorGroups == 0);
 // How often a vector holds a number of each of them.
@@ -98,13 +98,13 @@ void int4_dots(const Int8Rows& x,
   }
 }
 
-void multiply_int4(const Int8Rows& x,
-                   int64_t rows,
-                   const Matrix& w,
-                   int64_t begin,
-                   int64_t end,
-                   float* y,
-                   int64_t ldy) {
+void gemv_int4(const Int8Rows& x,
+               int64_t rows,
+               const WeightView& w,
+               int64_t begin,
+               int64_t end,
+               float* y,
+               int64_t ldy) {
   const auto groups = w.columns / kGroup;
   const auto* const data = static_cast<const uint8_t*>(w.data);
   with_rows<4>(rows, [&](auto weight_rows, auto count) {
@@ -116,7 +116,7 @@ void multiply_int4(const Int8Rows& x,
 }
 
 // Columns [begin, begin + width) of a row, both multiples of kGroup.
-void read_int4(const Matrix& w, int64_t row, int64_t begin, int64_t width, float* out) {
+void read_int4(const WeightView& w, int64_t row, int64_t begin, int64_t width, float* out) {
   const auto groups = w.columns / kGroup;
   for (int64_t g = begin / kGroup; g < (begin + width) / kGroup; ++g, out += kGroup) {
     const auto* bytes = static_cast<const uint8_t*>(w.data) + (row * groups + g) * kGroupBytes;

@@ -1,18 +1,18 @@
 #pragma once
 
+#include <gemma/ops/cpu/vector/blocking.h>
 #include <gemma/ops/cpu/vector/int4_loops.h>
 #include <gemma/ops/cpu/vector/integers.h>
-#include <gemma/ops/cpu/vector/tiles.h>
 
-// Products with weights of few bits by way of 16-bit integers, of which processors multiply twice
-// as many at once as of floats. The sums of a block of columns are exact.
+// Products with int8 and 4-bit weights by 16-bit integers: processors multiply twice as many of
+// these at once as floats. The sums of a block of columns are exact.
 namespace gemma::cpu {
 namespace {
 
-// A block's sum stays below 2^31: kPackedColumns * 128 * 32767, or * 2047 * 2047.
+// A block's sum stays below 2^31: kKc * 128 * 32767, or * 2047 * 2047.
 constexpr float kActivationLimit = 32767.0F;
 constexpr float kInt4Limit = 2047.0F;
-static_assert(kPackedColumns <= 511);
+static_assert(kKc <= 511);
 
 void quantize_int16(const float* x, int64_t columns, int16_t* values, float* scales) {
   each_block(columns, [&](int64_t begin, int64_t width) {
@@ -35,7 +35,7 @@ inline Pairs load_pairs_part(const int8_t* from, int64_t count) {
 // y[c][r * apart] = x[c] . w's row n + r * apart for kWeightRows rows of w and kRows rows of x.
 template <int kWeightRows, int kRows>
 void int8_dots(const Int16Rows& x,
-               const Matrix& w,
+               const WeightView& w,
                int64_t block,
                int64_t n,
                int64_t apart,
@@ -80,13 +80,13 @@ void int8_dots(const Int16Rows& x,
   }
 }
 
-void multiply_int8(const Int16Rows& x,
-                   int64_t rows,
-                   const Matrix& w,
-                   int64_t begin,
-                   int64_t end,
-                   float* y,
-                   int64_t ldy) {
+void gemv_int8(const Int16Rows& x,
+               int64_t rows,
+               const WeightView& w,
+               int64_t begin,
+               int64_t end,
+               float* y,
+               int64_t ldy) {
   const auto block = packed_block(w.columns);
   with_rows<4>(rows, [&](auto weight_rows, auto count) {
     stretches<weight_rows>(begin, end, [&](auto together, int64_t n, int64_t apart) {
@@ -98,7 +98,7 @@ void multiply_int8(const Int16Rows& x,
 // Where pack_int16 puts numbers, and their scales [packed_blocks(columns), padded_rows].
 struct PackedInt16 {
   PackedInt16(int64_t rows, int64_t columns)
-      : padded_rows(round_up(rows, kPackedRows)),
+      : padded_rows(round_up(rows, kMr)),
         scales_at(round_up(padded_rows * round_up(columns, 2) * 2, kLine)),
         size(scales_at +
              packed_blocks(columns) * padded_rows * static_cast<int64_t>(sizeof(float))) {}
@@ -123,12 +123,12 @@ inline void pack_int16(const float* x,
   const auto padded_rows = layout.padded_rows;
   auto* const packed = reinterpret_cast<int16_t*>(memory);
   auto* scales = reinterpret_cast<float*>(memory + layout.scales_at);
-  const auto first = group * kPackedRows;
+  const auto first = group * kMr;
   each_block(columns, [&](int64_t begin, int64_t width) {
     const auto pairs = (width + 1) / 2;
-    auto* out = packed + begin * padded_rows + group * kPackedRows * pairs * 2;
-    int16_t values[kPackedRows][kPackedColumns] = {};
-    for (int64_t r = 0; r < kPackedRows; ++r) {
+    auto* out = packed + begin * padded_rows + group * kMr * pairs * 2;
+    int16_t values[kMr][kKc] = {};
+    for (int64_t r = 0; r < kMr; ++r) {
       scales[first + r] = 0.0F;
       if (first + r < rows) {
         scales[first + r] = to_integers(x + (first + r) * columns + begin, width, limit, values[r]);
@@ -139,34 +139,34 @@ inline void pack_int16(const float* x,
       std::memcpy(&two_each, from + 2 * pair, sizeof(two_each));
       return two_each;
     };
-    pack_group([&](int64_t r) { return values[r]; }, load, pairs, reinterpret_cast<float*>(out));
+    pack_mr([&](int64_t r) { return values[r]; }, load, pairs, reinterpret_cast<float*>(out));
     scales += padded_rows;
   });
 }
 
 // A panel's columns [begin, begin + width), a pair of them in the place of a float, and the scales
 // of its rows.
-inline void pack_int16_weights(const Matrix& w,
+inline void pack_int16_weights(const WeightView& w,
                                int64_t panel,
                                int64_t begin,
                                int64_t width,
                                float* packed,
                                int16_t* wide,
                                float* scales) {
-  const auto first = panel * kPanelRows;
+  const auto first = panel * kNr;
   const auto pack = [&](const auto& row) {
     const auto load = [&](const auto* from, int64_t pair) {
       const auto count = width - 2 * pair;
       from += 2 * pair;
       return bits<Floats>(count >= 2 * kLanes ? load_pairs(from) : load_pairs_part(from, count));
     };
-    pack_panel(row, load, (width + 1) / 2, packed);
+    pack_nr(row, load, (width + 1) / 2, packed);
   };
   const auto present = rows_in_panel(w, panel);
-  for (int64_t r = present; r < kPanelRows; ++r) scales[r] = 0.0F;
+  for (int64_t r = present; r < kNr; ++r) scales[r] = 0.0F;
   if (w.type == WeightType::kInt4) {
     for (int64_t r = 0; r < present; ++r) {
-      float row[kPackedColumns];
+      float row[kKc];
       read_int4(w, first + r, begin, width, row);
       scales[r] = to_integers(row, width, kInt4Limit, wide + r * width);
     }
@@ -178,59 +178,62 @@ inline void pack_int16_weights(const Matrix& w,
   pack([&](int64_t r) { return r < present ? data + (first + r) * w.columns + begin : nullptr; });
 }
 
-// c[r][0 .. kPanelRows) = (c +) row_scales[r] * column_scales * sum over the pairs of a and b.
+// c[r][0 .. kNr) = (c +) scales[r] * column_scales * sum over the pairs of a and b.
 inline void multiply_int16_tile(int64_t pairs,
                                 const int16_t* a,
                                 const float* b,
-                                const float* row_scales,
+                                const float* scales,
                                 const float* column_scales,
                                 bool add,
                                 float* c,
                                 int64_t ldc) {
-  Ints sums[kPackedRows][2] = {};
-  for (int64_t r = 0; r < kPackedRows; ++r) prefetch_to_write(c + r * ldc);
+  Ints sums[kMr][2] = {};
+  for (int64_t r = 0; r < kMr; ++r) prefetch_to_write(c + r * ldc);
 #pragma GCC unroll 4
   for (int64_t k = 0; k < pairs; ++k) {
-    const auto low = bits<Pairs>(load(b + k * kPanelRows));
-    const auto high = bits<Pairs>(load(b + k * kPanelRows + kLanes));
+    const auto low = bits<Pairs>(load(b + k * kNr));
+    const auto high = bits<Pairs>(load(b + k * kNr + kLanes));
 #pragma GCC unroll 12
-    for (int64_t r = 0; r < kPackedRows; ++r) {
-      const auto x = splat_pair(a + (k * kPackedRows + r) * 2);
+    for (int64_t r = 0; r < kMr; ++r) {
+      const auto x = splat_pair(a + (k * kMr + r) * 2);
       sums[r][0] = add_products(x, low, sums[r][0]);
       sums[r][1] = add_products(x, high, sums[r][1]);
     }
   }
-  for (int64_t r = 0; r < kPackedRows; ++r) {
+  for (int64_t r = 0; r < kMr; ++r) {
     for (int64_t h = 0; h < 2; ++h) {
       auto* const to = c + r * ldc + h * kLanes;
-      const auto scale = load(column_scales + h * kLanes) * row_scales[r];
+      const auto scale = load(column_scales + h * kLanes) * scales[r];
       store(to, fma(to_floats(sums[r][h]), scale, add ? load(to) : zeros()));
     }
   }
 }
 
-inline void multiply_many_int16(
-    const PackedRows& x, const Matrix& w, int64_t panel, float* y, int64_t ldy, float* scratch) {
+inline void gemm_int16(const PackedRows& x,
+                       const WeightView& w,
+                       int64_t panel,
+                       float* y,
+                       int64_t ldy,
+                       float* scratch) {
   const auto present = rows_in_panel(w, panel);
   const PackedInt16 layout(x.rows, w.columns);
   const auto padded_rows = layout.padded_rows;
   const auto* const values = reinterpret_cast<const int16_t*>(x.data);
-  const auto* row_scales = reinterpret_cast<const float*>(x.data + layout.scales_at);
-  auto* const wide = reinterpret_cast<int16_t*>(scratch + kPanelRows * kPackedColumns / 2);
-  float column_scales[kPanelRows];
+  const auto* scales = reinterpret_cast<const float*>(x.data + layout.scales_at);
+  auto* const wide = reinterpret_cast<int16_t*>(scratch + kNr * kKc / 2);
+  float column_scales[kNr];
   each_block(w.columns, [&](int64_t begin, int64_t width) {
     const auto pairs = (width + 1) / 2;
     pack_int16_weights(w, panel, begin, width, scratch, wide, column_scales);
-    for (auto m = x.begin; m < x.end; m += kPackedRows) {
+    for (auto m = x.begin; m < x.end; m += kMr) {
       const auto* const a = values + begin * padded_rows + m * pairs * 2;
-      const auto count = x.end - m < kPackedRows ? x.end - m : kPackedRows;
-      with_tile(count, present, begin > 0, y + (m - x.begin) * ldy, ldy,
-                [&](float* c, int64_t ldc) {
-                  multiply_int16_tile(pairs, a, scratch, row_scales + m, column_scales, begin > 0,
-                                      c, ldc);
-                });
+      const auto count = x.end - m < kMr ? x.end - m : kMr;
+      with_tile(
+          count, present, begin > 0, y + (m - x.begin) * ldy, ldy, [&](float* c, int64_t ldc) {
+            multiply_int16_tile(pairs, a, scratch, scales + m, column_scales, begin > 0, c, ldc);
+          });
     }
-    row_scales += padded_rows;
+    scales += padded_rows;
   });
 }
 

@@ -2,7 +2,7 @@
 
 #include <gemma/ops/cpu/vector/simd.h>
 
-// What the machine can do at most, for measurements to be compared with.
+// The limits of the machine, to compare measurements with.
 namespace gemma::cpu {
 namespace {
 

@@ -3,7 +3,7 @@
 #include <gemma/ops/cpu/vector/int4_loops.h>
 #include <gemma/ops/cpu/vector/simd.h>
 
-// What is done to rows of numbers: reading them, norms, activations, the search among logits.
+// Loops over rows of numbers: reading, norms, activations, the search among logits.
 namespace gemma::cpu {
 namespace {
 
@@ -14,7 +14,7 @@ void read_row_as(const T* row, int64_t columns, float scale, float* out) {
   if (i < columns) store_part(out + i, load_part(row + i, columns - i) * scale, columns - i);
 }
 
-void read_row(const Matrix& w, int64_t row, float* out) {
+void read_row(const WeightView& w, int64_t row, float* out) {
   if (w.type == WeightType::kInt4) return read_int4(w, row, 0, w.columns, out);
   const auto read = [&](const auto* data, float scale) {
     read_row_as(data + row * w.columns, w.columns, scale, out);
@@ -57,7 +57,7 @@ void rms_norm_as(const float* x,
 }
 
 void rms_norm(const float* x,
-              const Matrix& weight,
+              const WeightView& weight,
               float offset,
               float eps,
               const float* residual,

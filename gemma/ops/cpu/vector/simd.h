@@ -13,7 +13,7 @@
 namespace gemma::cpu {
 namespace {
 
-// Half of the 2 * kLanes columns from `from` on, in the order in which multiply_few takes x.
+// Half of the 2 * kLanes columns from `from` on, in the order in which gemv takes x.
 template <int kHalf, typename T>
 Floats load_half(const T* from) {
   return load(from + kHalf * kLanes);
@@ -122,9 +122,9 @@ inline Floats gelu_tanh(Floats x) {
   return x / (1.0F + exp(cubic * kMinusTwoRootTwoOverPi));
 }
 
-// Calls `use` with the data of a matrix of floats as what it is.
+// Calls `use` with the data of a matrix of floats, as a pointer to its type.
 template <typename Use>
-void visit_floats(const Matrix& matrix, const Use& use) {
+void visit_floats(const WeightView& matrix, const Use& use) {
   switch (matrix.type) {
     case WeightType::kFloat32:
       return use(static_cast<const float*>(matrix.data));
@@ -138,7 +138,7 @@ void visit_floats(const Matrix& matrix, const Use& use) {
 }
 
 // The scale of a row of int8.
-inline float row_scale(const Matrix& w, int64_t row) {
+inline float row_scale(const WeightView& w, int64_t row) {
   switch (w.scale_type) {
     case WeightType::kBFloat16: {
       const auto half = static_cast<const BFloat16*>(w.scales)[row];

@@ -8,8 +8,8 @@
 // Vectors of the widest registers that the including file is compiled for.
 //
 // Everything is in an unnamed namespace, here and in the kernels: a function that the linker could
-// share between two such files would be run on machines that it was not compiled for. For the same
-// reason these files include nothing but the plainest headers.
+// share between two such files could run on machines that it was not compiled for. For the same
+// reason these files include only the plainest headers.
 namespace gemma::cpu {
 namespace {
 

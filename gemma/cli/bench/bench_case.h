@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include <gemma/models/language_model.h>
+
+namespace gemma::cli {
+
+/// What is timed: a prompt up to its first token, or tokens one by one.
+struct BenchCase {
+  enum class Kind { kPrefill, kDecode, kSampledDecode };
+
+  Kind kind;
+  int64_t tokens;
+  int64_t depth;  // Tokens in the cache before.
+
+  bool is_prefill() const { return kind == Kind::kPrefill; }
+  bool is_sampled() const { return kind == Kind::kSampledDecode; }
+  /// "pp512", "tg128 @ d16384", "tg128 sampled".
+  std::string name() const;
+};
+
+/// A function that runs the test once, on random tokens -> seconds. Fast numerics run on an Engine
+/// with keys and values of kv_dtype, exact ones through the dense forward; each as generate() does.
+/// Filling the cache to the test's depth happens here.
+/// Throws std::invalid_argument when the test exceeds the model's max_position_embeddings.
+std::function<double()> prepare(const BenchCase& test,
+                                const LanguageModel& model,
+                                torch::Dtype kv_dtype);
+
+}  // namespace gemma::cli

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <gemma/generate/options.h>
+#include <gemma/models/language_model.h>
+#include <gemma/vision/gemma3_preprocessor.h>
+
+namespace gemma {
+
+/// generate() of either model (causal_lm.h, multimodal_lm.h), for callers that have any of the two.
+/// A text model's result is the continuations, a multimodal model's the prompts with them. Throws
+/// as they do, and std::invalid_argument for an image that is given to a text model.
+std::vector<std::string> generate(const LanguageModel& model,
+                                  std::span<const Prompt> prompts,
+                                  torch::Device device,
+                                  int64_t output_len,
+                                  std::optional<double> temperature,
+                                  double top_p,
+                                  int64_t top_k,
+                                  const GenerateOptions& options = {});
+
+}  // namespace gemma

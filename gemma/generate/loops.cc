@@ -1,0 +1,35 @@
+#include <gemma/generate/loops.h>
+
+namespace gemma {
+namespace {
+
+std::vector<int64_t> lengths_of(const TokenRows& rows) {
+  std::vector<int64_t> lengths;
+  for (const auto& row : rows) lengths.push_back(std::ssize(row));
+  return lengths;
+}
+
+}  // namespace
+
+TokenRows generate_tokens(LanguageModelImpl& model,
+                          torch::Device device,
+                          const GenerateRequest& request,
+                          const ModelInputs& inputs,
+                          const GenerateOptions& options) {
+  model.check_device(device);
+  if (options.on_prompt) {
+    for (size_t i = 0; i < request.prompts.size(); ++i) {
+      options.on_prompt(static_cast<int64_t>(i), std::ssize(request.prompts[i]));
+    }
+  }
+  Continuations continuations(lengths_of(request.prompts), request.output_lens,
+                              model.tokenizer().eos_id(), options);
+  if (model.numerics() == Numerics::kExact) {
+    generate_exact(model, device, request, inputs, options, continuations);
+  } else {
+    generate_fast(model, request, inputs.images, options, continuations);
+  }
+  return continuations.texts();
+}
+
+}  // namespace gemma

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include <ATen/core/Tensor.h>
+
+// Weights as operations take them.
+namespace gemma {
+
+/// A matrix as checkpoints hold it: floats, int8 rows with one scale a row, or 4 bits a number with
+/// one scale for kGroup numbers.
+struct WeightView {
+  // Implicit: a plain tensor is a weight without scales.
+  WeightView(at::Tensor matrix, at::Tensor scales_of_it = {})
+      : data(std::move(matrix)), scales(std::move(scales_of_it)) {}
+
+  /// Numbers of a row that share a scale, in 4 bits.
+  static constexpr int64_t kGroup = 32;
+
+  bool quantized() const { return scales.defined(); }
+
+  // [rows, columns], floating point or int8. In 4 bits uint8 [rows, columns / 2]: a group's 16
+  // bytes hold its first 16 numbers in their lower bits, the others in their upper bits, each 8 too
+  // large.
+  at::Tensor data;
+  at::Tensor scales;  // [rows], or float16 [rows, columns / kGroup]; undefined unless quantised
+};
+
+/// RMSNorm's parameters: x / rms(x) * (1 + weight), or * weight without the unit offset.
+struct NormWeight {
+  at::Tensor weight;  // [normalised size]
+  double eps;
+  bool add_unit_offset;
+};
+
+/// A linear layer's parameters where it has a bias, as in the vision model.
+struct BiasedWeight {
+  at::Tensor weight;  // [out, in]
+  at::Tensor bias;    // [out]
+};
+
+/// nn.LayerNorm's parameters: (x - mean) / sqrt(variance + eps) * weight + bias.
+struct LayerNormWeight {
+  at::Tensor weight;  // [normalised size]
+  at::Tensor bias;    // Likewise.
+  double eps;
+};
+
+}  // namespace gemma
