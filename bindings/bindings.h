@@ -13,6 +13,7 @@
 #include <torch/nn/module.h>
 
 #include <gemma/modules/module.h>
+#include <gemma/ops/attention_types.h>
 
 namespace py = pybind11;
 

@@ -3,6 +3,8 @@
 #include <chrono>
 #include <memory>
 
+#include <fmt/format.h>
+
 namespace gemma::bindings {
 namespace {
 

@@ -1,16 +1,6 @@
 #include <gemma/generate/loops.h>
 
 namespace gemma {
-namespace {
-
-std::vector<int64_t> lengths_of(const TokenRows& rows) {
-  std::vector<int64_t> lengths;
-  for (const auto& row : rows) lengths.push_back(std::ssize(row));
-  return lengths;
-}
-
-}  // namespace
-
 TokenRows generate_tokens(LanguageModelImpl& model,
                           torch::Device device,
                           const GenerateRequest& request,
@@ -22,7 +12,7 @@ TokenRows generate_tokens(LanguageModelImpl& model,
       options.on_prompt(static_cast<int64_t>(i), std::ssize(request.prompts[i]));
     }
   }
-  Continuations continuations(lengths_of(request.prompts), request.output_lens,
+  Continuations continuations(request.prompt_lens(), request.output_lens,
                               model.tokenizer().eos_id(), options);
   if (model.numerics() == Numerics::kExact) {
     generate_exact(model, device, request, inputs, options, continuations);

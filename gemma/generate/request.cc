@@ -8,16 +8,6 @@
 #include <gemma/generate/request.h>
 
 namespace gemma {
-namespace {
-
-std::vector<int64_t> lengths_of(const TokenRows& rows) {
-  std::vector<int64_t> lengths;
-  for (const auto& row : rows) lengths.push_back(std::ssize(row));
-  return lengths;
-}
-
-}  // namespace
-
 // Differs from model.py: it takes any number and fails later, or draws from NaN.
 void check_sampling(size_t num_prompts,
                     int64_t output_len,
@@ -49,8 +39,14 @@ void check_sampling(size_t num_prompts,
   }
 }
 
-int64_t GenerateRequest::min_prompt_len() const { return std::ranges::min(lengths_of(prompts)); }
-int64_t GenerateRequest::max_prompt_len() const { return std::ranges::max(lengths_of(prompts)); }
+std::vector<int64_t> GenerateRequest::prompt_lens() const {
+  std::vector<int64_t> lengths;
+  for (const auto& row : prompts) lengths.push_back(std::ssize(row));
+  return lengths;
+}
+
+int64_t GenerateRequest::min_prompt_len() const { return std::ranges::min(prompt_lens()); }
+int64_t GenerateRequest::max_prompt_len() const { return std::ranges::max(prompt_lens()); }
 
 SamplingParams GenerateRequest::sampling_params(torch::Device device) const {
   const auto longs = at::TensorOptions().dtype(at::kLong).device(device);

@@ -20,6 +20,7 @@ struct GenerateRequest {
   double top_p;
   int64_t top_k;
 
+  std::vector<int64_t> prompt_lens() const;
   int64_t min_prompt_len() const;
   int64_t max_prompt_len() const;
   /// Of the longest prompt with its output.

@@ -6,14 +6,14 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 place=$(mktemp -d)
 trap 'rm -rf -- "$place"' EXIT
 
-"$python" "$root/scripts/make_wheel.py" "$build" "$place" >/dev/null
-"$python" -m venv "$place/venv"
+"$python" "$root/scripts/make_wheel.py" "$build" "$place" &>"$place/log" || { cat "$place/log" >&2; exit 1; }
+"$python" -m venv --without-pip "$place/venv"
 # Torch is linked, not downloaded again; what it imports is found where it is.
 torch=$("$python" -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])')
 site=$("$place/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 ln -s "$torch" "$site/torch"
 dirname "$torch" >"$site/torch.pth"
-"$place/venv/bin/python" -m pip install --quiet --no-index --disable-pip-version-check "$place"/*.whl
+"$python" -m pip --python "$place/venv/bin/python" --disable-pip-version-check install --quiet --no-index "$place"/*.whl
 
 # Neither the checkout nor the build folder may be of help.
 cd -- "$place"
@@ -41,8 +41,9 @@ assert names["embedder.weight"].shape == (32, 16), names.keys()
 PYTHON
 checkpoint=$root/checkpoints/gemma-3-270m/model.ckpt
 if [[ -e $checkpoint ]]; then
-  run "$place/venv/bin/gemma" run --ckpt "$checkpoint" --greedy --output_len 5 --prompt "The capital of France is" |
-    grep -q Paris
+  options=(--ckpt "$checkpoint" --greedy --output_len 5 --prompt "The capital of France is")
+  text=$(run "$place/venv/bin/gemma" run "${options[@]}" 2>/dev/null)
+  [[ -n $text && $text == "$("$build/bin/gemma" run "${options[@]}" 2>/dev/null)" ]]
 else
   echo "No Gemma 3 270M here: the wheel's program did not run one."
 fi

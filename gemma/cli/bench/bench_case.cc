@@ -11,6 +11,7 @@
 #include <gemma/cli/bench/bench_case.h>
 #include <gemma/engine/engine.h>
 #include <gemma/modules/masks.h>
+#include <gemma/ops/sampling_params.h>
 
 namespace gemma::cli {
 namespace {
