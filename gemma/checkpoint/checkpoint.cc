@@ -10,12 +10,13 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <gemma/checkpoint/bytes.h>
 #include <gemma/checkpoint/checkpoint.h>
 #include <gemma/checkpoint/gguf_blocks.h>
 #include <gemma/checkpoint/mapped_file.h>
+#include <gemma/checkpoint/not_a_model.h>
 #include <gemma/checkpoint/safetensors.h>
 #include <gemma/checkpoint/shard_index.h>
 #include <gemma/checkpoint/torch_archive.h>
@@ -28,20 +29,6 @@ namespace {
 constexpr std::array<std::string_view, 4> kFilesInDirectory = {
     "model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json",
     "pytorch_model.bin"};
-
-std::string list_of_files(const std::filesystem::path& directory) {
-  constexpr size_t kShown = 10;
-  std::set<std::string> names;
-  std::error_code unreadable;
-  for (const auto& file : std::filesystem::directory_iterator(directory, unreadable)) {
-    names.insert(printable(file.path().filename().string()));
-  }
-  if (names.empty()) return "nothing";
-  const auto last =
-      std::next(names.begin(), static_cast<std::ptrdiff_t>(std::min(names.size(), kShown)));
-  return fmt::format("{}{}", fmt::join(names.begin(), last, ", "),
-                     names.size() > kShown ? ", ..." : "");
-}
 
 // By what is in it; the name counts where that leaves a doubt, for a message that helps.
 bool is_to_be_safetensors(const MappedFile& file) {
@@ -162,16 +149,16 @@ struct Checkpoint::Contents {
       add_file(directory / name);
       return make_index();
     }
-    refuse_file(directory.string(),
-                fmt::format("is a directory without any of {}; it holds {}: pass the .ckpt file",
-                            fmt::join(kFilesInDirectory, ", "), list_of_files(directory)));
+    refuse_directory(directory);
   }
 
   void add(const std::filesystem::path& given) {
     std::error_code unknown;  // MappedFile explains what cannot be looked at.
     if (std::filesystem::is_directory(given, unknown)) return add_directory(given);
+    refuse_shard(given);
     add_file(given);
     make_index();
+    refuse_adapter(given, entries);
   }
 };
 

@@ -24,6 +24,7 @@ constexpr Signature kSignatures[] = {
     {0, "\x80"sv, "is a bare pickle, not a file of torch.save: pass what torch.save wrote"},
     {0, "\x89HDF"sv, "is an HDF5 file (Keras?): pass the .ckpt or the PyTorch shards"},
     {0, "\x1f\x8b"sv, "is compressed with gzip: unpack it first"},
+    {0, "{"sv, "is JSON, not the weights: give the directory that it is in, or a file of weights"},
     {0, "version https://git-lfs"sv,
      "is a git-lfs pointer, not the weights: run `git lfs pull` where it was cloned"},
 };

@@ -55,6 +55,12 @@ constexpr ElementType kElementTypes[] = {
     {30, c10::ScalarType::BFloat16, Encoding::kPlain, 2},
 };
 
+// The other types of ggml that people meet, for messages.
+constexpr std::pair<uint32_t, std::string_view> kUnreadTypes[] = {
+    {9, "Q8_1"},     {10, "Q2_K"},  {11, "Q3_K"},   {15, "Q8_K"},  {16, "IQ2_XXS"}, {17, "IQ2_XS"},
+    {18, "IQ3_XXS"}, {19, "IQ1_S"}, {20, "IQ4_NL"}, {21, "IQ3_S"}, {22, "IQ2_S"},   {23, "IQ4_XS"},
+    {29, "IQ1_M"},   {34, "TQ1_0"}, {35, "TQ2_0"},  {39, "MXFP4"}};
+
 // Reads from front to back; every step is checked against the end.
 class Reader {
  public:
@@ -166,13 +172,16 @@ Values read_values(Reader& reader, Bytes file, uint64_t count) {
 
 const ElementType& element_type(uint32_t number, std::string_view what) {
   const auto* const found = std::ranges::find(kElementTypes, number, &ElementType::number);
-  if (found == std::end(kElementTypes)) {
-    format_error(
-        "{} is of ggml's type {}, which is not read: take a file in F32, F16, BF16, Q8_0, "
-        "Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K",
-        what, number);
-  }
-  return *found;
+  if (found != std::end(kElementTypes)) return *found;
+  const auto* const unread =
+      std::ranges::find(kUnreadTypes, number, &std::pair<uint32_t, std::string_view>::first);
+  format_error(
+      "{} is of {}, which is not read: take the model's file in F32, F16, BF16, Q8_0, Q4_0, Q4_1, "
+      "Q5_0, Q5_1, Q4_K, Q5_K or Q6_K, or make one by `llama-quantize --allow-requantize IN OUT "
+      "Q8_0`",
+      what,
+      unread == std::end(kUnreadTypes) ? fmt::format("ggml's type {}", number)
+                                       : fmt::format("type {}", unread->second));
 }
 
 // GGUF has the innermost size first.
@@ -288,9 +297,31 @@ void check_version(uint32_t version) {
 void check_complete(const GgufMetadata& metadata) {
   const auto parts = metadata.get<int64_t>("split.count").value_or(1);
   if (parts <= 1) return;
-  refuse_file(
-      metadata.path(),
-      fmt::format("is one of {} parts of a model: join them with llama-gguf-split --merge", parts));
+  refuse_file(metadata.path(),
+              fmt::format("is one of {} parts of a model: join them with `llama-gguf-split --merge "
+                          "FIRST OUT`, where FIRST ends in -00001-of-{:05}.gguf",
+                          parts, parts));
+}
+
+// What is no model although it has a model's names.
+void check_is_model(const GgufMetadata& metadata) {
+  const auto type = metadata.get<std::string>("general.type").value_or("model");
+  const auto architecture = metadata.get<std::string>("general.architecture").value_or("");
+  if (type == "adapter") {
+    refuse_file(metadata.path(),
+                "is an adapter (LoRA), not a model: merge it into its base model with "
+                "`llama-export-lora -m BASE --lora ADAPTER -o OUT`, and give that file");
+  }
+  if (type == "imatrix") {
+    refuse_file(metadata.path(),
+                "is an importance matrix (imatrix), made for quantising, not a model: give the "
+                "model's own GGUF file");
+  }
+  if (type == "mmproj" || architecture == "clip") {
+    refuse_file(metadata.path(),
+                "is the picture part (mmproj) of a model, not a model: give the GGUF file of the "
+                "text model; pictures are read with the .ckpt or Hugging Face's files");
+  }
 }
 
 GgufFile read(Bytes file, const std::string& path) {
@@ -303,6 +334,7 @@ GgufFile read(Bytes file, const std::string& path) {
   const auto key_count = reader.number<uint64_t>("number of keys");
   GgufMetadata metadata(read_values(reader, file, key_count), path);
   check_complete(metadata);
+  check_is_model(metadata);
   auto tensors = read_tensors(reader, tensor_count);
   place_in_file(tensors, reader.position(), alignment_of(metadata), file.size());
   return {std::move(metadata), std::move(tensors)};

@@ -6,94 +6,19 @@
 #include <string>
 
 #include <gemma/checkpoint/pickle.h>
+#include <gemma/checkpoint/pickle_calls.h>
 #include <gemma/checkpoint/pickle_ops.h>
 #include <gemma/checkpoint/utf8.h>
 
 namespace gemma::pickle {
 namespace {
 
-using c10::ScalarType;
-
 // A real file of 100,000 tensors stays below each of these by a factor of three or more.
 constexpr size_t kMaxPushes = size_t{1} << 23;
 constexpr size_t kMaxMemo = size_t{1} << 23;
 constexpr size_t kMaxStack = size_t{1} << 20;
 constexpr size_t kMaxMarks = 1000;
-constexpr size_t kMaxKeyBytes = 1024;  // Keys are compared, as often as the file repeats them.
-
-struct KnownGlobal {
-  std::string_view module;
-  std::string_view name;
-  Global global;
-};
-
-constexpr Global storage_of(ScalarType dtype, uint8_t itemsize) {
-  return {.kind = Global::Kind::kStorageType, .dtype = dtype, .itemsize = itemsize};
-}
-
-constexpr KnownGlobal kKnownGlobals[] = {
-    {"collections", "OrderedDict", {.kind = Global::Kind::kOrderedDict}},
-    {"torch._utils", "_rebuild_tensor_v2", {.kind = Global::Kind::kRebuildTensor}},
-    {"torch._utils", "_rebuild_parameter", {.kind = Global::Kind::kRebuildParameter}},
-    {"torch", "FloatStorage", storage_of(ScalarType::Float, 4)},
-    {"torch", "DoubleStorage", storage_of(ScalarType::Double, 8)},
-    {"torch", "HalfStorage", storage_of(ScalarType::Half, 2)},
-    {"torch", "BFloat16Storage", storage_of(ScalarType::BFloat16, 2)},
-    {"torch", "CharStorage", storage_of(ScalarType::Char, 1)},
-    {"torch", "ByteStorage", storage_of(ScalarType::Byte, 1)},
-    {"torch", "ShortStorage", storage_of(ScalarType::Short, 2)},
-    {"torch", "IntStorage", storage_of(ScalarType::Int, 4)},
-    {"torch", "LongStorage", storage_of(ScalarType::Long, 8)},
-    {"torch", "BoolStorage", storage_of(ScalarType::Bool, 1)},
-    {"torch", "ComplexFloatStorage", storage_of(ScalarType::ComplexFloat, 8)},
-    {"torch", "ComplexDoubleStorage", storage_of(ScalarType::ComplexDouble, 16)},
-};
-
-Global find_global(std::string_view module, std::string_view name) {
-  for (const KnownGlobal& known : kKnownGlobals) {
-    if (known.module == module && known.name == name) return known.global;
-  }
-  const std::string full = fmt::format("{}.{}", printable(module), printable(name));
-  if (name == "UntypedStorage" || name == "_rebuild_tensor_v3") {
-    format_error(
-        "refers to '{}': a tensor has a dtype this reader does not know, such as float8 or uint16; "
-        "convert it and save again",
-        full);
-  }
-  format_error(
-      "refers to '{}', which is not part of a tensor file; nothing was executed. If you made the "
-      "file, save only tensors: torch.save(model.state_dict(), ...)",
-      full);
-}
-
-template <typename T>
-T expect(const Value& value, std::string_view what, std::string_view wanted) {
-  const T* const held = std::get_if<T>(&value);
-  if (held == nullptr) format_error("{} is of type {}, not {}", what, type_name(value), wanted);
-  return *held;
-}
-
-// The arguments of a call: a tuple of `least` to `most` values.
-const std::vector<Value>& expect_arguments(const Value& value,
-                                           std::string_view function,
-                                           size_t least,
-                                           size_t most) {
-  const auto& items =
-      expect<const Tuple*>(value, fmt::format("the argument of {}", function), "tuple")->items;
-  if (items.size() < least || items.size() > most) {
-    format_error("{} has {} arguments, not {}", function, items.size(), most);
-  }
-  return items;
-}
-
-const Tuple* expect_numbers(const Value& value, std::string_view what) {
-  const Tuple* const tuple = expect<const Tuple*>(value, what, "a tuple");
-  if (tuple->items.size() > kMaxDims) {
-    format_error("{} has {} dimensions, more than {}", what, tuple->items.size(), kMaxDims);
-  }
-  for (const Value& item : tuple->items) expect<int64_t>(item, what, "a tuple of int");
-  return tuple;
-}
+constexpr size_t kMaxKeyBytes = 1024;  // Of storages: they are compared as often as they come.
 
 class Machine {
  public:
@@ -165,24 +90,24 @@ class Machine {
   void start();
   void finish();
   void step(Op op);
+  void step_opaque(Op op);
   void step_container(Op op);
   void step_object(Op op);
   void push_tuple(std::vector<Value> items);
   void push_tuple_of(size_t count);
-  void push_dict(bool is_ordered_dict);
   void push_string(uint64_t size);
+  void push_opaque(uint64_t size, const Opaque& opaque);
   void push_long(size_t size);
   void push_float();
   void push_stack_global();
   void push_storage();
   void get(size_t index);
   void put(size_t index);
+  static bool is_opaque(const Value& value);
   void append(const std::vector<Value>& items);
   void set_items(const std::vector<Value>& items);
   void build();
   void reduce();
-  const Tensor* rebuild_tensor(const Value& arguments);
-  static const Tensor* rebuild_parameter(const Value& arguments);
 
   Bytes bytes_;
   uint64_t at_ = 0;
@@ -231,10 +156,39 @@ void Machine::step(Op op) {
       return push_long(number<uint8_t>());
     case Op::kBinFloat:
       return push_float();
+    case Op::kLong4:
+      return push_long(number<uint32_t>());
     case Op::kBinUnicode:
       return push_string(number<uint32_t>());
     case Op::kShortBinUnicode:
+    case Op::kShortBinString:
       return push_string(number<uint8_t>());
+    case Op::kBinUnicode8:
+      return push_string(number<uint64_t>());
+    default:
+      return step_opaque(op);
+  }
+}
+
+void Machine::step_opaque(Op op) {
+  switch (op) {
+    case Op::kShortBinBytes:
+      return push_opaque(number<uint8_t>(), kBytes);
+    case Op::kBinBytes:
+      return push_opaque(number<uint32_t>(), kBytes);
+    case Op::kBinBytes8:
+      return push_opaque(number<uint64_t>(), kBytes);
+    case Op::kByteArray8:
+      return push_opaque(number<uint64_t>(), kByteArray);
+    case Op::kEmptySet:
+      return push(&kSet);
+    case Op::kAddItems:
+      pop_to_mark();
+      expect<const Opaque*>(top(), "what items are added to", "set");
+      return;
+    case Op::kFrozenSet:
+      pop_to_mark();
+      return push(&kFrozen);
     default:
       return step_container(op);
   }
@@ -261,7 +215,7 @@ void Machine::step_container(Op op) {
     case Op::kAppends:
       return append(pop_to_mark());
     case Op::kEmptyDict:
-      return push_dict(/*is_ordered_dict=*/false);
+      return push(&pickle_.dicts.emplace_back());
     case Op::kSetItem: {
       const Value value = pop();
       return set_items({pop(), value});
@@ -294,6 +248,7 @@ void Machine::step_object(Op op) {
     case Op::kBinPersId:
       return push_storage();
     case Op::kReduce:
+    case Op::kNewObj:
       return reduce();
     case Op::kBuild:
       return build();
@@ -317,22 +272,25 @@ void Machine::push_tuple_of(size_t count) {
   push_tuple(std::move(items));
 }
 
-void Machine::push_dict(bool is_ordered_dict) {
-  Dict& dict = pickle_.dicts.emplace_back();
-  dict.is_ordered_dict = is_ordered_dict;
-  push(&dict);
-}
-
+// Python has strings with surrogates, which UTF-8 has not: they are no names.
 void Machine::push_string(uint64_t size) {
   const std::string_view text = as_text(take(size));
-  if (!is_utf8(text)) format_error("a string is not UTF-8: '{}'", printable(text));
-  push(text);
+  if (is_utf8(text)) return push(text);
+  if (!is_utf8(text, /*with_surrogates=*/true)) {
+    format_error("a string is not UTF-8: '{}'", printable(text));
+  }
+  push(&kString);
+}
+
+void Machine::push_opaque(uint64_t size, const Opaque& opaque) {
+  take(size);
+  push(&opaque);
 }
 
 // Two's complement, little-endian, as many bytes as the value needs.
 void Machine::push_long(size_t size) {
   const Bytes digits = take(size);
-  if (size > sizeof(int64_t)) format_error("an integer of {} bytes; {} is the most", size, 8);
+  if (size > sizeof(int64_t)) return push(&kInteger);
   const bool negative = size > 0 && std::to_integer<int>(digits[size - 1]) >= 0x80;
   int64_t value = negative ? -1 : 0;
   if (size > 0) std::memcpy(&value, digits.data(), size);
@@ -360,7 +318,7 @@ void Machine::push_storage() {
   }
   const auto type = expect<Global>(id[1], "a storage's type", "a torch storage");
   if (type.kind != Global::Kind::kStorageType) {
-    format_error("a storage's type is a function, not a torch storage");
+    format_error("a storage's type is a {}, not a torch storage", type_name(id[1]));
   }
   const auto key = expect<std::string_view>(id[2], "a storage's key", "str");
   if (key.size() > kMaxKeyBytes) format_error("a storage's key has {} bytes", key.size());
@@ -389,79 +347,38 @@ void Machine::put(size_t index) {
   memo_[index] = top();
 }
 
+bool Machine::is_opaque(const Value& value) { return std::holds_alternative<const Opaque*>(value); }
+
 void Machine::append(const std::vector<Value>& items) {
+  if (is_opaque(top())) return;
   List* const list = expect<List*>(top(), "what is appended to", "list");
   list->items.insert(list->items.end(), items.begin(), items.end());
 }
 
 void Machine::set_items(const std::vector<Value>& items) {
-  Dict* const dict = expect<Dict*>(top(), "what items are set in", "dict");
   if (items.size() % 2 != 0) format_error("a dict is given a key without a value");
-  for (size_t i = 0; i < items.size(); i += 2) {
-    const Value& key = items[i];
-    const auto* const text = std::get_if<std::string_view>(&key);
-    if (text == nullptr) expect<int64_t>(key, "a dict's key", "str or int");
-    if (text != nullptr && text->size() > kMaxKeyBytes) {
-      format_error("a dict's key has {} bytes: '{}'", text->size(), printable(*text));
-    }
-    dict->items.emplace_back(key, items[i + 1]);
-  }
+  if (is_opaque(top())) return;
+  Dict* const dict = expect<Dict*>(top(), "what items are set in", "dict");
+  for (size_t i = 0; i < items.size(); i += 2) dict->items.emplace_back(items[i], items[i + 1]);
 }
 
-// Sets attributes of an object. state_dict() has one, `_metadata`: versions of the Python classes
-// that made it, which Module.load_state_dict uses to convert old layouts. No Gemma class has any.
+// Sets attributes of an object, of which a tensor has none that matter here. state_dict() has one,
+// `_metadata`: versions of the Python classes that made it, which Module.load_state_dict uses to
+// convert old layouts. No Gemma class has any.
 void Machine::build() {
-  expect<Dict*>(pop(), "the state of an object", "dict");
+  const Value state = pop();
+  if (is_opaque(top()) || std::holds_alternative<const Tensor*>(top())) return;
+  expect<Dict*>(state, "the state of an object", "dict");
   if (!expect<Dict*>(top(), "what state is set on", "collections.OrderedDict")->is_ordered_dict) {
     format_error("what state is set on is of type dict, not collections.OrderedDict");
   }
 }
 
+// Of a class, too: REDUCE and NEWOBJ differ only in what Python would run.
 void Machine::reduce() {
   const Value arguments = pop();
   const auto function = expect<Global>(pop(), "what is called", "a function");
-  switch (function.kind) {
-    case Global::Kind::kOrderedDict:
-      expect_arguments(arguments, "OrderedDict", 0, 0);
-      return push_dict(/*is_ordered_dict=*/true);
-    case Global::Kind::kRebuildTensor:
-      return push(rebuild_tensor(arguments));
-    case Global::Kind::kRebuildParameter:
-      return push(rebuild_parameter(arguments));
-    case Global::Kind::kStorageType:
-      format_error("a storage's type is called as a function");
-  }
-}
-
-// torch._utils._rebuild_tensor_v2(storage, storage_offset, size, stride, requires_grad,
-// backward_hooks, metadata=None). Metadata says that a tensor is to be read conjugated or negated.
-const Tensor* Machine::rebuild_tensor(const Value& arguments) {
-  const auto& args = expect_arguments(arguments, "_rebuild_tensor_v2", 6, 7);
-  const Tensor tensor{
-      .storage = expect<const Storage*>(args[0], "a tensor's storage", "a storage"),
-      .offset = expect<int64_t>(args[1], "a tensor's offset", "int"),
-      .sizes = expect_numbers(args[2], "a tensor's size"),
-      .strides = expect_numbers(args[3], "a tensor's stride"),
-  };
-  if (tensor.sizes->items.size() != tensor.strides->items.size()) {
-    format_error("a tensor has {} sizes and {} strides", tensor.sizes->items.size(),
-                 tensor.strides->items.size());
-  }
-  expect<bool>(args[4], "a tensor's requires_grad", "bool");
-  expect<Dict*>(args[5], "a tensor's backward_hooks", "dict");
-  if (args.size() == 7 && !std::holds_alternative<std::monostate>(args[6]) &&
-      !expect<Dict*>(args[6], "a tensor's metadata", "dict")->items.empty()) {
-    format_error("a tensor has metadata (conjugated or negated): save a .clone() of it");
-  }
-  return &pickle_.tensors.emplace_back(tensor);
-}
-
-// torch._utils._rebuild_parameter(data, requires_grad, backward_hooks)
-const Tensor* Machine::rebuild_parameter(const Value& arguments) {
-  const auto& args = expect_arguments(arguments, "_rebuild_parameter", 3, 3);
-  expect<bool>(args[1], "a parameter's requires_grad", "bool");
-  expect<Dict*>(args[2], "a parameter's backward_hooks", "dict");
-  return expect<const Tensor*>(args[0], "a parameter's data", "a tensor");
+  push(call(pickle_, function, arguments));
 }
 
 }  // namespace
@@ -477,8 +394,11 @@ const Value* Dict::find(std::string_view key) const {
 
 std::string_view type_name(const Value& value) {
   constexpr std::array<std::string_view, std::variant_size_v<Value>> kNames = {
-      "NoneType", "bool", "int",     "float",  "str",     "tuple",
-      "list",     "dict", "storage", "tensor", "function"};
+      "NoneType", "bool", "int",     "float",  "str",    "tuple",
+      "list",     "dict", "storage", "tensor", "opaque", "function"};
+  if (const auto* const opaque = std::get_if<const Opaque*>(&value)) return (*opaque)->type;
+  const auto* const global = std::get_if<Global>(&value);
+  if (global != nullptr && global->kind == Global::Kind::kDtype) return "torch.dtype";
   return kNames[value.index()];
 }
 

@@ -11,17 +11,39 @@
 
 #include <gemma/checkpoint/bytes.h>
 
-// The part of Python's pickle that torch.save writes for dicts of tensors. A pickle is a program;
-// the machine that runs it here has no instruction that calls anything, only ones that build the
-// values below. https://docs.python.org/3/library/pickletools.html lists the whole instruction set.
+// What torch.load(weights_only=True) reads of Python's pickle. A pickle is a program; the machine
+// that runs it here has no instruction that calls anything, only ones that build the values below.
+// https://docs.python.org/3/library/pickletools.html lists the whole instruction set.
 namespace gemma::pickle {
 
-/// The only names a pickle may refer to.
+/// Something that is no weight, such as a device, a set or a sparse tensor: what it holds is not
+/// kept.
+struct Opaque {
+  std::string_view type;   // As type_name gives it.
+  bool is_tensor = false;  // A tensor whose elements do not stand in a storage as they are.
+};
+
+/// The only things that a pickle may refer to by name.
 struct Global {
-  enum class Kind : uint8_t { kOrderedDict, kRebuildTensor, kRebuildParameter, kStorageType };
+  enum class Kind : uint8_t {
+    kOrderedDict,
+    kRebuildTensor,
+    kRebuildTensorV3,
+    kRebuildParameter,
+    kRebuildFromType,
+    kRebuildFromCpu,
+    kParameter,
+    kSize,
+    kStorageType,
+    kDtype,
+    kOpaque,
+  };
   Kind kind;
-  c10::ScalarType dtype = c10::ScalarType::Undefined;  // Of a storage type, and its width in bytes.
+  // Of a storage type or dtype, and its width in bytes; 0 for one of parts of a byte or with
+  // scales.
+  c10::ScalarType dtype = c10::ScalarType::Undefined;
   uint8_t itemsize = 0;
+  const Opaque* makes = nullptr;  // What a call of kOpaque gives.
 };
 
 struct Tuple;
@@ -42,6 +64,7 @@ using Value = std::variant<std::monostate,
                            Dict*,
                            const Storage*,
                            const Tensor*,
+                           const Opaque*,
                            Global>;
 
 struct Tuple {
@@ -68,6 +91,8 @@ struct Storage {
 /// The types are checked, the numbers are not: torch_archive.cc does that and knows the names.
 struct Tensor {
   const Storage* storage;
+  c10::ScalarType dtype;  // The storage's, unless that is of bytes.
+  uint8_t itemsize;
   int64_t offset;        // In elements, like the strides.
   const Tuple* sizes;    // Of int64_t, kMaxDims at most.
   const Tuple* strides;  // As many.

@@ -2,6 +2,7 @@
 #include <array>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -30,12 +31,23 @@ struct DtypeName {
 };
 
 constexpr std::array kDtypes{
-    DtypeName{"F64", c10::ScalarType::Double},       DtypeName{"F32", c10::ScalarType::Float},
-    DtypeName{"F16", c10::ScalarType::Half},         DtypeName{"BF16", c10::ScalarType::BFloat16},
-    DtypeName{"I64", c10::ScalarType::Long},         DtypeName{"I32", c10::ScalarType::Int},
-    DtypeName{"I16", c10::ScalarType::Short},        DtypeName{"I8", c10::ScalarType::Char},
-    DtypeName{"U8", c10::ScalarType::Byte},          DtypeName{"BOOL", c10::ScalarType::Bool},
+    DtypeName{"F64", c10::ScalarType::Double},
+    DtypeName{"F32", c10::ScalarType::Float},
+    DtypeName{"F16", c10::ScalarType::Half},
+    DtypeName{"BF16", c10::ScalarType::BFloat16},
+    DtypeName{"I64", c10::ScalarType::Long},
+    DtypeName{"I32", c10::ScalarType::Int},
+    DtypeName{"I16", c10::ScalarType::Short},
+    DtypeName{"I8", c10::ScalarType::Char},
+    DtypeName{"U8", c10::ScalarType::Byte},
+    DtypeName{"BOOL", c10::ScalarType::Bool},
     DtypeName{"C64", c10::ScalarType::ComplexFloat},
+    DtypeName{"U16", c10::ScalarType::UInt16},
+    DtypeName{"U32", c10::ScalarType::UInt32},
+    DtypeName{"U64", c10::ScalarType::UInt64},
+    DtypeName{"F8_E4M3", c10::ScalarType::Float8_e4m3fn},
+    DtypeName{"F8_E5M2", c10::ScalarType::Float8_e5m2},
+    DtypeName{"F8_E8M0", c10::ScalarType::Float8_e8m0fnu},
 };
 
 // What the header says of one tensor; absent until it was said.

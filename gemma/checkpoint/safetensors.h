@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstddef>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -9,7 +8,7 @@
 
 #include <c10/core/ScalarType.h>
 
-#include <gemma/checkpoint/torch_archive.h>
+#include <gemma/checkpoint/tensor_entry.h>
 
 namespace gemma {
 

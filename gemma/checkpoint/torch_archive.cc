@@ -20,7 +20,13 @@ namespace {
 constexpr int64_t kMaxElements = int64_t{1} << 48;
 constexpr size_t kMaxTensors = size_t{1} << 18;
 
+constexpr size_t kMaxNameBytes = 1024;  // Names are compared, as often as the file repeats them.
+
 constexpr std::string_view kPickleSuffix = "/data.pkl";
+
+// Where a file may have its dict of tensors, if that is not the whole file: gemma_pytorch's key and
+// that of Lightning.
+constexpr std::string_view kStateDictKeys[] = {"model_state_dict", "state_dict"};
 
 class Archive {
  public:
@@ -128,14 +134,15 @@ void check_numbers(const pickle::Tensor& view, std::string_view tensor) {
   }
 }
 
-// How many elements of its storage a view spans, from its first to its last; 0 when it has none.
-int64_t span_of(const pickle::Tensor& view, std::string_view tensor) {
+// How many of the `elements` of its storage a view spans, from its first to its last; 0 when it has
+// none.
+int64_t span_of(const pickle::Tensor& view, int64_t elements, std::string_view tensor) {
   check_numbers(view, tensor);
   const auto& sizes = view.sizes->items;
   const bool is_empty =
       std::ranges::any_of(sizes, [](const pickle::Value& size) { return number(size) == 0; });
   // Elements after the first one. An empty slice may begin anywhere: x[5:] of 3 elements.
-  const int64_t available = is_empty ? kMaxElements : view.storage->numel - view.offset - 1;
+  const int64_t available = is_empty ? kMaxElements : elements - view.offset - 1;
   int64_t room = available;
   for (size_t d = 0; d < sizes.size() && room >= 0; ++d) {
     const int64_t steps = std::max<int64_t>(number(sizes[d]), 1) - 1;
@@ -144,7 +151,7 @@ int64_t span_of(const pickle::Tensor& view, std::string_view tensor) {
   }
   if (room < 0) {
     format_error("tensor '{}' reaches past the {} elements of its storage: the file is damaged",
-                 printable(tensor), view.storage->numel);
+                 printable(tensor), elements);
   }
   return is_empty ? 0 : available - room + 1;
 }
@@ -158,11 +165,12 @@ std::vector<int64_t> to_vector(const pickle::Tuple& numbers) {
 
 TensorEntry make_entry(const Archive& archive, std::string_view name, const pickle::Tensor& view) {
   const ZipEntry& record = find_record(archive, *view.storage, name);
-  const auto span = static_cast<uint64_t>(span_of(view, name));
-  const uint64_t itemsize = view.storage->itemsize;
+  const uint64_t itemsize = view.itemsize;
+  const auto elements = static_cast<int64_t>(record.size / itemsize);
+  const auto span = static_cast<uint64_t>(span_of(view, elements, name));
   const uint64_t begin = span == 0 ? 0 : static_cast<uint64_t>(view.offset);
   return {.name = std::string(name),
-          .dtype = view.storage->dtype,
+          .dtype = view.dtype,
           .sizes = to_vector(*view.sizes),
           .strides = to_vector(*view.strides),
           .offset = record.offset + begin * itemsize,
@@ -179,14 +187,13 @@ const pickle::Dict& top_of(const pickle::Pickle& pickle) {
 }
 
 const pickle::Dict& find_state_dict(const pickle::Dict& top) {
-  const pickle::Value* const inner = top.find("model_state_dict");
-  if (inner == nullptr) return top;
-  const auto* const dict = std::get_if<pickle::Dict*>(inner);
-  if (dict == nullptr) {
-    format_error("its 'model_state_dict' is a {}, not a dict of tensors",
-                 pickle::type_name(*inner));
+  for (const auto key : kStateDictKeys) {
+    const pickle::Value* const inner = top.find(key);
+    if (inner == nullptr) continue;
+    if (const auto* const dict = std::get_if<pickle::Dict*>(inner)) return **dict;
+    format_error("its '{}' is a {}, not a dict of tensors", key, pickle::type_name(*inner));
   }
-  return **dict;
+  return top;
 }
 
 std::optional<std::string_view> find_config(const pickle::Dict& top) {
@@ -195,10 +202,33 @@ std::optional<std::string_view> find_config(const pickle::Dict& top) {
   return std::get<std::string_view>(*config);
 }
 
-bool is_plain(const pickle::Value& value) {
-  return std::holds_alternative<std::monostate>(value) || std::holds_alternative<bool>(value) ||
-         std::holds_alternative<int64_t>(value) || std::holds_alternative<double>(value) ||
-         std::holds_alternative<std::string_view>(value);
+bool is_tensor(const pickle::Value& value) {
+  return std::holds_alternative<const pickle::Tensor*>(value);
+}
+
+// By its first value, so that asking costs nothing, whatever the file repeats.
+bool begins_with_tensor(const pickle::Value& value) {
+  if (const auto* const dict = std::get_if<pickle::Dict*>(&value)) {
+    return !(*dict)->items.empty() && is_tensor((*dict)->items.front().second);
+  }
+  const auto* const list = std::get_if<pickle::List*>(&value);
+  return list != nullptr && !(*list)->items.empty() && is_tensor((*list)->items.front());
+}
+
+// What else a dict of tensors may hold: anything that is not, or has not, tensors that could be
+// meant.
+void check_beside(std::string_view name, const pickle::Value& value) {
+  const auto* const* const opaque = std::get_if<const pickle::Opaque*>(&value);
+  if (opaque != nullptr && (*opaque)->is_tensor) {
+    format_error("its '{}' is a {}, which is not read: save it as a plain tensor of floats",
+                 printable(name), (*opaque)->type);
+  }
+  if (begins_with_tensor(value)) {
+    format_error(
+        "its '{}' is a {} of tensors, which is read only under the name 'model_state_dict' or "
+        "'state_dict': in Python, torch.save(the dict of the model's tensors, ...)",
+        printable(name), pickle::type_name(value));
+  }
 }
 
 // As Python's dict: of equal keys the first keeps its place and the last its value.
@@ -208,8 +238,13 @@ std::vector<std::pair<std::string_view, const pickle::Value*>> named_values(
   std::map<std::string_view, size_t> places;
   for (const auto& [key, value] : dict.items) {
     const auto* const name = std::get_if<std::string_view>(&key);
+    const bool is_name = name != nullptr && name->size() <= kMaxNameBytes;
+    if (!is_name && !is_tensor(value)) continue;
     if (name == nullptr) {
-      format_error("its dict of tensors has the key {}, not a name", number(key));
+      format_error("its dict of tensors has a key of type {}, not a name", pickle::type_name(key));
+    }
+    if (!is_name) {
+      format_error("a tensor has a name of {} bytes: '{}'", name->size(), printable(*name));
     }
     const auto [place, is_new] = places.try_emplace(*name, values.size());
     if (is_new) {
@@ -219,6 +254,22 @@ std::vector<std::pair<std::string_view, const pickle::Value*>> named_values(
     }
   }
   return values;
+}
+
+[[noreturn]] void refuse_without_tensors(const pickle::Dict& dict) {
+  if (dict.find("param_groups") != nullptr) {
+    format_error(
+        "it is the state of an optimizer, not a model's weights: give the file of those, from "
+        "model.state_dict()");
+  }
+  constexpr size_t kShown = 3;
+  std::string keys;
+  for (size_t i = 0; i < std::min(dict.items.size(), kShown); ++i) {
+    const auto* const text = std::get_if<std::string_view>(&dict.items[i].first);
+    if (text != nullptr)
+      keys += fmt::format("{} '{}'", keys.empty() ? ", but" : ",", printable(*text));
+  }
+  format_error("it holds no tensors{}: save model.state_dict()", keys);
 }
 
 TorchArchive read(Bytes file) {
@@ -233,17 +284,17 @@ TorchArchive read(Bytes file) {
   const pickle::Pickle pickle = pickle::read(archive.pickle());
   std::vector<TensorEntry> tensors;
   const pickle::Dict& top = top_of(pickle);
-  for (const auto& [name, value] : named_values(find_state_dict(top))) {
-    if (is_plain(*value)) continue;
+  const pickle::Dict& state_dict = find_state_dict(top);
+  for (const auto& [name, value] : named_values(state_dict)) {
     const auto* const tensor = std::get_if<const pickle::Tensor*>(value);
     if (tensor == nullptr) {
-      format_error("its '{}' is a {}, not a tensor: save model.state_dict()", printable(name),
-                   pickle::type_name(*value));
+      check_beside(name, *value);
+      continue;
     }
     if (tensors.size() == kMaxTensors) format_error("it has more than {} tensors", kMaxTensors);
     tensors.push_back(make_entry(archive, name, **tensor));
   }
-  if (tensors.empty()) format_error("it holds no tensors: save model.state_dict()");
+  if (tensors.empty()) refuse_without_tensors(state_dict);
   return {std::move(tensors), find_config(top)};
 }
 

@@ -21,9 +21,10 @@ struct TorchArchive {
 };
 
 /// The tensors of a file written by torch.save (PyTorch 1.6 and newer), in the order of its dict:
-/// that under 'model_state_dict' where there is one, else the top level itself. Values that are
-/// None, numbers or strings are left out. Runs nothing the file contains and reads no tensor data.
-/// Throws std::runtime_error: one line that names `path`, which serves for nothing else.
+/// that under 'model_state_dict' or, failing that, 'state_dict', else the top level itself. Values
+/// that are no tensors are passed over: all that torch.load(weights_only=True) reads. Runs nothing
+/// the file contains and reads no tensor data. Throws std::runtime_error: one line that names
+/// `path`, which serves for nothing else.
 TorchArchive read_torch_archive(std::span<const std::byte> file, const std::string& path);
 
 }  // namespace gemma

@@ -324,21 +324,76 @@ TEST(Checkpoint, ThrowsFileNotFoundWhenThereIsNothing) {
 TEST(Checkpoint, SaysWhatADirectoryWithoutAnIndexHolds) {
   const TemporaryDirectory directory;
   const std::string start = directory.path().string() + ": ";
-  testing::expect_message(message_of(directory.path()), start, "it holds nothing: pass");
-  directory.write("model.ckpt", file_with("w", {1}));
+  testing::expect_message(message_of(directory.path()), start,
+                          "it holds nothing: give a file of weights");
   directory.write("bell\x07", "x");
-  testing::expect_message(
-      message_of(directory.path()), start,
-      "is a directory without any of model.safetensors.index.json, model.safetensors, "
-      "pytorch_model.bin.index.json, pytorch_model.bin; it holds bell\\x07, model.ckpt: pass the "
-      ".ckpt file");
+  testing::expect_message(message_of(directory.path()), start,
+                          "is a directory without model.safetensors, pytorch_model.bin or their "
+                          "index; it holds bell\\x07: give a file of weights");
+  directory.write("b.gguf", "GGUF");
+  directory.write("model.ckpt", file_with("w", {1}));
+  testing::expect_message(message_of(directory.path()), start,
+                          "index: give the file you mean, of b.gguf, model.ckpt");
 }
 
 TEST(Checkpoint, ListsOnlyTheFirstFilesOfADirectory) {
   const TemporaryDirectory directory;
   for (int i = 0; i < 50; ++i) directory.write("file" + std::to_string(i), "x");
   testing::expect_message(message_of(directory.path()), directory.path().string(),
-                          "file17, ...: pass");
+                          "file17, ...: give");
+}
+
+TEST(Checkpoint, SaysThatAFileIsAPartOfAModel) {
+  const TemporaryDirectory directory;
+  const auto path = directory.path().string();
+  const auto refused = [&](const char* name, const std::string& expected) {
+    const auto file = directory.write(name, file_with("w", {1}));
+    testing::expect_message(message_of(file), file.string() + ": ", expected);
+  };
+  const std::string cure = "a part of a model: give the directory with all of them and their index";
+  refused("model-00002-of-00005.safetensors", "is one shard of 5, " + cure + ", " + path);
+  refused("pytorch_model-00001-of-00002.bin", "is one shard of 2, " + cure);
+  refused("model.safetensors.index.json",
+          "is the index of a model's shards: give the directory, " + path);
+  for (const char* name : {"model-00001-of-00001.bin", "model-0001-of-0002.bin", "x.ckpt"}) {
+    EXPECT_EQ(Checkpoint::open(directory.write(name, file_with("w", {1}))).entries().size(), 1U);
+  }
+}
+
+TEST(Checkpoint, SaysThatADirectoryHasShardsWithoutTheirIndex) {
+  const TemporaryDirectory directory;
+  directory.write("model-00001-of-00002.safetensors", "x");
+  testing::expect_message(message_of(directory.path()), directory.path().string() + ": ",
+                          "has shards (model-00001-of-00002.safetensors), but not their index: "
+                          "download model.safetensors.index.json too");
+}
+
+TEST(Checkpoint, SaysThatAnAdapterIsNoModel) {
+  const TemporaryDirectory directory;
+  const auto file = directory.write(
+      "adapter_model.bin",
+      file_with("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", {1}));
+  testing::expect_message(message_of(file), file.string() + ": ",
+                          "is a LoRA adapter, not a model: merge it into its base model");
+  testing::expect_message(message_of(directory.path()), directory.path().string() + ": ",
+                          "is an adapter, such as LoRA, without a model: merge it");
+}
+
+TEST(Checkpoint, NamesTheSnapshotInADownloadCache) {
+  const TemporaryDirectory directory;
+  const auto model = directory.path() / "models--google--gemma";
+  const auto snapshot = model / "snapshots" / "0123abc";
+  std::filesystem::create_directories(snapshot);
+  testing::expect_message(
+      message_of(model), model.string() + ": ",
+      "is a folder of Hugging Face's download cache: give the model in it, " + snapshot.string());
+  testing::expect_message(message_of(directory.path()), directory.path().string() + ": ",
+                          "is Hugging Face's download cache: give a folder of snapshots/ in it, "
+                          "as of " +
+                              (model / "snapshots").string());
+  std::filesystem::create_directories(model / "snapshots" / "other");
+  testing::expect_message(message_of(model), model.string() + ": ",
+                          "give the model in it, one of snapshots/: 0123abc, other");
 }
 
 TEST(Checkpoint, RefusesAFileThatIsNotACheckpoint) {

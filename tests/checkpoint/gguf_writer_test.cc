@@ -127,7 +127,7 @@ TEST_F(GgufWriterTest, RefusesWhatGgufCannotHold) {
   const auto says = [&](const GgufTensor& tensor, const char* what) {
     EXPECT_TRUE(contains(refusal(tensor, tensor.name, w), what));
   };
-  says({.name = "w", .sizes = {2, 3}, .dtype = at::kLong}, "is Long [2, 3], which is not written");
+  says({.name = "w", .sizes = {2, 3}, .dtype = at::kLong}, "is int64 [2, 3], which is not written");
   says({.name = "w", .sizes = {2, 3}, .dtype = at::kFloat, .encoding = Encoding::kQ8_0},
        "in blocks");
   says({.name = "w", .sizes = {2, 32}, .dtype = at::kFloat, .encoding = Encoding::kQ4K},

@@ -66,6 +66,45 @@ TEST(TorchArchive, ReadsADictOfOneEntry) {
             std::vector<std::string>{"w"});
 }
 
+TEST(TorchArchive, ReadsTheDictOfLightning) {
+  const auto w = op::dict({op::text("w"), op::tensor()});
+  const auto v = op::dict({op::text("v"), op::tensor()});
+  const auto names = [](const std::string& code) {
+    return names_in(torch_file(pickle_of(code), {floats({1, 2, 3})}));
+  };
+  EXPECT_EQ(names(op::dict({op::text("epoch"), op::integer(3), op::text("state_dict"), w})),
+            std::vector<std::string>{"w"});
+  EXPECT_EQ(names(op::dict({op::text("state_dict"), v, op::text("model_state_dict"), w})),
+            std::vector<std::string>{"w"});
+}
+
+// Of 6 bytes as uint16: elements are counted in the tensor's dtype, not in the storage's.
+TEST(TorchArchive, CountsTheElementsOfAStorageOfBytes) {
+  const auto file_of_size = [](int64_t size) {
+    const std::string tensor =
+        op::call(op::global("torch._utils", "_rebuild_tensor_v3"),
+                 op::tuple({op::storage({.numel = 6, .storage = "UntypedStorage"}), op::integer(0),
+                            op::numbers({size}), op::numbers({1}), op::boolean(false),
+                            op::ordered_dict({}), op::global("torch", "uint16")}));
+    return torch_file(pickle_of(op::dict({op::text("w"), tensor})), {"abcdef"});
+  };
+  const auto entries = read(file_of_size(3));
+  EXPECT_EQ(entries.at(0).dtype, ScalarType::UInt16);
+  EXPECT_EQ(entries.at(0).nbytes, 6U);
+  testing::expect_refused({"", file_of_size(4), "reaches past the 3 elements of its storage"});
+}
+
+TEST(TorchArchive, PassesOverWhatIsNoTensor) {
+  const std::string code =
+      op::dict({op::text("set"), op::call(op::global("builtins", "set"), op::tuple({"]"})),
+                op::text("list"), "](" + op::integer(1) + "e", op::text("dict"),
+                op::dict({op::text("a"), op::none()}), op::integer(5), op::none(),
+                op::numbers({1, 2}), op::none(), op::text(std::string(5000, 'k')), op::none(),
+                op::text("w"), op::tensor(), op::text("dtype"), op::global("torch", "float32")});
+  EXPECT_EQ(names_in(torch_file(pickle_of(code), {floats({1, 2, 3})})),
+            std::vector<std::string>{"w"});
+}
+
 TEST(TorchArchive, LeavesOutScalarsAndStrings) {
   const std::string code =
       op::dict({op::text("none"), op::none(), op::text("bool"), op::boolean(true), op::text("int"),
@@ -198,7 +237,8 @@ std::vector<BadFile> other_formats() {
        "run `git lfs pull`"},
       {"WebPage", "<!DOCTYPE html><html>", "is a web page, not the weights: the download failed"},
       {"WebPageInUpperCase", "\xef\xbb\xbf \r\n<HTML lang='en'>", "is a web page"},
-      {"Json", "{\"error\": \"not found\"}", "it begins with '{\"er', not 'PK'"},
+      {"Json", "{\"error\": \"not found\"}",
+       "is JSON, not the weights: give the directory that it is in"},
       {"SomeText", "hello\n\x1b[2J", "it begins with 'hell', not 'PK'"},
       {"ZipOfSomethingElse", testing::write_zip({{"word/document.xml", "<x/>"}}).bytes,
        "a zip archive without data.pkl"},
@@ -249,7 +289,10 @@ std::vector<BadFile> bad_contents() {
   const auto w_is = [&](const std::string& value) {
     return with(op::dict({op::text("w"), value}));
   };
+  const std::string tensors = op::dict({op::text("x"), op::tensor()});
   return {
+      {"NameTooLong", with(op::dict({op::text(std::string(1025, 'n')), op::tensor()})),
+       "a tensor has a name of 1025 bytes: 'nnn"},
       {"TopIsAList", with("]"), "it holds a list, not a dict of tensors"},
       {"TopIsATensor", with(op::tensor()), "it holds a tensor, not a dict of tensors"},
       {"TopIsNone", with(op::none()), "it holds a NoneType, not a dict of tensors"},
@@ -257,7 +300,15 @@ std::vector<BadFile> bad_contents() {
       {"TopIsAFunction", with(op::global("collections", "OrderedDict")),
        "it holds a function, not"},
       {"EmptyDict", with("}"), "it holds no tensors"},
-      {"NothingButScalars", w_is(op::integer(3)), "it holds no tensors"},
+      {"NothingButScalars", w_is(op::integer(3)), "it holds no tensors, but 'w': save"},
+      {"Keys",
+       with(op::dict({op::text("a"), op::none(), op::text("b"), op::none(), op::text("c"),
+                      op::none(), op::text("d"), op::none()})),
+       "it holds no tensors, but 'a', 'b', 'c': save"},
+      {"Optimizer",
+       with(op::dict({op::text("state"), op::dict({op::integer(0), tensors}),
+                      op::text("param_groups"), "]"})),
+       "it is the state of an optimizer, not a model's weights: give the file of those"},
       {"ModelStateDictIsEmpty", with(op::dict({op::text("model_state_dict"), "}"})),
        "it holds no tensors"},
       {"ModelStateDictIsAList", with(op::dict({op::text("model_state_dict"), "]"})),
@@ -265,14 +316,16 @@ std::vector<BadFile> bad_contents() {
       {"ModelStateDictIsATensor", with(op::dict({op::text("model_state_dict"), op::tensor()})),
        "its 'model_state_dict' is a tensor"},
       {"NestedDict", w_is(op::dict({op::text("x"), op::tensor()})),
-       "its 'w' is a dict, not a tensor"},
-      {"ListOfTensors", w_is("](" + op::tensor() + "e"), "its 'w' is a list, not a tensor"},
-      {"StorageAsValue", w_is(op::storage({})), "its 'w' is a storage, not a tensor"},
-      {"NumberAsName", with(op::dict({op::integer(5), op::tensor()})), "has the key 5, not a name"},
-      {"NameThatDrivesATerminal", with(op::dict({op::text("\x1b[2J\n"), "]"})),
+       "its 'w' is a dict of tensors, which is read only under the name 'model_state_dict'"},
+      {"ListOfTensors", w_is("](" + op::tensor() + "e"), "its 'w' is a list of tensors"},
+      {"SparseTensor", w_is(op::call(op::global("torch._utils", "_rebuild_sparse_tensor"), ")")),
+       "its 'w' is a sparse tensor, which is not read: save it as a plain tensor of floats"},
+      {"NumberAsName", with(op::dict({op::integer(5), op::tensor()})),
+       "has a key of type int, not a name"},
+      {"NameThatDrivesATerminal", with(op::dict({op::text("\x1b[2J\n"), tensors})),
        "its '\\x1b[2J\\x0a' is"},
       {"EndlessNames", with(endless_names()), "it has more than 262144 tensors"},
-      {"LongName", with(op::dict({op::text(std::string(1000, 'n')), "]"})),
+      {"LongName", with(op::dict({op::text(std::string(1000, 'n')), tensors})),
        "its '" + std::string(100, 'n') + "...' is"},
   };
 }

@@ -189,7 +189,7 @@ TEST_F(ConvertWeights, RefusesWeightsThatCannotBeQuantised) {
   EXPECT_TRUE(contains(refusal(weight(at::ones({2, 2, 1})), kInt8),
                        "tensor 'embedder.weight' is float32 [2, 2, 1], but only a matrix"));
   EXPECT_TRUE(contains(refusal(weight(at::scalar_tensor(1)), kInt8), "is float32 []"));
-  EXPECT_TRUE(contains(refusal(weight(at::ones({2, 2}, at::kLong)), kInt8), "is Long [2, 2]"));
+  EXPECT_TRUE(contains(refusal(weight(at::ones({2, 2}, at::kLong)), kInt8), "is int64 [2, 2]"));
   EXPECT_TRUE(contains(refusal(weight(at::full({2, 2}, std::nan(""))), kInt8),
                        "tensor 'embedder.weight': quantize_weight: the weight holds NaN"));
 }

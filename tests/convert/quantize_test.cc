@@ -91,9 +91,10 @@ TEST(QuantizeWeight, RefusesWhatInt8CannotHold) {
     EXPECT_TRUE(contains(message_of<std::invalid_argument>([&] { quantize_weight(weight); }),
                          "holds NaN or infinity"));
   }
-  EXPECT_EQ(message_of<std::invalid_argument>([] { quantize_weight(at::ones({2, 3}, at::kInt)); }),
-            "quantize_weight: got Int [2, 3], but quantises a matrix of floats; leave this one as "
-            "it is");
+  EXPECT_EQ(
+      message_of<std::invalid_argument>([] { quantize_weight(at::ones({2, 3}, at::kInt)); }),
+      "quantize_weight: got int32 [2, 3], but quantises a matrix of floats; leave this one as "
+      "it is");
   EXPECT_TRUE(contains(message_of<std::invalid_argument>([] { quantize_weight(at::ones({2})); }),
                        "got float32 [2]"));
 }

@@ -4,6 +4,7 @@ and GGUF.
     python tests/fuzz/make_corpus.py corpus
 """
 
+import collections
 import json
 import pathlib
 import struct
@@ -29,7 +30,23 @@ def dicts():
     yield "scalars", {"w": torch.tensor(1.0), "none": None, "i": 2**40, "f": 0.5, "s": "text", "b": True}
     yield "training", {"model_state_dict": dict(module.state_dict()),
                        "optimizer": {"state": {0: {"step": 1}}, "groups": [{"betas": (0.9, 0.99)}]}}
+    yield "lightning", {"epoch": 3, "state_dict": module.state_dict()}
+    yield "beside", {"model_state_dict": {"w": torch.ones(3)}, **beside()}
     yield "dtypes", {str(dtype): torch.zeros(2, dtype=dtype) for dtype in dtypes}
+
+
+def beside():
+    """What is no weight: one of each form that torch.load(weights_only=True) reads."""
+    attributed = torch.ones(2)
+    attributed.note = "x"
+    quantised = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
+    conjugated = torch.zeros(2, dtype=torch.complex64).conj()
+    return {"values": [torch.bfloat16, torch.Size([1]), torch.device("cpu"), torch.strided, {1, 2}, 1 + 2j, b"abc",
+                       bytearray(b"a"), collections.Counter("aab"), 1 << 80, "\ud800", {(1, 2): 3, None: 1.5}],
+            "tensors": [torch.zeros(4).to(torch.float8_e4m3fn), torch.zeros(2, dtype=torch.uint16),
+                        torch.eye(3).to_sparse(), quantised, conjugated, torch.empty(3, device="meta"),
+                        torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+                        torch.nn.Parameter(torch.ones(2)), attributed, torch.ones(2).untyped_storage()]}
 
 
 def as_zip64(archive):
@@ -91,6 +108,7 @@ def main(folder):
         with zipfile.ZipFile(path) as archive:
             (folder / f"{name}.pkl").write_bytes(archive.read(f"{name}/data.pkl"))
     torch.save({"w": torch.ones(3)}, folder / "protocol4.ckpt", pickle_protocol=4)
+    torch.save({"w": torch.ones(3), **beside()}, folder / "protocol5.ckpt", pickle_protocol=5)
     torch.save({"w": torch.ones(3)}, folder / "legacy.ckpt", _use_new_zipfile_serialization=False)
     (folder / "zip64.ckpt").write_bytes(as_zip64((folder / "one.ckpt").read_bytes()))
     for name, header in safetensors():

@@ -477,7 +477,7 @@ TEST(GemmaForCausalLM, RefusesToGenerateWhenWeightsAndConfigDisagreeAboutTheDtyp
   randomize(*model, /*seed=*/1);
   const auto message = message_of<std::invalid_argument>(
       [&] { model->generate("The ferry", kCPU, /*output_len=*/5); });
-  EXPECT_TRUE(contains(message, "the weights are Float but config.dtype"));
+  EXPECT_TRUE(contains(message, "the weights are float32 but config.dtype"));
   EXPECT_TRUE(contains(message, "bfloat16"));
 }
 

@@ -181,7 +181,7 @@ def test_casting_spares_int8_weights_and_rope_tables() -> None:
     assert model.embedder.weight_scaler.dtype == model.model.norm.weight.dtype == torch.bfloat16
     assert model.local_freqs_cis.dtype == torch.complex64
     assert model.to(torch.float16).model.norm.weight.dtype == torch.float16
-    with pytest.raises(TypeError, match="weights cannot be cast to Char"):
+    with pytest.raises(TypeError, match="weights cannot be cast to int8"):
         model.to(torch.int8)
 
 
