@@ -21,6 +21,8 @@ std::string storage_of(at::ScalarType dtype) {
       return "BFloat16Storage";
     case at::kChar:
       return "CharStorage";
+    case at::kDouble:
+      return "DoubleStorage";
     case at::kLong:
       return "LongStorage";
     case at::kComplexFloat:

@@ -180,7 +180,7 @@ void print_file(const WeightSource& source) {
   if (detected) {
     fmt::print("  variant {}{}\n", detected->variant, detected->quant ? ", int8" : "");
   } else {
-    fmt::print("  The shapes fit no variant.\n");
+    fmt::print("  no variant: {}\n", why_unknown(source));
   }
 }
 

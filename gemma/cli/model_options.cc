@@ -42,9 +42,8 @@ GemmaConfig make_config(const ModelOptions& options) {
 GemmaConfig find_config(const WeightSource& source, const std::string& variant) {
   auto config = config_of(source, variant);
   if (!config) {
-    throw std::runtime_error(
-        fmt::format("{}: its shapes fit no variant; name one with --variant: {}", source.path(),
-                    fmt::join(model_variants(), ", ")));
+    throw std::runtime_error(fmt::format("{}: {}; name a variant with --variant: {}", source.path(),
+                                         why_unknown(source), fmt::join(model_variants(), ", ")));
   }
   return *std::move(config);
 }

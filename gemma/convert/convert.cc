@@ -138,7 +138,7 @@ void convert_weights(const WeightSource& source,
                      const ProgressCallback& progress) {
   const torch::NoGradGuard no_grad;
   const auto steps = plan(source, options);
-  source.check_head();
+  source.check_complete();
   LoadProgress state{.tensor = {},
                      .tensors_done = 0,
                      .tensors_total = static_cast<int64_t>(steps.size()),

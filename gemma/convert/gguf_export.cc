@@ -7,6 +7,7 @@
 
 #include <gemma/checkpoint/gguf_writer.h>
 #include <gemma/config/dtype_name.h>
+#include <gemma/convert/convert.h>
 #include <gemma/convert/gguf_export.h>
 #include <gemma/weights/gguf/gguf_config.h>
 #include <gemma/weights/gguf/gguf_layout.h>
@@ -43,7 +44,8 @@ GgufTensor tensor_of(const TensorEntry& entry, const GgufPart& part, const GgufO
   if (options.q8_0) {
     tensor.encoding = Encoding::kQ8_0;
   } else {
-    tensor.dtype = options.dtype.value_or(entry.dtype);
+    // No model computes in float64.
+    tensor.dtype = options.dtype.value_or(entry.dtype == at::kDouble ? at::kFloat : entry.dtype);
   }
   return tensor;
 }
@@ -216,7 +218,7 @@ uint64_t export_gguf(const WeightSource& source,
                      const ProgressCallback& progress) {
   const torch::NoGradGuard no_grad;
   check(source, config, tokenizer);
-  source.check_head();
+  source.check_complete();
   const auto steps = plan(source, config, options);
   LoadProgress state{.tensor = {},
                      .tensors_done = 0,

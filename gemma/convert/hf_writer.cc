@@ -123,7 +123,7 @@ std::vector<TensorSpec> their_tensors(const std::vector<TensorSpec>& ours,
 
 SavedModel write_hf(const WeightSource& source,
                     GemmaConfig config,
-                    const ConvertOptions& options,
+                    ConvertOptions options,
                     const fs::path& directory,
                     const ProgressCallback& progress,
                     uint64_t shard_bytes) {
@@ -132,6 +132,9 @@ SavedModel write_hf(const WeightSource& source,
         "convert_weights: transformers does not read the reference's int8 or our int4; leave "
         "--quant away");
   }
+  const auto* const norm = source.find("model.norm.weight");
+  const bool is_float64 = norm != nullptr && norm->dtype == at::kDouble;
+  if (is_float64 && !options.dtype) options.dtype = at::kFloat;  // No model computes in float64.
   const auto tensors = converted_tensors(source, options);
   for (const auto& tensor : tensors) {
     if (tensor.name == "model.norm.weight") config.dtype = dtype_to_string(tensor.dtype);

@@ -21,7 +21,7 @@ struct SavedModel {
 /// know, and as config_to_hf and convert_weights do; what was written until then stays.
 SavedModel write_hf(const WeightSource& source,
                     GemmaConfig config,
-                    const ConvertOptions& options,
+                    ConvertOptions options,
                     const std::filesystem::path& directory,
                     const ProgressCallback& progress = {},
                     uint64_t shard_bytes = 5'000'000'000);

@@ -23,14 +23,15 @@ std::optional<std::string> tokenizer_beside(const fs::path& path) {
 }
 
 // The dtype of the float weights, or of the scales; bfloat16 where blocks of few bits stand for
-// them, which hold no more than that.
+// them, which hold no more than that. float32 for float64, in which no model computes.
 std::string dtype_of(const WeightSource& source) {
   for (const auto* name : {"embedder.weight_scaler", "text_token_embedder.weight_scaler",
                            "embedder.weight", "text_token_embedder.weight"}) {
     const auto* entry = source.find(name);
     if (entry == nullptr || !c10::isFloatingType(entry->dtype)) continue;
-    return entry->encoding == Encoding::kPlain ? std::string(dtype_to_string(entry->dtype))
-                                               : "bfloat16";
+    if (entry->encoding != Encoding::kPlain) return "bfloat16";
+    const bool is_half = entry->dtype == at::kHalf || entry->dtype == at::kBFloat16;
+    return is_half ? std::string(dtype_to_string(entry->dtype)) : "float32";
   }
   return "float32";
 }
@@ -78,11 +79,13 @@ GemmaConfig config_from_pretrained(const fs::path& path) {
     config.tokenizer = tokenizer_beside(path);
     return config;
   }
-  auto config = config_of(WeightSource::open(path));
+  const auto source = WeightSource::open(path);
+  auto config = config_of(source);
   if (!config) {
     refuse_file(path.string(),
-                "says nowhere what model it is, and its shapes fit no "
-                "variant; put a config.json beside the weights, in a directory of their own");
+                fmt::format("says nowhere what model it is, and {}; put a config.json beside the "
+                            "weights, in a directory of their own",
+                            why_unknown(source)));
   }
   return *std::move(config);
 }

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <gemma/checkpoint/not_a_model.h>
 #include <gemma/config/dtype_name.h>
 #include <gemma/modules/module.h>
 #include <gemma/weights/gguf/gguf_layout.h>
@@ -19,9 +20,6 @@
 
 namespace gemma {
 namespace {
-
-// Tried in this order; each knows its own names.
-constexpr std::array kLayouts = {gguf_layout, hf_layout};
 
 const TensorEntry& part_of(const Checkpoint& checkpoint,
                            const Recipe& recipe,
@@ -133,11 +131,88 @@ bool has_same_numbers(const Checkpoint& checkpoint, const std::string& a, const 
   return true;
 }
 
-std::optional<Layout> find_layout(const Checkpoint& checkpoint) {
-  for (const auto& layout_of : kLayouts) {
-    if (auto layout = layout_of(checkpoint)) return layout;
+// What PyTorch puts into names where it wraps a module: torch.compile, FSDP, and checkpoints of
+// activations.
+constexpr std::array<std::string_view, 3> kWrappers = {"_orig_mod.", "_fsdp_wrapped_module.",
+                                                       "_checkpoint_wrapped_module."};
+
+std::string unwrapped(std::string name) {
+  for (const auto wrapper : kWrappers) {
+    size_t at = 0;
+    while ((at = name.find(wrapper, at)) != std::string::npos) {
+      const bool is_component = at == 0 || name[at - 1] == '.';
+      if (is_component) {
+        name.erase(at, wrapper.size());
+      } else {
+        at += wrapper.size();
+      }
+    }
   }
-  return std::nullopt;
+  return name;
+}
+
+// Names of a file as they are without wrappers, and without a prefix before all of them.
+std::vector<std::string> names_without(const Checkpoint& checkpoint, std::string_view prefix) {
+  std::vector<std::string> names;
+  for (const auto& entry : checkpoint.entries()) {
+    auto name = unwrapped(entry.name);
+    if (name.starts_with(prefix)) name.erase(0, prefix.size());
+    names.push_back(std::move(name));
+  }
+  return names;
+}
+
+// What the name of every model's embedding ends in, behind a dot or alone.
+bool is_embedding(std::string_view name) {
+  const auto dot = name.rfind('.', name.rfind('.') - 1);
+  const auto end = dot == std::string_view::npos ? name : name.substr(dot + 1);
+  return end == "embedder.weight" || end == "text_token_embedder.weight" ||
+         end == "embed_tokens.weight";
+}
+
+// The names of gemma_pytorch, where a file has them behind something else.
+std::optional<Layout> own_layout(const Checkpoint& checkpoint,
+                                 const std::vector<std::string>& names) {
+  const bool is_own = std::ranges::any_of(names, [](const auto& name) {
+    return name == "embedder.weight" || name == "text_token_embedder.weight";
+  });
+  if (!is_own) return std::nullopt;
+  Layout layout{.name = "gemma_pytorch", .recipes = {}};
+  for (size_t i = 0; i < names.size(); ++i) {
+    layout.recipes.push_back({.name = names[i], .parts = {checkpoint.entries()[i].name}});
+  }
+  return layout;
+}
+
+// DataParallel, Lightning, PEFT and others put a prefix before all names: "module.", "model.",
+// "base_model.model.", one or several. It ends where the name of the embedding is one that a layout
+// knows.
+std::optional<Layout> layout_behind_prefix(const Checkpoint& checkpoint) {
+  const auto names = names_without(checkpoint, "");
+  const auto embedding = std::ranges::find_if(names, is_embedding);
+  if (embedding == names.end()) return std::nullopt;
+  const auto other = std::find_if(std::next(embedding), names.end(), is_embedding);
+  if (other != names.end()) {
+    refuse_file(checkpoint.path(),
+                fmt::format("has two embeddings, '{}' and '{}': save one model alone",
+                            printable(*embedding), printable(*other)));
+  }
+  for (size_t begin = 0;; begin = embedding->find('.', begin) + 1) {
+    const auto rest = names_without(checkpoint, embedding->substr(0, begin));
+    if (auto layout = hf_layout(checkpoint, rest)) return layout;
+    if (auto layout = own_layout(checkpoint, rest)) return layout;
+    if (embedding->find('.', begin) == std::string::npos) return std::nullopt;
+  }
+}
+
+std::optional<Layout> find_layout(const Checkpoint& checkpoint) {
+  if (auto layout = gguf_layout(checkpoint)) return layout;
+  const bool is_own =
+      checkpoint.contains("embedder.weight") || checkpoint.contains("text_token_embedder.weight");
+  const bool is_plain = std::ranges::none_of(checkpoint.entries(), [](const TensorEntry& entry) {
+    return unwrapped(entry.name) != entry.name;
+  });
+  return is_own && is_plain ? std::nullopt : layout_behind_prefix(checkpoint);
 }
 
 }  // namespace
@@ -212,20 +287,27 @@ void WeightSource::release(std::string_view name) const {
   }
 }
 
-void WeightSource::check_head() const {
+void WeightSource::check_complete() const {
+  refuse_adapter_beside(path());
   if (!contents_->layout || !contents_->layout->head) return;
   const auto& [head, embedding] = *contents_->layout->head;
   if (has_same_numbers(contents_->checkpoint, head, embedding)) return;
-  refuse_file(
-      contents_->checkpoint.file_of(head),
-      fmt::format("tensor '{}' is not '{}' once more: it is not a Gemma, or was trained with "
-                  "tie_word_embeddings false, which this cannot hold",
-                  head, embedding));
+  refuse_file(contents_->checkpoint.file_of(head),
+              fmt::format("tensor '{}' is not '{}' again: it is not a Gemma, or was trained with "
+                          "tie_word_embeddings false, which this cannot hold",
+                          head, embedding));
 }
 
 const std::string& WeightSource::file_of(std::string_view name) const {
   if (!contents_->layout) return contents_->checkpoint.file_of(name);
   return contents_->checkpoint.file_of(contents_->layout->recipes[index_of(name)].parts.front());
+}
+
+const std::string& WeightSource::name_in_file(std::string_view name) const {
+  if (contents_->layout) return contents_->layout->recipes[index_of(name)].parts.front();
+  const auto* const entry = find(name);
+  if (entry == nullptr) refuse_file(path(), fmt::format("has no tensor '{}'", name));
+  return entry->name;
 }
 
 const std::string& WeightSource::path() const { return contents_->checkpoint.path(); }

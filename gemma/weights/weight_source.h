@@ -21,9 +21,10 @@ class WeightSource {
   /// What Checkpoint::open takes; throws as it does and as the constructor does.
   static WeightSource open(const std::filesystem::path& path);
 
-  /// Finds the layout out. Names that no layout knows are kept as they are. Throws
-  /// std::runtime_error, naming the file and the tensor, when the layout is known and a tensor that
-  /// another one is made with is missing or does not fit it.
+  /// Finds the layout. A prefix that another program put before all names ("module.", "_orig_mod.",
+  /// "base_model.model.") is not part of them. Names that no layout knows are kept as they are.
+  /// Throws std::runtime_error, naming the file and the tensor, when the layout is known and a
+  /// tensor that another one is made with is missing or does not fit it.
   WeightSource(Checkpoint checkpoint);  // NOLINT(google-explicit-constructor): it stands in for it.
 
   /// The files as they are.
@@ -46,10 +47,14 @@ class WeightSource {
   /// As Checkpoint::release, of all files' tensors that it is made from.
   void release(std::string_view name) const;
 
-  /// Compares the embedding with the second matrix that some files have for the logits. Throws
-  /// std::runtime_error, naming both, when their numbers differ: Gemma has no place for that. For
-  /// who takes all tensors, as it reads both; without a second matrix it does nothing.
-  void check_head() const;
+  /// Throws std::runtime_error when the tensors are not all that the model computes with: a second
+  /// matrix for the logits has other numbers than the embedding, for which Gemma has no place, or
+  /// an adapter lies in the directory. For who takes all tensors, as it reads both matrices.
+  void check_complete() const;
+
+  /// The name in the file of what it is made from, of the first if there are several. Throws
+  /// std::runtime_error when there is none.
+  const std::string& name_in_file(std::string_view name) const;
 
   /// The path of the file that holds it, or the first of what it is made from, for messages.
   const std::string& file_of(std::string_view name) const;

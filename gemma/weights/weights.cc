@@ -13,6 +13,7 @@
 #include <gemma/modules/module.h>
 #include <gemma/ops/ops.h>
 #include <gemma/weights/row_blocks.h>
+#include <gemma/weights/unexpected.h>
 #include <gemma/weights/weights.h>
 
 namespace gemma {
@@ -35,15 +36,6 @@ void append_state(StateDict& out, const torch::nn::Module& module, const std::st
   }
 }
 
-// "a, b, c and 12 more".
-std::string some_of(const std::vector<std::string>& names) {
-  constexpr size_t kShown = 3;
-  const auto shown = std::span(names).first(std::min(names.size(), kShown));
-  auto text = fmt::format("'{}'", fmt::join(shown, "', '"));
-  if (names.size() > kShown) text += fmt::format(" and {} more", names.size() - kShown);
-  return text;
-}
-
 // What most likely went wrong when a checkpoint lacks weights.
 std::string cure_for_missing(const WeightSource& source) {
   if (source.contains("text_token_embedder.weight")) {
@@ -54,8 +46,14 @@ std::string cure_for_missing(const WeightSource& source) {
     return fmt::format("the file is of variant '{}'{}", detected->variant,
                        detected->quant ? ", quantised" : "");
   }
+  if (!source.contains("embedder.weight")) return why_unknown(source);
   return fmt::format("was the file made for another variant? Variants: {}",
                      fmt::join(model_variants(), ", "));
+}
+
+bool is_weight_dtype(torch::Dtype dtype) {
+  return dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf ||
+         dtype == at::kDouble;
 }
 
 void check_kind(const WeightSource& source,
@@ -63,10 +61,12 @@ void check_kind(const WeightSource& source,
                 torch::Dtype got,
                 torch::Dtype want) {
   const bool got_int8 = got == at::kChar;
-  if (got_int8 == (want == at::kChar) && (got_int8 || c10::isFloatingType(got))) return;
-  const auto cure = got_int8 ? "set quant in the config (--quant)"
-                             : (want == at::kChar ? "leave quant unset: the file is not quantised"
-                                                  : "weights are float16, bfloat16 or float32");
+  if (got_int8 == (want == at::kChar) && (got_int8 || is_weight_dtype(got))) return;
+  const auto cure =
+      got_int8 ? "set quant in the config (--quant)"
+               : (want == at::kChar
+                      ? "leave quant unset: the file is not quantised"
+                      : "weights are float32, bfloat16, float16 or float64, so convert it first");
   refuse_file(source.file_of(name), fmt::format("tensor '{}' is {}, but the model's is {}; {}",
                                                 name, dtype_name(got), dtype_name(want), cure));
 }
@@ -112,22 +112,35 @@ void check_fits(const WeightSource& source, const TensorEntry& entry, const at::
                           cure_for_missing(source)));
 }
 
+// Names that the model does not have.
+std::vector<std::string> unexpected_names(const WeightSource& source, const StateDict& weights) {
+  std::unordered_set<std::string_view> known;
+  for (const auto& [name, _] : weights) known.insert(name);
+  std::vector<std::string> names;
+  for (const auto& entry : source.entries()) {
+    if (!known.contains(entry.name) && !is_rope_table(entry.name)) names.push_back(entry.name);
+  }
+  return names;
+}
+
+// Throws unless the file holds exactly the model, but for tensors that change nothing.
 LoadReport compare(const WeightSource& source, const StateDict& weights) {
   LoadReport report;
-  std::unordered_set<std::string_view> known;
+  const auto unexpected = unexpected_names(source, weights);
+  refuse_changes(source, weights, unexpected, InsteadOfWeights::kYes);
   for (const auto& [name, parameter] : weights) {
-    known.insert(name);
     if (const auto* entry = source.find(name)) {
       check_fits(source, *entry, parameter);
     } else {
       report.missing.push_back(name);
     }
   }
-  for (const auto& entry : source.entries()) {
-    if (!known.contains(entry.name) && !is_rope_table(entry.name)) {
-      report.unexpected.push_back(entry.name);
-    }
+  if (!report.missing.empty()) {
+    refuse_file(source.path(),
+                fmt::format("no tensor {}; {}", some_of(report.missing), cure_for_missing(source)));
   }
+  refuse_changes(source, weights, unexpected, InsteadOfWeights::kNo);
+  for (const auto& name : unexpected) report.unexpected.push_back(source.name_in_file(name));
   return report;
 }
 
@@ -194,11 +207,7 @@ LoadReport load_weights(torch::nn::Module& module,
   const torch::NoGradGuard no_grad;
   const auto weights = weights_of(module);
   auto report = compare(source, weights);
-  if (!report.missing.empty()) {
-    refuse_file(source.path(),
-                fmt::format("no tensor {}; {}", some_of(report.missing), cure_for_missing(source)));
-  }
-  source.check_head();
+  source.check_complete();
   LoadProgress state{.tensor = {},
                      .tensors_done = 0,
                      .tensors_total = static_cast<int64_t>(weights.size()),
@@ -261,6 +270,25 @@ LoadReport load_state_dict(torch::nn::Module& module,
     for (auto& [parameter, value] : assignments) parameter.copy_(value);
   }
   return report;
+}
+
+std::string describe_unexpected(const LoadReport& report) {
+  if (report.unexpected.empty()) return {};
+  return fmt::format("left out {} of the file that the model has no place for: {}",
+                     report.unexpected.size() == 1
+                         ? "a tensor"
+                         : fmt::format("{} tensors", report.unexpected.size()),
+                     some_of(report.unexpected));
+}
+
+std::string why_unknown(const WeightSource& source) {
+  const bool is_gemma =
+      source.contains("embedder.weight") || source.contains("text_token_embedder.weight");
+  if (is_gemma) return "its shapes fit no variant";
+  std::vector<std::string> names;
+  for (const auto& entry : source.entries())
+    names.push_back(printable(source.name_in_file(entry.name)));
+  return fmt::format("it does not hold the weights of a Gemma: its tensors are {}", some_of(names));
 }
 
 std::optional<DetectedVariant> detect_variant(const WeightSource& source) {

@@ -28,8 +28,12 @@ using ProgressCallback = std::function<void(const LoadProgress&)>;
 struct LoadReport {
   std::vector<std::string> loaded;
   std::vector<std::string> missing;     // Weights that were left as they were.
-  std::vector<std::string> unexpected;  // Names that the model does not have.
+  std::vector<std::string> unexpected;  // The file's names of what the model does not have.
 };
+
+/// One line about `unexpected`, for a warning: how many, and three of the names. Empty when there
+/// are none.
+std::string describe_unexpected(const LoadReport& report);
 
 /// Every parameter and buffer of `module`; the tensors are the module's own.
 StateDict state_dict(const torch::nn::Module& module);
@@ -48,9 +52,12 @@ bool is_rope_table(std::string_view name);
 /// its parameters become what the file holds. `progress` is called after each tensor.
 ///
 /// Throws std::runtime_error, naming the file, the tensor and the cure, for a weight that is
-/// missing, misshapen, or int8 where floats are wanted (or the other way round). Then, and when
-/// `progress` throws, every parameter is as it was.
-// Differs from model.py: there strict=False leaves a missing weight unset without a word.
+/// missing, misshapen, or int8 where floats are wanted (or the other way round); and for tensors
+/// that would change what the model computes, had it a place for them: biases, an adapter's
+/// factors, layers beyond the config, leftovers of other quantisations, and whatever else is below
+/// one of its modules. Then, and when `progress` throws, every parameter is as it was.
+// Differs from model.py: there strict=False leaves a missing weight unset, and a tensor of the file
+// unused, without a word.
 LoadReport load_weights(torch::nn::Module& module,
                         const WeightSource& source,
                         const ProgressCallback& progress = {});
@@ -68,6 +75,10 @@ struct DetectedVariant {
   std::string variant;
   bool quant;
 };
+
+/// Why nothing tells what model the weights are of, for messages: whose names they have, or that
+/// the shapes fit no variant.
+std::string why_unknown(const WeightSource& source);
 
 /// None when the names and shapes fit no variant.
 std::optional<DetectedVariant> detect_variant(const WeightSource& source);

@@ -84,6 +84,17 @@ TEST_P(ExportGguf, GivesTheModelBackBitForBit) {
   }
 }
 
+TEST_P(ExportGguf, WritesFloat64AsFloat32) {
+  const auto config = config_of(GetParam());
+  const auto state = state_of(config, at::kFloat);
+  auto doubles = state;
+  for (auto& item : doubles) item.second = item.second.to(at::kDouble);
+  const WeightSource source = export_state(doubles, config);
+  for (const auto& [name, tensor] : state) {
+    EXPECT_TRUE(tensors_equal(source.tensor(name), tensor)) << name;
+  }
+}
+
 TEST_P(ExportGguf, LoadsIntoAModelThatComputesTheSame) {
   const auto config = config_of(GetParam());
   GemmaForCausalLM model(config);
@@ -201,21 +212,41 @@ TEST_F(Gemma3Gguf, TakesAnEmbeddingThatIsThereTwiceOnlyIfItIsTheSame) {
   const WeightSource source =
       write_tensors(gguf_, {{"token_embd.weight", embedding}, {"output.weight", embedding}});
   EXPECT_EQ(source.entries().size(), 1U);
-  EXPECT_NO_THROW(source.check_head());
+  EXPECT_NO_THROW(source.check_complete());
   auto other = embedding.clone();
   other[1999][3] += 1;
   const WeightSource refused =
       write_tensors(gguf_, {{"token_embd.weight", embedding}, {"output.weight", other}});
   EXPECT_EQ(refused.entries().size(), 1U);
-  EXPECT_TRUE(contains(message_of<std::runtime_error>([&] { refused.check_head(); }),
-                       "tensor 'output.weight' is not 'token_embd.weight' once more"));
+  EXPECT_TRUE(contains(message_of<std::runtime_error>([&] { refused.check_complete(); }),
+                       "tensor 'output.weight' is not 'token_embd.weight' again"));
 }
 
-TEST_F(Gemma3Gguf, KeepsNamesThatItDoesNotKnow) {
-  const WeightSource source = write_tensors(
-      gguf_, {{"blk.0.attn_q.bias", at::ones({2})}, {"rope_freqs.weight", at::ones({2})}});
-  ASSERT_EQ(source.entries().size(), 1U);
-  EXPECT_EQ(source.entries()[0].name, "blk.0.attn_q.bias");
+// Below a module of the model, so that it is not loaded without them; those of pictures are not.
+TEST_F(Gemma3Gguf, KeepsWhatItDoesNotKnow) {
+  const WeightSource source = write_tensors(gguf_, {{"blk.0.attn_q.bias", at::ones({2})},
+                                                    {"blk.1.attn_k.weight", at::ones({2})},
+                                                    {"output_norm.bias", at::ones({2})},
+                                                    {"v.blk.0.attn_q.bias", at::ones({2})},
+                                                    {"mm.input_projection.weight", at::ones({2})},
+                                                    {"output.weight", at::ones({2})}});
+  std::vector<std::string> names;
+  for (const auto& entry : source.entries()) names.push_back(entry.name);
+  EXPECT_EQ(names,
+            (std::vector<std::string>{"model.layers.0.attn_q.bias", "model.layers.1.attn_k.weight",
+                                      "model.output_norm.bias", "v.blk.0.attn_q.bias",
+                                      "mm.input_projection.weight", "model.output.weight"}));
+  EXPECT_EQ(source.name_in_file("model.output_norm.bias"), "output_norm.bias");
+}
+
+TEST_F(Gemma3Gguf, PassesRotaryFactorsOverOnlyIfTheyAreOnes) {
+  auto factors = at::ones({2});
+  EXPECT_TRUE(
+      WeightSource(write_tensors(gguf_, {{"rope_freqs.weight", factors}})).entries().empty());
+  factors[1] = 8;
+  EXPECT_EQ(
+      WeightSource(write_tensors(gguf_, {{"rope_freqs.weight", factors}})).entries().at(0).name,
+      "model.rope_freqs.weight");
 }
 
 TEST_F(Gemma3Gguf, SaysWhichPartOfAMatrixIsMissing) {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ def bad_checkpoint(kind: str, model: Any, path: Path) -> Path:
         ("shape", r"'model.norm.weight' is \[59\], but the model's is \[60\]"),
         ("missing", "no tensor 'model.layers.2.mlp.up_proj.weight'"),
         ("int8", "'embedder.weight' is int8, but the model's is float32; set quant"),
-        ("integers", "'model.norm.weight' is Long"),
+        ("integers", "'model.norm.weight' is int64"),
         ("truncated", ""),
         ("not a checkpoint", ""),
     ],
@@ -79,10 +81,129 @@ def test_a_missing_checkpoint_is_a_file_not_found_error(
         model.load_weights(tmp_path / name)
 
 
+def with_attribute(tensor: torch.Tensor) -> torch.Tensor:
+    tensor.note = "x"
+    return tensor
+
+
+def parameter_with_attribute() -> torch.nn.Parameter:
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.note = "x"
+    return parameter
+
+
+def beside() -> dict[str, Any]:
+    """What torch.load(weights_only=True) reads; some of it warns that it is in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {
+            "dtype": torch.bfloat16,
+            "dtype without a storage": torch.float8_e4m3fn,
+            "dtype of bits": torch.uint3,
+            "Size": torch.Size([1, 2]),
+            "device": torch.device("cuda", 1),
+            "layout": torch.strided,
+            "quantisation scheme": torch.per_tensor_affine,
+            "set": {1, 2},
+            "empty set": set(),
+            "complex": 1 + 2j,
+            "bytes": bytes(range(256)),
+            "bytearray": bytearray(b"a"),
+            "Counter": collections.Counter("aab"),
+            "OrderedDict": collections.OrderedDict(a=1),
+            "large int": 1 << 80,
+            "larger int": -(1 << 2000),
+            "surrogate": "\ud800",
+            "long key": {"k" * 5000: 1},
+            "keys": {(1, 2): 3, 1.5: 2, None: 1, True: 0, b"a": 1, torch.float16: 2},
+            "nested": [({"a": [(1, [2, {3}])]},)],
+            "float8": torch.zeros(4).to(torch.float8_e4m3fn),
+            "float8_e8m0fnu": torch.zeros(4, dtype=torch.uint8).view(torch.float8_e8m0fnu),
+            "float4": torch.zeros(4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
+            "uint16": torch.zeros(2, dtype=torch.uint16),
+            "uint64": torch.zeros(2, dtype=torch.uint64),
+            "complex128": torch.zeros(2, dtype=torch.complex128),
+            "conjugated": torch.zeros(2, dtype=torch.complex64).conj(),
+            "negated": torch.zeros(2, dtype=torch.complex64).conj().imag,
+            "sparse": torch.eye(3).to_sparse(),
+            "sparse rows": torch.eye(3).to_sparse_csr(),
+            "quantised": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+            "quantised by channel": torch.quantize_per_channel(
+                torch.ones(3, 2), torch.ones(3), torch.zeros(3), 0, torch.quint8
+            ),
+            "meta": torch.empty(3, device="meta"),
+            "nested tensor": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+            "nine dimensions": torch.ones((1,) * 9),
+            "parameter": torch.nn.Parameter(torch.ones(2)),
+            "parameter with an attribute": parameter_with_attribute(),
+            "tensor with an attribute": with_attribute(torch.ones(2)),
+            "storage": torch.ones(2).untyped_storage(),
+            "typed storage": torch.ones(2).storage(),
+            "expanded": torch.ones(1).expand(5),
+        }
+
+
+BESIDE = beside()
+# What torch.load(weights_only=True) refuses, although nothing would run.
+MORE_BESIDE = {
+    "frozenset": frozenset({1, 2}),
+    "defaultdict": collections.defaultdict(list, a=[1]),
+    "empty bytes": b"",
+}
+
+
+@pytest.mark.parametrize("kind", [*BESIDE, *MORE_BESIDE])
+@pytest.mark.filterwarnings("ignore")
+def test_what_stands_beside_the_weights_does_not_matter(
+    model: GemmaForCausalLM, tmp_path: Path, kind: str
+) -> None:
+    value = {**BESIDE, **MORE_BESIDE}[kind]
+    state = model.state_dict()
+    path = tmp_path / "model.ckpt"
+    for protocol in (2, 3, 4, 5):
+        torch.save(
+            {"a": value, "model_state_dict": state, "config": {"x": value}, "list": [value]},
+            path,
+            pickle_protocol=protocol,
+        )
+        if protocol == 2 and kind in BESIDE:
+            torch.load(path, weights_only=True)
+        report = model.load_weights(path)
+        assert (report.missing, report.unexpected) == ([], [])
+
+
+@pytest.mark.parametrize("kind", ["dtype", "Size", "set", "bytes", "Counter", "keys", "nested"])
+def test_what_is_no_tensor_may_stand_among_the_weights(
+    model: GemmaForCausalLM, tmp_path: Path, kind: str
+) -> None:
+    report = model.load_weights(
+        save(tmp_path / "model.ckpt", {"a": BESIDE[kind], **model.state_dict()})
+    )
+    assert (report.missing, report.unexpected) == ([], [])
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.uint16])
+def test_a_weight_of_a_dtype_that_weights_do_not_have_is_named(
+    model: GemmaForCausalLM, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    state = dict(model.state_dict())
+    state["model.norm.weight"] = torch.zeros(60, dtype=torch.uint8 if dtype.itemsize == 1 else dtype)
+    state["model.norm.weight"] = state["model.norm.weight"].view(dtype)
+    name = str(dtype).removeprefix("torch.")
+    message = rf"'model.norm.weight' is {name}, .*weights are float32, bfloat16, float16 or float64"
+    with pytest.raises(RuntimeError, match=message):
+        model.load_weights(save(tmp_path / "model.ckpt", state))
+
+
+def test_the_checkpoint_of_lightning_loads(model: GemmaForCausalLM, tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "state_dict": model.state_dict()}, tmp_path / "model.ckpt")
+    assert model.load_weights(tmp_path / "model.ckpt").missing == []
+
+
 def test_a_folder_without_an_index_is_a_runtime_error_that_says_what_is_missing(
     model: GemmaForCausalLM, tmp_path: Path
 ) -> None:
-    with pytest.raises(RuntimeError, match="a directory without any of model.safetensors"):
+    with pytest.raises(RuntimeError, match="a directory without model.safetensors"):
         model.load_weights(tmp_path)
 
 

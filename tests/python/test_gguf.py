@@ -76,6 +76,16 @@ def test_every_type_is_read_as_the_gguf_package_reads_it(tmp_path: Path) -> None
         assert torch.equal(got.view(torch.int32), want.view(torch.int32)), kind
 
 
+def test_float64_is_read(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(1).normal(size=(5, 512))
+    tensors = {"token_embd.weight": (numbers, "F64"), "blk.0.ffn_up.weight": (numbers + 1, "F64")}
+    write_tensors(tmp_path / "in.gguf", tensors)
+    output_of("convert", tmp_path / "in.gguf", tmp_path / "out.ckpt", "--variant", "270m")
+    read = torch.load(tmp_path / "out.ckpt", weights_only=True)["model_state_dict"]
+    assert torch.equal(read["embedder.weight"], torch.from_numpy(numbers))
+    assert torch.equal(read["model.layers.0.mlp.up_proj.weight"], torch.from_numpy(numbers + 1))
+
+
 def texts(count: int) -> list[str]:
     """Random ones: words, marks, blanks, all of Unicode, and markers in the middle."""
     rng = random.Random(5)

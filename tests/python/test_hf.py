@@ -18,7 +18,8 @@ import torch
 from test_convert import PROGRAM, convert
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-load_file = pytest.importorskip("safetensors.torch", reason="no safetensors").load_file
+safetensors = pytest.importorskip("safetensors.torch", reason="no safetensors")
+load_file, save_file = safetensors.load_file, safetensors.save_file
 
 NAMES = pytest.mark.parametrize("name", oracle.CONFIGS)
 
@@ -58,6 +59,28 @@ def test_what_transformers_saves_gives_its_logits(name: str, tmp_path: Path) -> 
     theirs = saved(name, tmp_path)
     assert (tmp_path / "model.safetensors").is_file()
     assert_same_logits(loaded(tmp_path), theirs)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "base_model.model."])
+@pytest.mark.parametrize("name", ["gemma3", "gemma2"])
+def test_a_prefix_before_all_names_does_not_matter(name: str, prefix: str, tmp_path: Path) -> None:
+    theirs = saved(name, tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_file({prefix + key: tensor for key, tensor in load_file(path).items()}, path)
+    assert_same_logits(loaded(tmp_path), theirs)
+
+
+def test_float64_is_a_model_in_float32(tmp_path: Path) -> None:
+    theirs = saved("gemma3", tmp_path / "in")
+    path = tmp_path / "in" / "model.safetensors"
+    save_file({key: tensor.double() for key, tensor in load_file(path).items()}, path)
+    gemma("convert", tmp_path / "in", tmp_path / "out", "--to", "hf")
+    assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} == {
+        torch.float32
+    }
+    for directory in (tmp_path / "in", tmp_path / "out"):
+        assert gemma_libtorch.config.GemmaConfig.from_pretrained(path.parent).dtype == "float32"
+        assert_same_logits(loaded(directory), theirs)
 
 
 def test_several_shards_are_one_model(tmp_path: Path) -> None:

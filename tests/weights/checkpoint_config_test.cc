@@ -60,6 +60,10 @@ TEST_F(CheckpointConfig, HasTheDtypeOfTheWeights) {
   auto stated = unusual();
   stated.dtype = "bfloat16";
   EXPECT_EQ(config_of(source_with(config_to_hf(stated)))->dtype, "float32");
+  for (const auto& [dtype, want] : {std::pair{at::kDouble, "float32"}, {at::kHalf, "float16"}}) {
+    save_weights(path_, {{"embedder.weight", at::ones({2, 2}, dtype)}}, /*overwrite=*/true);
+    EXPECT_EQ(config_of(WeightSource::open(path_), "1b")->dtype, want);
+  }
 }
 
 TEST_F(CheckpointConfig, IsNoneWhereNothingSaysIt) {

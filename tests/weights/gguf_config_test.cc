@@ -45,8 +45,7 @@ class GgufConfig : public ::testing::Test {
   }
 
   std::string refusal(const Metadata& metadata) const {
-    const auto checkpoint = open(metadata, 10);
-    auto message = message_of<std::runtime_error>([&] { gguf_config(checkpoint); });
+    auto message = message_of<std::runtime_error>([&] { gguf_config(open(metadata, 10)); });
     EXPECT_TRUE(message.starts_with(path_.string() + ": ")) << message;
     EXPECT_EQ(message.find('\n'), std::string::npos);
     return message;

@@ -28,6 +28,7 @@ TEST(HfConfig, AbsentFieldsHaveTheFamilysDefaults) {
   const auto gemma1 = read(R"({"model_type":"gemma","hidden_act":"gelu"})");
   EXPECT_EQ(gemma1.num_key_value_heads, 16);
   EXPECT_EQ(gemma1.dtype, "float32");
+  EXPECT_EQ(read(R"({"model_type":"gemma","torch_dtype":"float64"})").dtype, "float32");
   EXPECT_FALSE(gemma1.attn_types);
   const auto gemma2 = read(R"({"model_type":"gemma2"})");
   EXPECT_EQ(gemma2.final_logit_softcapping, 30.0);

@@ -179,11 +179,14 @@ TEST_F(LoadWeights, ReportsNamesThatTheModelDoesNotHave) {
   const auto source = random_gemma3(/*seed=*/1);
   auto tensors = state_dict(*source);
   tensors.emplace_back("lm_head.weight", at::ones({2}));
-  tensors.emplace_back("model.layers.7.input_layernorm.weight", at::ones({33}));
+  tensors.emplace_back("v.blk.0.attn_q.bias", at::ones({33}));
   auto model = random_gemma3(/*seed=*/2);
   const auto report = model->load_weights(write(saved(tensors)));
-  EXPECT_EQ(report.unexpected,
-            (std::vector<std::string>{"lm_head.weight", "model.layers.7.input_layernorm.weight"}));
+  EXPECT_EQ(report.unexpected, (std::vector<std::string>{"lm_head.weight", "v.blk.0.attn_q.bias"}));
+  EXPECT_EQ(describe_unexpected(report),
+            "left out 2 tensors of the file that the model has no place for: 'lm_head.weight', "
+            "'v.blk.0.attn_q.bias'");
+  EXPECT_EQ(describe_unexpected({}), "");
   expect_state(*model, state_dict(*source));
 }
 
@@ -223,6 +226,34 @@ TEST_F(LoadWeights, LeavesTheModelAsItWasWhenTheCallbackThrows) {
   }
 }
 
+TEST_F(LoadWeights, RoundsFloat64) {
+  const auto source = random_gemma3(/*seed=*/1);
+  auto tensors = copy_of(*source);
+  for (auto& [name, tensor] : tensors) {
+    if (!is_rope_table(name)) tensor = tensor.to(at::kDouble) + 1e-12;
+  }
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    auto model = random_gemma3(/*seed=*/2, /*quant=*/false, dtype);
+    model->load_weights(write(saved(tensors)));
+    for (const auto& item : model->named_parameters()) {
+      EXPECT_TRUE(tensors_equal(item.value(), at_name(tensors, item.key()).to(dtype)))
+          << item.key();
+    }
+  }
+}
+
+TEST_F(LoadWeights, RefusesAnAdapterBesideTheModel) {
+  const auto source = random_gemma3(/*seed=*/1);
+  directory_.write("pytorch_model.bin", saved(state_dict(*source), /*bare=*/true));
+  auto model = random_gemma3(/*seed=*/2);
+  EXPECT_NO_THROW(model->load_weights(directory_.path().string()));
+  directory_.write("adapter_config.json", "{}");
+  const Unchanged unchanged(*model);
+  expect_message(
+      message_of<std::runtime_error>([&] { model->load_weights(directory_.path().string()); }),
+      directory_.path().string() + ": ", "has an adapter (adapter_config.json, ");
+}
+
 struct BadWeights {
   std::string name;
   bool quant;  // The model.
@@ -230,6 +261,11 @@ struct BadWeights {
   std::vector<std::string> expected;
 };
 std::ostream& operator<<(std::ostream& out, const BadWeights& row) { return out << row.name; }
+
+// A tensor more.
+std::function<void(StateDict&)> with(const char* name) {
+  return [name](StateDict& state) { state.emplace_back(name, at::ones({33})); };
+}
 
 class BadCheckpoint : public LoadWeights, public ::testing::WithParamInterface<BadWeights> {};
 
@@ -288,14 +324,76 @@ INSTANTIATE_TEST_SUITE_P(
               weight = weight.to(at::kFloat);
             },
             {"tensor 'model.layers.2.self_attn.o_proj.weight' is float32, but the model's is "
-             "Char; leave quant unset"}},
-        BadWeights{
-            "Integers",
-            false,
-            [](StateDict& state) {
-              at_name(state, "model.norm.weight") = at::ones({33}, at::kLong);
-            },
-            {"tensor 'model.norm.weight' is Long", "weights are float16, bfloat16 or float32"}},
+             "int8; leave quant unset"}},
+        BadWeights{"Integers",
+                   false,
+                   [](StateDict& state) {
+                     at_name(state, "model.norm.weight") = at::ones({33}, at::kLong);
+                   },
+                   {"tensor 'model.norm.weight' is int64",
+                    "weights are float32, bfloat16, float16 or float64"}},
+        BadWeights{"Bias",
+                   false,
+                   with("model.layers.0.self_attn.o_proj.bias"),
+                   {"its tensors 'model.layers.0.self_attn.o_proj.bias' are biases, which Gemma "
+                    "does not have"}},
+        BadWeights{"BiasOfTheHead", false, with("lm_head.bias"), {"'lm_head.bias' are biases"}},
+        BadWeights{"LoraFactors",
+                   false,
+                   with("model.layers.1.mlp.up_proj.lora_A.default.weight"),
+                   {"its tensors 'model.layers.1.mlp.up_proj.lora_A.default.weight' are of an "
+                    "adapter, such as LoRA, that would not be applied: merge it"}},
+        BadWeights{"LoraFactorsUnderOtherNames",
+                   false,
+                   with("base_model.x.lora_B.weight"),
+                   {"are of an adapter"}},
+        BadWeights{"LoraMagnitudes",
+                   false,
+                   with("model.layers.1.mlp.up_proj.lora_magnitude_vector.default.weight"),
+                   {"are of an adapter"}},
+        BadWeights{"WeightsBelowAnAdapter",
+                   false,
+                   [](StateDict& state) {
+                     rename(state, "model.layers.1.mlp.up_proj.weight",
+                            "model.layers.1.mlp.up_proj.base_layer.weight");
+                   },
+                   {"'model.layers.1.mlp.up_proj.base_layer.weight' are of an adapter"}},
+        BadWeights{"QuantizedByAnother",
+                   false,
+                   [](StateDict& state) {
+                     rename(state, "model.layers.1.mlp.up_proj.weight",
+                            "model.layers.1.mlp.up_proj.qweight");
+                   },
+                   {"'model.layers.1.mlp.up_proj.qweight' are of weights that another program "
+                    "quantised"}},
+        BadWeights{"ScalesOfAnother",
+                   false,
+                   with("model.layers.1.mlp.up_proj.weight_scale_inv"),
+                   {"are of weights that another program quantised"}},
+        BadWeights{"MoreLayers",
+                   false,
+                   with("model.layers.9.input_layernorm.weight"),
+                   {"has 10 layers, but the model's config says 7: give the config of this file"}},
+        BadWeights{"SomethingElseInALayer",
+                   false,
+                   with("model.layers.1.router.weight"),
+                   {"'model.layers.1.router.weight' are of modules that Gemma has, but no weights "
+                    "of Gemma"}},
+        BadWeights{"SomethingElseInTheModel",
+                   false,
+                   with("model.embed_tokens_per_layer.weight"),
+                   {"are of modules that Gemma has"}},
+        BadWeights{"AnotherModel",
+                   false,
+                   [](StateDict& state) {
+                     state.clear();
+                     for (const char* name :
+                          {"conv1.weight", "conv1.bias", "bn1.weight", "fc.bias"}) {
+                       state.emplace_back(name, at::ones({2}));
+                     }
+                   },
+                   {"it does not hold the weights of a Gemma: its tensors are 'conv1.weight', "
+                    "'conv1.bias', 'bn1.weight' and 1 more"}},
         BadWeights{"ScalesMissing",
                    true,
                    [](StateDict& state) { drop(state, "embedder.weight_scaler"); },

@@ -2,6 +2,7 @@
 #include <array>
 #include <span>
 
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <gemma/weights/gguf/gguf_layout.h>
@@ -76,6 +77,13 @@ std::optional<std::string_view> layer_counterpart(bool is_gemma1,
   return counterpart(kLayer, name, from, to);
 }
 
+// Of models that see; a text model computes the same without them.
+bool is_of_pictures(std::string_view name) {
+  return name.starts_with("v.") || name.starts_with("mm.");
+}
+
+// What has no counterpart is below a module of ours all the same, so that nobody loads the rest as
+// if it were all.
 Recipe recipe_of(const TensorEntry& entry, bool is_gemma1) {
   const double plus = is_norm(entry.name) ? -1 : 0;
   Recipe recipe{.name = entry.name, .parts = {entry.name}};
@@ -85,7 +93,10 @@ Recipe recipe_of(const TensorEntry& entry, bool is_gemma1) {
     return recipe;
   }
   const auto place = in_layer(entry.name, "blk.");
-  if (!place) return recipe;
+  if (!place) {
+    if (!is_of_pictures(entry.name)) recipe.name = "model." + entry.name;
+    return recipe;
+  }
   if (place->rest == kQkv[0]) {
     recipe.name = fmt::format("model.layers.{}.{}", place->layer, kQkvProj);
     recipe.parts.clear();
@@ -95,17 +106,25 @@ Recipe recipe_of(const TensorEntry& entry, bool is_gemma1) {
     return recipe;
   }
   const auto ours = layer_counterpart(is_gemma1, place->rest, &Names::theirs, &Names::ours);
-  if (!ours) return recipe;
-  recipe.name = fmt::format("model.layers.{}.{}", place->layer, *ours);
-  recipe.plus = plus;
+  recipe.name = fmt::format("model.layers.{}.{}", place->layer, ours.value_or(place->rest));
+  if (ours) recipe.plus = plus;
   return recipe;
 }
 
-// The second and third part of a matrix, the embedding once more, and a table that is computed.
-bool is_passed_over(std::string_view name) {
-  const auto place = in_layer(name, "blk.");
-  return name == kHead || name == kRopeTable ||
-         (place && (place->rest == kQkv[1] || place->rest == kQkv[2]));
+// A table that divides the frequencies of rotations: the same without it if it is all ones.
+bool is_rope_of_ones(const Checkpoint& checkpoint, const TensorEntry& entry) {
+  return entry.name == kRopeTable && !entry.sizes.empty() && c10::isFloatingType(entry.dtype) &&
+         checkpoint.tensor(entry.name).eq(1).all().item<bool>();
+}
+
+// The second and third part of a matrix that has a first one, the embedding again, and a table that
+// changes nothing.
+bool is_passed_over(const Checkpoint& checkpoint, const TensorEntry& entry) {
+  const auto place = in_layer(entry.name, "blk.");
+  const bool is_part = place && (place->rest == kQkv[1] || place->rest == kQkv[2]) &&
+                       checkpoint.contains(fmt::format("blk.{}.{}", place->layer, kQkv[0]));
+  return is_part || (entry.name == kHead && checkpoint.contains(kEmbedding)) ||
+         is_rope_of_ones(checkpoint, entry);
 }
 
 }  // namespace
@@ -122,7 +141,7 @@ std::optional<Layout> gguf_layout(const Checkpoint& checkpoint) {
     layout.head = {std::string(kHead), std::string(kEmbedding)};
   }
   for (const auto& entry : checkpoint.entries()) {
-    if (is_passed_over(entry.name)) continue;
+    if (is_passed_over(checkpoint, entry)) continue;
     layout.recipes.push_back(recipe_of(entry, architecture == "gemma"));
   }
   return layout;

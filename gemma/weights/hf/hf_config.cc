@@ -325,6 +325,7 @@ std::string dtype_of(const Fields& fields) {
   for (const auto* name : {"dtype", "torch_dtype"}) {
     const auto dtype = fields.text(name);
     if (!dtype) continue;
+    if (*dtype == "float64") return "float32";  // No model computes in it.
     if (*dtype != "float32" && *dtype != "float16" && *dtype != "bfloat16") {
       fields.refuse(name,
                     fmt::format("is \"{}\"; valid: float32, float16, bfloat16", printable(*dtype)));

@@ -105,9 +105,11 @@ std::string vision_name(std::string name) {
 // The tensors of a checkpoint under the plain names, and what they become.
 class Reader {
  public:
-  explicit Reader(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {
-    for (const auto& entry : checkpoint.entries()) {
-      auto name = hf_plain_name(entry.name);
+  Reader(const Checkpoint& checkpoint, const std::vector<std::string>& names)
+      : checkpoint_(checkpoint) {
+    for (size_t i = 0; i < names.size(); ++i) {
+      const auto& entry = checkpoint.entries()[i];
+      auto name = hf_plain_name(names[i]);
       is_multimodal_ = is_multimodal_ || name.starts_with("vision_tower.");
       if (name == kEmbedding) embedding_ = &entry;
       names_.push_back(std::move(name));
@@ -188,8 +190,9 @@ class Reader {
 
 }  // namespace
 
-std::optional<Layout> hf_layout(const Checkpoint& checkpoint) {
-  return Reader(checkpoint).layout();
+std::optional<Layout> hf_layout(const Checkpoint& checkpoint,
+                                const std::vector<std::string>& names) {
+  return Reader(checkpoint, names).layout();
 }
 
 std::string hf_plain_name(std::string name) {

@@ -12,11 +12,13 @@
 namespace gemma {
 
 /// The layout of Hugging Face transformers: Gemma 1, 2 and 3, text and multimodal, with the
-/// prefixes of all its releases. None when the names are others.
+/// prefixes of all its releases. `names` are those of the checkpoint's entries, without what other
+/// programs put before them. None when they are others.
 ///
 /// Queries, keys and values become one matrix; the rows that pad the embedding of Gemma 3 are left
 /// out, and lm_head.weight is the Layout's head.
-std::optional<Layout> hf_layout(const Checkpoint& checkpoint);
+std::optional<Layout> hf_layout(const Checkpoint& checkpoint,
+                                const std::vector<std::string>& names);
 
 /// One of the tensors that transformers has for one of gemma_pytorch: some of its rows.
 struct HfPart {
