@@ -390,8 +390,13 @@ class LanguageModel(Module):
         self,
         model_path: str | os.PathLike[str],
         progress: Callable[[LoadProgress], object] | None = None,
+        *,
+        mmap: bool = False,
     ) -> LoadReport:
         """Loads a checkpoint of any format that docs/checkpoints.md lists; progress is called after each tensor.
+
+        The weights are copies. With mmap=True they stay in the file where they can: loading takes no
+        time, but nobody may write to the file as long as the model lives.
 
         Raises FileNotFoundError, and RuntimeError, naming the file, the tensor and the cure, for a
         file that is not a checkpoint and for a weight that is missing, misshapen, or int8 where
