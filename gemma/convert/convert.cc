@@ -9,6 +9,7 @@
 #include <gemma/config/dtype_name.h>
 #include <gemma/convert/convert.h>
 #include <gemma/ops/weight_view.h>
+#include <gemma/weights/copy_weight.h>
 #include <gemma/weights/row_blocks.h>
 
 namespace gemma {
@@ -90,14 +91,9 @@ std::vector<Step> plan(const WeightSource& source, const ConvertOptions& options
 }
 
 torch::Tensor converted(const WeightSource& source, const Step& step) {
-  const auto tensor = source.tensor(step.entry->name);
-  if (tensor.scalar_type() == step.dtype) return tensor;
-  if (tensor.dim() == 0) return tensor.to(step.dtype);
-  auto target = at::empty(tensor.sizes(), tensor.options().dtype(step.dtype));
-  for_row_blocks(tensor, [&](int64_t first, int64_t count) {
-    target.narrow(0, first, count).copy_(tensor.narrow(0, first, count));
-    source.release(step.entry->name);
-  });
+  if (step.entry->dtype == step.dtype) return source.tensor(step.entry->name);
+  auto target = at::empty(step.entry->sizes, step.dtype);
+  copy_weight(source, *step.entry, target);
   return target;
 }
 

@@ -13,7 +13,7 @@
 #include <gemma/config/dtype_name.h>
 #include <gemma/modules/module.h>
 #include <gemma/ops/weight_view.h>
-#include <gemma/weights/row_blocks.h>
+#include <gemma/weights/copy_weight.h>
 #include <gemma/weights/unexpected.h>
 #include <gemma/weights/weights.h>
 
@@ -151,29 +151,13 @@ at::Tensor converted(const WeightSource& source,
                      const at::Tensor& parameter,
                      bool mmap) {
   const auto dtype = fits_in_bits(source, entry, parameter) ? entry.dtype : parameter.scalar_type();
-  const auto make_target = [&] {
-    return parameter.is_cpu() ? uninitialized(entry.sizes, dtype)
-                              : at::empty(entry.sizes, parameter.options().dtype(dtype));
-  };
-  if (entry.encoding != Encoding::kPlain) {
-    auto target = make_target();
-    // Some rows at a time: as float32, the whole is many times what the file has.
-    for_row_blocks(target, [&](int64_t first, int64_t count) {
-      target.narrow(0, first, count).copy_(source.rows(entry.name, first, count));
-      source.release(entry.name);
-    });
-    return target;
+  if (entry.encoding == Encoding::kPlain && dtype == entry.dtype && parameter.is_cpu() &&
+      (mmap || !source.is_view(entry.name))) {
+    return source.tensor(entry.name);
   }
-  auto tensor = source.tensor(entry.name);
-  const bool fits = tensor.scalar_type() == dtype && parameter.is_cpu();
-  if (fits && (mmap || !source.is_view(entry.name))) return tensor;
-  auto target = make_target();
-  if (tensor.numel() == 0 || tensor.dim() == 0) return target.copy_(tensor);
-  // Giving the file's pages back after each block, so that memory never holds a tensor twice.
-  for_row_blocks(tensor, [&](int64_t first, int64_t count) {
-    target.narrow(0, first, count).copy_(tensor.narrow(0, first, count));
-    source.release(entry.name);
-  });
+  auto target = parameter.is_cpu() ? uninitialized(entry.sizes, dtype)
+                                   : at::empty(entry.sizes, parameter.options().dtype(dtype));
+  copy_weight(source, entry, target);
   return target;
 }
 

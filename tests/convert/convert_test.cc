@@ -194,5 +194,18 @@ TEST_F(ConvertWeights, RefusesWeightsThatCannotBeQuantised) {
                        "tensor 'embedder.weight': quantize_weight: the weight holds NaN"));
 }
 
+TEST_F(ConvertWeights, RefusesNumbersThatFloat16CannotHold) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kDouble}) {
+    auto weight = at::ones({4, 3}, dtype);
+    weight[2][1] = 1e6;
+    const auto source = save({{"embedder.weight", weight}});
+    const auto message = message_of<std::runtime_error>([&] {
+      convert_weights(source, {.quant = std::nullopt, .dtype = at::kHalf},
+                      [](const auto&, const auto&) {});
+    });
+    EXPECT_TRUE(contains(message, "'embedder.weight' has numbers that float16 cannot hold; use"));
+  }
+}
+
 }  // namespace
 }  // namespace gemma

@@ -34,7 +34,7 @@ bool has_ended(const std::future<void>& work) {
 TEST(UseLock, LetsComputationsRunSideBySide) {
   UseLock lock;
   const UseLock::Use use(lock);
-  const auto other = std::async(std::launch::async, [&] { const UseLock::Use use(lock); });
+  const auto other = std::async(std::launch::async, [&] { const UseLock::Use other_use(lock); });
   EXPECT_TRUE(has_ended(other));
 }
 
@@ -42,7 +42,7 @@ TEST(UseLock, AChangeWaitsForComputations) {
   UseLock lock;
   auto use = std::make_unique<UseLock::Use>(lock);
   const auto change =
-      std::async(std::launch::async, [&] { const UseLock::Change change(lock, "to"); });
+      std::async(std::launch::async, [&] { const UseLock::Change own(lock, "to"); });
   EXPECT_FALSE(has_ended(change));
   use.reset();
   EXPECT_TRUE(has_ended(change));
@@ -51,7 +51,7 @@ TEST(UseLock, AChangeWaitsForComputations) {
 TEST(UseLock, ComputationsWaitForAChange) {
   UseLock lock;
   auto change = std::make_unique<UseLock::Change>(lock, "to");
-  const auto use = std::async(std::launch::async, [&] { const UseLock::Use use(lock); });
+  const auto use = std::async(std::launch::async, [&] { const UseLock::Use other_use(lock); });
   EXPECT_FALSE(has_ended(use));
   change.reset();
   EXPECT_TRUE(has_ended(use));
@@ -63,7 +63,7 @@ TEST(UseLock, AWaitingChangeGoesBeforeNewComputations) {
   auto first = std::make_unique<UseLock::Use>(lock);
   std::atomic<bool> changed{false};
   const auto change = std::async(std::launch::async, [&] {
-    const UseLock::Change change(lock, "to");
+    const UseLock::Change own(lock, "to");
     changed = true;
   });
   EXPECT_FALSE(has_ended(change));
