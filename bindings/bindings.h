@@ -54,8 +54,8 @@ inline torch::Device to_device(const py::object& device) {
   return py::module_::import("torch").attr("device")(device).cast<torch::Device>();
 }
 
-// The UTF-8 of a str. Raises TypeError for another object, and UnicodeEncodeError for a str that
-// UTF-8 cannot hold (lone surrogates).
+// The UTF-8 of a str. Raises TypeError for another object, and for a str that UTF-8 cannot hold
+// (lone surrogates), as sentencepiece does.
 std::string to_text(py::handle text);
 
 // What an optional submodule is in Python: the module, or None.

@@ -47,7 +47,11 @@ std::string to_text(py::handle text) {
   }
   Py_ssize_t size = 0;
   const char* const bytes = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
-  if (bytes == nullptr) throw py::error_already_set();
+  if (bytes == nullptr) {
+    const py::error_already_set why;  // "'utf-8' codec can't encode character '\\ud800' in …"
+    throw py::type_error(
+        fmt::format("a text is not Unicode: {}", py::str(why.value()).cast<std::string>()));
+  }
   return {bytes, static_cast<size_t>(size)};
 }
 

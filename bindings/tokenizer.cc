@@ -25,8 +25,9 @@ void bind_tokenizer(py::module_& m) {
            "tokenizer.json, or the tokenizer in a GGUF file. Raises FileNotFoundError, or "
            "RuntimeError when the file is none of them.")
       .def("encode", encode, py::arg("s"), py::arg("bos") = true, py::arg("eos") = false,
-           "Text (str, or bytes in UTF-8) to token ids. Raises UnicodeEncodeError for a str that "
-           "UTF-8 cannot hold.")
+           "Text (str, or bytes in UTF-8) to token ids. Raises TypeError for a str that UTF-8 "
+           "cannot "
+           "hold.")
       .def("decode", &Tokenizer::decode, py::arg("t"), ReleaseGil(),
            "Token ids to text. Raises IndexError for an id outside the vocabulary.")
       .def("id_to_piece", &Tokenizer::id_to_piece, py::arg("id"))

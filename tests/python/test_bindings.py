@@ -327,7 +327,8 @@ def test_generate_refuses_what_cannot_be_meant(
     ids=str,
 )
 def test_generate_takes_no_other_types(model: GemmaForCausalLM, arguments: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match="incompatible function arguments"):
+    message = "incompatible function arguments|not iterable|a text must be str, got int"
+    with pytest.raises(TypeError, match=message):
         model.generate(**{"prompts": "The ferry", "device": "cpu", **arguments})
 
 

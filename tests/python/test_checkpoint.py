@@ -268,10 +268,13 @@ def mapping_of(address: int) -> str:
 
 @pytest.mark.parametrize("dtype", tiny.DTYPES)
 @pytest.mark.parametrize("quant", [False, True], ids=["plain", "quant"])
-def test_weights_of_the_files_dtype_are_not_copied(tmp_path: Path, dtype: str, quant: bool) -> None:
+def test_weights_of_the_files_dtype_are_not_copied_with_mmap(tmp_path: Path, dtype: str, quant: bool) -> None:
     model = tiny.make_model(gemma_libtorch, GEMMA_3, dtype, quant)
     path = save(tmp_path / "model.ckpt", model.state_dict())
     model.load_weights(path)
+    for name, parameter in model.named_parameters():
+        assert mapping_of(parameter.data_ptr()) != str(path), name
+    model.load_weights(path, mmap=True)
     for name, parameter in model.named_parameters():
         assert mapping_of(parameter.data_ptr()) == str(path), name
 
@@ -302,13 +305,13 @@ def test_writing_to_a_loaded_weight_leaves_the_file_as_it_was(
     tiny.assert_same(tiny.logits_of(model), before)
 
 
-def test_tensors_that_share_memory_in_the_file_share_it_when_loaded(
+def test_tensors_that_share_memory_in_the_file_share_it_when_mapped(
     model: GemmaForCausalLM, tmp_path: Path
 ) -> None:
     state = dict(model.state_dict())
     one, other = (f"model.layers.{i}.input_layernorm.weight" for i in (0, 1))
     state[other] = state[one]
-    model.load_weights(save(tmp_path / "model.ckpt", state))
+    model.load_weights(save(tmp_path / "model.ckpt", state), mmap=True)
     model.get_parameter(one).fill_(0.25)
     assert model.get_parameter(other).eq(0.25).all()
 

@@ -253,7 +253,7 @@ bool is_neutral(const Reader& reader, std::string_view name, const GgufMetadata:
 // Keys that nothing here reads, and that say of a model what Gemma's are not.
 void check_others(const Reader& reader, Architecture architecture) {
   for (const auto& [name, value] : reader.keys()) {
-    const auto begins = [&, &name = name](std::string_view part) { return name.starts_with(part); };
+    const auto begins = [&key = name](std::string_view part) { return key.starts_with(part); };
     if (std::ranges::count(kRead, name) > 0 || std::ranges::any_of(kPictures, begins)) continue;
     if (architecture != Architecture::kGemma1 && std::ranges::count(kReadOfGemma2, name) > 0) {
       continue;

@@ -55,11 +55,12 @@ json merges(const std::vector<Piece>& pieces) {
   for (size_t id = 0; id < pieces.size(); ++id) ids.emplace(pieces[id].text, id);
   std::vector<size_t> order;
   for (size_t id = 0; id < pieces.size(); ++id) order.push_back(id);
-  std::ranges::stable_sort(order, [&](size_t a, size_t b) {
+  std::ranges::sort(order, [&](size_t a, size_t b) {
     const bool is_first = pieces[a].type == PieceType::kUserDefined;
     const bool is_other_first = pieces[b].type == PieceType::kUserDefined;
     if (is_first != is_other_first) return is_first;
-    return !is_first && pieces[a].score > pieces[b].score;
+    if (is_first || pieces[a].score == pieces[b].score) return a < b;
+    return pieces[a].score > pieces[b].score;
   });
   auto all = json::array();
   for (const auto id : order) {
