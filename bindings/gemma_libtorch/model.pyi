@@ -365,7 +365,7 @@ class LoadReport:
         """Weights that were left as they were; empty after load_weights, which then raises."""
     @property
     def unexpected(self) -> list[str]:
-        """Names that the model does not have; rope tables are not counted."""
+        """The file's names of what the model does not have; rope tables are not counted."""
 
 class LoadProgress:
     """How far load_weights is. Read it during the call that it is given to."""
@@ -400,8 +400,9 @@ class LanguageModel(Module):
 
         Raises FileNotFoundError, and RuntimeError, naming the file, the tensor and the cure, for a
         file that is not a checkpoint and for a weight that is missing, misshapen, or int8 where
-        floats are wanted (or the other way round). Then, and when progress raises, every parameter
-        is as it was.
+        floats are wanted (or the other way round), and for tensors that would change what the model
+        computes, had it a place for them (biases, an adapter's factors, layers beyond the config).
+        Then, and when progress raises, every parameter is as it was.
         """
     @property
     def config(self) -> GemmaConfig:

@@ -155,7 +155,6 @@ struct Checkpoint::Contents {
   void add(const std::filesystem::path& given) {
     std::error_code unknown;  // MappedFile explains what cannot be looked at.
     if (std::filesystem::is_directory(given, unknown)) return add_directory(given);
-    refuse_shard(given);
     add_file(given);
     make_index();
     refuse_adapter(given, entries);

@@ -89,6 +89,8 @@ void refuse_cache(const fs::path& directory, const std::set<std::string>& names)
 }  // namespace
 
 void refuse_shard(const fs::path& file) {
+  std::error_code unknown;
+  if (!fs::is_regular_file(file, unknown)) return;
   const auto name = file.filename().string();
   const auto directory = file.has_parent_path() ? file.parent_path().string() : ".";
   if (name.ends_with(".index.json")) {

@@ -9,7 +9,7 @@
 // what it is and what to give instead.
 namespace gemma {
 
-/// For a file of many: a shard or the index of shards, by its name.
+/// For a file of many: a shard or the index of shards, by its name. Nothing for what is no file.
 void refuse_shard(const std::filesystem::path& file);
 
 /// For a directory that holds no checkpoint: an adapter, a download cache, a collection of files.

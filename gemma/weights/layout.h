@@ -13,22 +13,21 @@ namespace gemma {
 struct Recipe {
   std::string name;                            // gemma_pytorch's.
   std::vector<std::string> parts = {};         // The file's tensors, their rows one after another.
-  std::optional<int64_t> rows = std::nullopt;  // Only the first so many of them.
-  bool transposed = false;                     // A matrix that the file holds the other way round.
+  std::optional<int64_t> rows = std::nullopt;  // Only that many of them, from the first.
+  bool transposed = false;                     // A matrix that the file holds transposed.
   double plus = 0;                             // Added to each element.
 
   /// Whether the tensor is the file's, but for its name.
   bool is_alias() const { return parts.size() == 1 && !rows && !transposed && plus == 0; }
 };
 
-/// The matrix that makes logits, where a file has it, and the embedding that it has to be once
-/// more.
+/// The matrix that makes logits, where a file has it, and the embedding that it has to equal.
 struct Head {
   std::string name, embedding;  // The file's.
 };
 
 /// A way to name the tensors of a model, as found in one file. Tensors of the file that are in no
-/// recipe are passed over.
+/// recipe are passed over, so they must change nothing.
 struct Layout {
   std::string_view name;  // For messages: "Hugging Face".
   std::vector<Recipe> recipes;

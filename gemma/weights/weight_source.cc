@@ -241,6 +241,7 @@ struct WeightSource::Contents {
 };
 
 WeightSource WeightSource::open(const std::filesystem::path& path) {
+  refuse_shard(path);
   return Checkpoint::open(path);
 }
 

@@ -18,7 +18,8 @@ namespace gemma {
 /// Checkpoint as it is. Copies are cheap and share the mapping.
 class WeightSource {
  public:
-  /// What Checkpoint::open takes; throws as it does and as the constructor does.
+  /// What Checkpoint::open takes, but for one shard of several; throws as it does and as the
+  /// constructor does.
   static WeightSource open(const std::filesystem::path& path);
 
   /// Finds the layout. A prefix that another program put before all names ("module.", "_orig_mod.",

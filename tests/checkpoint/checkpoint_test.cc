@@ -343,23 +343,6 @@ TEST(Checkpoint, ListsOnlyTheFirstFilesOfADirectory) {
                           "file17, ...: give");
 }
 
-TEST(Checkpoint, SaysThatAFileIsAPartOfAModel) {
-  const TemporaryDirectory directory;
-  const auto path = directory.path().string();
-  const auto refused = [&](const char* name, const std::string& expected) {
-    const auto file = directory.write(name, file_with("w", {1}));
-    testing::expect_message(message_of(file), file.string() + ": ", expected);
-  };
-  const std::string cure = "a part of a model: give the directory with all of them and their index";
-  refused("model-00002-of-00005.safetensors", "is one shard of 5, " + cure + ", " + path);
-  refused("pytorch_model-00001-of-00002.bin", "is one shard of 2, " + cure);
-  refused("model.safetensors.index.json",
-          "is the index of a model's shards: give the directory, " + path);
-  for (const char* name : {"model-00001-of-00001.bin", "model-0001-of-0002.bin", "x.ckpt"}) {
-    EXPECT_EQ(Checkpoint::open(directory.write(name, file_with("w", {1}))).entries().size(), 1U);
-  }
-}
-
 TEST(Checkpoint, SaysThatADirectoryHasShardsWithoutTheirIndex) {
   const TemporaryDirectory directory;
   directory.write("model-00001-of-00002.safetensors", "x");

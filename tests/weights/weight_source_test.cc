@@ -110,6 +110,26 @@ TEST_F(WeightNames, OfTwoModelsAreRefused) {
                  "has two embeddings, 'student.embedder.weight' and 'teacher.embedder.weight'");
 }
 
+TEST(WeightSource, IsNoShardOfSeveral) {
+  const testing::TemporaryDirectory folder;
+  const auto bytes = saved({{"w", at::ones({2})}}, /*bare=*/true);
+  const auto refused = [&](const char* name, const std::string& expected) {
+    const auto file = folder.write(name, bytes);
+    expect_message(message_of<std::runtime_error>([&] { WeightSource::open(file); }),
+                   file.string() + ": ", expected);
+  };
+  const auto path = folder.path().string();
+  const std::string cure = "a part of a model: give the directory with all of them and their index";
+  refused("model-00002-of-00005.safetensors", "is one shard of 5, " + cure + ", " + path);
+  refused("pytorch_model-00001-of-00002.bin", "is one shard of 2, " + cure);
+  refused("model.safetensors.index.json",
+          "is the index of a model's shards: give the directory, " + path);
+  for (const char* name : {"model-00001-of-00001.bin", "model-0001-of-0002.bin", "x.ckpt"}) {
+    EXPECT_EQ(WeightSource::open(folder.write(name, bytes)).entries().size(), 1U);
+  }
+  EXPECT_THROW(WeightSource::open(folder.path() / "nowhere-00001-of-00002.bin"), FileNotFound);
+}
+
 TEST_F(WeightNames, OfNoGemmaAreKept) {
   const auto path = folder_.write("model.ckpt", saved({{"module.conv.weight", at::ones({2})}}));
   const auto source = WeightSource::open(path);
