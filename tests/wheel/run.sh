@@ -18,8 +18,9 @@ dirname "$torch" >"$site/torch.pth"
 # Neither the checkout nor the build folder may be of help.
 cd -- "$place"
 run() { env -i PATH=/usr/bin:/bin HOME="$place" "$@"; }
-if grep -rl -- "$build" "$site/gemma_libtorch"; then
-  echo "The files above name the build folder." >&2
+# Where the loader looks; debug symbols may name the folder.
+if readelf -d "$site"/gemma_libtorch/*.so* "$site/gemma_libtorch/bin/gemma" | grep -F -- "$build"; then
+  echo "The entries above name the build folder." >&2
   exit 1
 fi
 run "$place/venv/bin/gemma" info 270m | grep -q '268,098,176'
