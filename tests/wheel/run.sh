@@ -23,7 +23,7 @@ if readelf -d "$site"/gemma_libtorch/*.so* "$site/gemma_libtorch/bin/gemma" | gr
   echo "The entries above name the build folder." >&2
   exit 1
 fi
-run "$place/venv/bin/gemma" info 270m | grep -q '268,098,176'
+run "$place/venv/bin/gemma" info 270m | grep '268,098,176' >/dev/null
 run "$place/venv/bin/python" - <<'PYTHON'
 import gemma_libtorch, pathlib, torch
 from gemma_libtorch import config, model
