@@ -46,7 +46,7 @@ struct ConvertArguments {
   std::string in;
   std::string out;
   std::string to = "ckpt";
-  std::string variant;  // Empty: found out from the checkpoint.
+  std::string variant;  // Empty: detected from the checkpoint.
   std::string quant;    // Empty: leave weights as they are.
   std::string dtype;    // Empty: the file's.
   bool force = false;
@@ -247,7 +247,7 @@ Written write_transformer_lens(const ConvertArguments& arguments,
                                const ConvertOptions& options) {
   if (options.quant) {
     throw std::invalid_argument(
-        "convert: TransformerLens reads no quantised weights; leave --quant away");
+        "convert: TransformerLens reads no quantised weights; omit --quant");
   }
   const auto config = find_config(source, arguments.variant);
   auto tensors = transformer_lens_tensors(converted_tensors(source, options), config);
@@ -353,11 +353,11 @@ void add_convert(CLI::App& app) {
           "transformer_lens (safetensors for HookedTransformer) or gguf (llama.cpp's file)")
       ->capture_default_str();
   command->add_option("--variant", arguments->variant,
-                      "What the model is; found out from the checkpoint when left away");
+                      "What the model is; detected from the checkpoint when omitted");
   command->add_option(
       "--quant", arguments->quant,
       "int8 (the reference's) or int4 (smaller and coarser; the reference cannot read it); "
-      "to GGUF: q8_0; weights are left as they are when left away");
+      "to GGUF: q8_0; weights are left as they are when omitted");
   command->add_option(
       "--dtype", arguments->dtype,
       "bfloat16, float16 or float32, of what is not quantised; the file's when left "

@@ -231,7 +231,7 @@ void add_info(CLI::App& app) {
                    "Hugging Face")
       ->required();
   command->add_option("--dtype", options->dtype,
-                      "What sizes are counted in: the file's, or bfloat16, when left away");
+                      "What sizes are counted in: the file's, or bfloat16, when omitted");
   command->add_flag("--quant", options->quant, "Show the int8 form of a variant");
   command->callback([options] { info(*options); });
 }

@@ -138,7 +138,7 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
                   "Hugging Face")
       ->required();
   command.add_option("--variant", options.variant,
-                     "Model variant; found out from the checkpoint when left away");
+                     "Model variant; detected from the checkpoint when omitted");
   command.add_option(
       "--tokenizer", options.tokenizer,
       "SentencePiece model or tokenizer.json; that in a GGUF file, or beside the checkpoint, when "
@@ -148,7 +148,7 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
                      "fast (own kernels, float32 arithmetic; default on the CPU) or exact (the "
                      "reference's results, bit for bit)");
   command.add_option("--dtype", options.dtype,
-                     "float32, bfloat16 or float16; when left away the checkpoint's if fast, else "
+                     "float32, bfloat16 or float16; when omitted the checkpoint's if fast, else "
                      "float32");
   command
       .add_option(both("kv_dtype"), options.kv_dtype,
@@ -158,7 +158,7 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       "--quant", [&options] { options.quant = true; }, "The checkpoint has int8 weights");
   command.add_flag_callback(
       "--noquant", [&options] { options.quant = false; }, "It has float weights");
-  command.add_option("--threads", options.threads, "CPU threads; LibTorch's choice when left away");
+  command.add_option("--threads", options.threads, "CPU threads; LibTorch's choice when omitted");
 }
 
 }  // namespace gemma::cli

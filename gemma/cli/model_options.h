@@ -12,13 +12,13 @@ namespace gemma::cli {
 /// The flags that say which model runs, and how.
 struct ModelOptions {
   std::string ckpt;
-  std::string variant;    // Empty: found out from the checkpoint.
+  std::string variant;    // Empty: detected from the checkpoint.
   std::string tokenizer;  // Empty: tokenizer.model beside the checkpoint.
   bool with_tokenizer = true;
   std::string device = "cpu";
   std::string numerics;       // Empty: fast on the CPU, exact elsewhere.
   std::string dtype;          // Empty: the checkpoint's if fast, float32 if exact.
-  std::optional<bool> quant;  // None: found out from the checkpoint.
+  std::optional<bool> quant;  // None: detected from the checkpoint.
   std::string kv_dtype = "float32";
   int threads = 0;  // 0: LibTorch's choice.
 };

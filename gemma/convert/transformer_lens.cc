@@ -58,7 +58,7 @@ StateDict attention(const std::string& block, const Tensor& qkv, const GemmaConf
   }
   const auto parts = qkv.split_with_sizes({heads * dim, kv_heads * dim, kv_heads * dim});
   const auto zeros = [&](int64_t count) { return at::zeros({count, dim}, qkv.options()); };
-  // The underscore: so many heads as are there, not yet repeated for the queries.
+  // The underscore: as many heads as the file has, not yet repeated for the queries.
   return {
       {block + "attn.W_Q", by_head(parts[0], dim)},  {block + "attn._W_K", by_head(parts[1], dim)},
       {block + "attn._W_V", by_head(parts[2], dim)}, {block + "attn.b_Q", zeros(heads)},

@@ -10,7 +10,7 @@ namespace gemma {
 /// The texts that a generation makes, as they grow: which of them still want tokens.
 class Continuations {
  public:
-  /// Texts of at most so many tokens after prompts of these lengths, up to before `eos_id` or one
+  /// Texts of at most that many tokens after prompts of these lengths, up to before `eos_id` or one
   /// of options.stop_ids. `options` has to outlive this.
   Continuations(std::vector<int64_t> prompt_lens,
                 std::vector<int64_t> output_lens,

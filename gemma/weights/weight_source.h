@@ -53,7 +53,8 @@ class WeightSource {
 
   /// Throws std::runtime_error when the tensors are not all that the model computes with: a second
   /// matrix for the logits has other numbers than the embedding, for which Gemma has no place, or
-  /// an adapter lies in the directory. For who takes all tensors, as it reads both matrices.
+  /// an adapter lies in the directory. It reads both matrices, so call it when all tensors are
+  /// read.
   void check_complete() const;
 
   /// The name in the file of what it is made from, of the first if there are several. Throws

@@ -255,7 +255,7 @@ void add_bench(CLI::App& app) {
       app.add_subcommand("bench", "Measure speed, beside what the machine can do at most.");
   add_model_options(*command, options->model);
   command->get_option("--ckpt")->required(false)->description(
-      "Checkpoint; when left away the --variant gets random weights");
+      "Checkpoint; when omitted the --variant gets random weights");
   // Lists here.
   command->remove_option(command->get_option("--threads"));
   command->remove_option(command->get_option("--numerics"));
@@ -263,7 +263,7 @@ void add_bench(CLI::App& app) {
   add_list(*command, "-n," + both("n_gen"), options->outputs, "Tokens to generate, 0 for none");
   add_list(*command, "-d," + both("n_depth"), options->depths, "Tokens in the cache before");
   add_list(*command, "-t,--threads", options->threads,
-           "CPU threads; LibTorch's choice when left away");
+           "CPU threads; LibTorch's choice when omitted");
   add_list(*command, "--numerics", options->numerics, "fast or exact");
   for (const auto* name : {"-p", "-n", "-d"}) {
     command->get_option(name)->check(CLI::Range(0, 10'000'000));

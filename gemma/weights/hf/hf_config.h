@@ -10,7 +10,7 @@ namespace gemma {
 
 /// The config that a config.json of Hugging Face transformers describes: model_type "gemma",
 /// "gemma2", "gemma3_text" or "gemma3", of old and new releases. Fields that are not there have the
-/// family's defaults; where the published variants leave a field away, it is left away. The
+/// family's defaults; a field that the published variants omit is omitted. The
 /// tokenizer is none. Throws std::runtime_error: one line that names `path`, which serves for
 /// nothing else, and the field.
 GemmaConfig config_from_hf(std::string_view json, const std::string& path);
