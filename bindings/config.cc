@@ -7,6 +7,7 @@
 #include "bindings.h"
 
 #include <gemma/config/config.h>
+#include <gemma/config/fields.h>
 #include <gemma/weights/checkpoint_config.h>
 #include <gemma/weights/hf/hf_config.h>
 
@@ -21,16 +22,19 @@ class Dataclass {
   Dataclass(py::module_& m, const char* name, const char* doc)
       : class_(m, name, doc), name_(name) {}
 
-  template <typename Field>
-  Dataclass& field(const char* name, Field T::* member) {
-    class_.def_readwrite(name, member);
-    fields_.emplace_back(name);
+  // Those that visit_fields has.
+  Dataclass& fields() {
+    visit_fields<T>([this](const auto& field) {
+      const std::string name(field.name);
+      class_.def_readwrite(name.c_str(), field.member);
+      fields_.push_back(name);
+    });
     return *this;
   }
 
   // A member that the constructor does not take.
-  template <typename Field>
-  Dataclass& attribute(const char* name, Field T::* member, const char* doc) {
+  template <typename Member>
+  Dataclass& attribute(const char* name, Member T::* member, const char* doc) {
     class_.def_readwrite(name, member, doc);
     attributes_.emplace_back(name);
     return *this;
@@ -111,22 +115,7 @@ void bind_siglip_config(py::module_& m) {
   using Config = SiglipVisionModelConfig;
   Dataclass<Config>(m, "SiglipVisionModelConfig",
                     "siglip_vision/config.py: SiglipVisionModelConfig.")
-      .field("num_hidden_layers", &Config::num_hidden_layers)
-      .field("embedding_dim", &Config::embedding_dim)
-      .field("embedding_use_bias", &Config::embedding_use_bias)
-      .field("input_channels", &Config::input_channels)
-      .field("image_size", &Config::image_size)
-      .field("num_attention_heads", &Config::num_attention_heads)
-      .field("head_dim", &Config::head_dim)
-      .field("num_key_value_heads", &Config::num_key_value_heads)
-      .field("num_query_groups", &Config::num_query_groups)
-      .field("qkv_use_bias", &Config::qkv_use_bias)
-      .field("output_proj_use_bias", &Config::output_proj_use_bias)
-      .field("intermediate_size", &Config::intermediate_size)
-      .field("layer_norm_eps", &Config::layer_norm_eps)
-      .field("dtype", &Config::dtype)
-      .field("quant", &Config::quant)
-      .field("encoding_sequence_length", &Config::encoding_sequence_length)
+      .fields()
       .attribute("conv2d_patch_size", &Config::conv2d_patch_size,
                  "Not a field of the reference's dataclass, but an attribute of its class.")
       .finish();
@@ -137,30 +126,7 @@ void bind_siglip_config(py::module_& m) {
 
 void bind_gemma_config(py::module_& m) {
   Dataclass<GemmaConfig>(m, "GemmaConfig", "config.py: GemmaConfig. The defaults are those of 7b.")
-      .field("architecture", &GemmaConfig::architecture)
-      .field("vocab_size", &GemmaConfig::vocab_size)
-      .field("max_position_embeddings", &GemmaConfig::max_position_embeddings)
-      .field("num_hidden_layers", &GemmaConfig::num_hidden_layers)
-      .field("num_attention_heads", &GemmaConfig::num_attention_heads)
-      .field("num_key_value_heads", &GemmaConfig::num_key_value_heads)
-      .field("hidden_size", &GemmaConfig::hidden_size)
-      .field("intermediate_size", &GemmaConfig::intermediate_size)
-      .field("head_dim", &GemmaConfig::head_dim)
-      .field("rms_norm_eps", &GemmaConfig::rms_norm_eps)
-      .field("dtype", &GemmaConfig::dtype)
-      .field("quant", &GemmaConfig::quant)
-      .field("tokenizer", &GemmaConfig::tokenizer)
-      .field("attn_types", &GemmaConfig::attn_types)
-      .field("sliding_window_size", &GemmaConfig::sliding_window_size)
-      .field("final_logit_softcapping", &GemmaConfig::final_logit_softcapping)
-      .field("attn_logit_softcapping", &GemmaConfig::attn_logit_softcapping)
-      .field("query_pre_attn_scalar", &GemmaConfig::query_pre_attn_scalar)
-      .field("use_pre_ffw_norm", &GemmaConfig::use_pre_ffw_norm)
-      .field("use_post_ffw_norm", &GemmaConfig::use_post_ffw_norm)
-      .field("rope_wave_length", &GemmaConfig::rope_wave_length)
-      .field("use_qk_norm", &GemmaConfig::use_qk_norm)
-      .field("vision_config", &GemmaConfig::vision_config)
-      .field("rope_scaling_factor", &GemmaConfig::rope_scaling_factor)
+      .fields()
       .finish()
       .def("get_dtype", &GemmaConfig::get_dtype,
            "The torch.dtype that `dtype` names. Raises ValueError for an unknown name.")

@@ -6,6 +6,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <fmt/format.h>
@@ -15,6 +16,7 @@
 #include <gemma/cli/info.h>
 #include <gemma/cli/output.h>
 #include <gemma/config/dtype_name.h>
+#include <gemma/config/fields.h>
 #include <gemma/generate/make_model.h>
 #include <gemma/weights/checkpoint_config.h>
 
@@ -36,59 +38,49 @@ std::string grouped(int64_t number) {
   return text;
 }
 
-std::string pattern_text(const GemmaConfig& config) {
+std::string value_text(Architecture architecture) { return std::string(to_string(architecture)); }
+std::string value_text(int64_t number) { return grouped(number); }
+std::string value_text(double number) { return fmt::format("{}", number); }
+std::string value_text(bool flag) { return fmt::format("{}", flag); }
+std::string value_text(const std::string& text) { return text; }
+
+std::string value_text(const std::map<AttentionType, int64_t>& wave_lengths) {
+  std::vector<std::string> texts;
+  for (const auto& [type, length] : wave_lengths) {
+    texts.push_back(fmt::format("{} {}", to_string(type), length));
+  }
+  return fmt::format("{}", fmt::join(texts, ", "));
+}
+
+std::string value_text(const SiglipVisionModelConfig& vision) {
+  return fmt::format("SigLIP, {} layers of {}, {} x {} pixels to {} tokens",
+                     vision.num_hidden_layers, vision.embedding_dim, vision.image_size,
+                     vision.image_size, vision.encoding_sequence_length);
+}
+
+template <typename T>
+std::string value_text(const std::optional<T>& value) {
+  return value ? value_text(*value) : "none";
+}
+
+// Of all layers, however short the config's list is.
+std::string layers_text(const GemmaConfig& config) {
   std::string text;
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     text += config.attn_type(i) == AttentionType::kGlobal ? 'G' : 'L';
   }
-  return text;
-}
-
-template <typename T>
-std::string or_none(const std::optional<T>& value) {
-  return value ? fmt::format("{}", *value) : "none";
+  return text + "  (G global, L local)";
 }
 
 void print_config(const GemmaConfig& config) {
-  const auto row = [](const char* name, const std::string& value) {
-    show("  {:<26} {}\n", name, value);
-  };
   show("Config\n");
-  row("architecture", std::string(to_string(config.architecture)));
-  row("vocab_size", grouped(config.vocab_size));
-  row("max_position_embeddings", grouped(config.max_position_embeddings));
-  row("num_hidden_layers", grouped(config.num_hidden_layers));
-  row("num_attention_heads", grouped(config.num_attention_heads));
-  row("num_key_value_heads", grouped(config.num_key_value_heads));
-  row("hidden_size", grouped(config.hidden_size));
-  row("intermediate_size", grouped(config.intermediate_size));
-  row("head_dim", grouped(config.head_dim));
-  row("rms_norm_eps", fmt::format("{}", config.rms_norm_eps));
-  row("dtype", config.dtype);
-  row("quant", config.quant ? "int8" : "none");
-  row("attn_types", pattern_text(config) + "  (G global, L local)");
-  row("sliding_window_size", or_none(config.sliding_window_size));
-  row("final_logit_softcapping", or_none(config.final_logit_softcapping));
-  row("attn_logit_softcapping", or_none(config.attn_logit_softcapping));
-  row("query_pre_attn_scalar", or_none(config.query_pre_attn_scalar));
-  row("use_pre_ffw_norm", fmt::format("{}", config.use_pre_ffw_norm));
-  row("use_post_ffw_norm", fmt::format("{}", config.use_post_ffw_norm));
-  std::vector<std::string> wave_lengths;
-  if (config.rope_wave_length) {
-    for (const auto& [type, length] : *config.rope_wave_length) {
-      wave_lengths.push_back(fmt::format("{} {}", to_string(type), length));
+  visit_fields<GemmaConfig>([&](const auto& field) {
+    if constexpr (std::is_same_v<decltype(field.member), decltype(&GemmaConfig::attn_types)>) {
+      show("  {:<26} {}\n", field.name, layers_text(config));
+    } else {
+      show("  {:<26} {}\n", field.name, value_text(config.*field.member));
     }
-  }
-  row("rope_wave_length",
-      wave_lengths.empty() ? "none" : fmt::format("{}", fmt::join(wave_lengths, ", ")));
-  row("use_qk_norm", fmt::format("{}", config.use_qk_norm));
-  const auto& vision = config.vision_config;
-  row("vision_config",
-      vision ? fmt::format("SigLIP, {} layers of {}, {} x {} pixels to {} tokens",
-                           vision->num_hidden_layers, vision->embedding_dim, vision->image_size,
-                           vision->image_size, vision->encoding_sequence_length)
-             : "none");
-  row("rope_scaling_factor", or_none(config.rope_scaling_factor));
+  });
 }
 
 struct Size {

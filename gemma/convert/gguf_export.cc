@@ -7,6 +7,7 @@
 
 #include <gemma/checkpoint/gguf_writer.h>
 #include <gemma/config/dtype_name.h>
+#include <gemma/config/fields.h>
 #include <gemma/convert/convert.h>
 #include <gemma/convert/gguf_export.h>
 #include <gemma/weights/gguf/gguf_config.h>
@@ -98,14 +99,6 @@ void add_attention(Metadata& metadata, const std::string& prefix, const GemmaCon
     }
     metadata.emplace_back(prefix + "attention.sliding_window_pattern", std::move(is_local));
   }
-  const auto add_cap = [&](const char* name, const std::optional<double>& cap) {
-    const bool is_assumed = config.architecture == Architecture::kGemma2;
-    if (cap || is_assumed) {
-      metadata.emplace_back(prefix + name, static_cast<float>(cap.value_or(0)));
-    }
-  };
-  add_cap("attn_logit_softcapping", config.attn_logit_softcapping);
-  add_cap("final_logit_softcapping", config.final_logit_softcapping);
 }
 
 void add_rotary(Metadata& metadata, const std::string& prefix, const GemmaConfig& config) {
@@ -128,21 +121,34 @@ uint32_t file_type(torch::Dtype dtype, bool q8_0) {
   return dtype == at::kFloat ? 0 : dtype == at::kHalf ? 1 : 32;
 }
 
+void add_number(Metadata& metadata, std::string key, Architecture, int64_t value) {
+  metadata.emplace_back(std::move(key), static_cast<uint32_t>(value));
+}
+
+void add_number(Metadata& metadata, std::string key, Architecture, double value) {
+  metadata.emplace_back(std::move(key), static_cast<float>(value));
+}
+
+// llama.cpp assumes caps of Gemma 2; 0 is none.
+void add_number(Metadata& metadata,
+                std::string key,
+                Architecture architecture,
+                const std::optional<double>& value) {
+  if (!value && architecture != Architecture::kGemma2) return;
+  metadata.emplace_back(std::move(key), static_cast<float>(value.value_or(0)));
+}
+
 void add_config(Metadata& metadata, const GemmaConfig& config) {
-  const auto prefix = fmt::format("{}.", architecture_name(config.architecture));
-  const auto add = [&](const char* name, int64_t value) {
-    metadata.emplace_back(prefix + name, static_cast<uint32_t>(value));
-  };
-  add("context_length", config.max_position_embeddings);
-  add("embedding_length", config.hidden_size);
-  add("block_count", config.num_hidden_layers);
-  add("feed_forward_length", config.intermediate_size);
-  add("attention.head_count", config.num_attention_heads);
-  add("attention.head_count_kv", config.num_key_value_heads);
-  add("attention.key_length", config.head_dim);
-  add("attention.value_length", config.head_dim);
-  metadata.emplace_back(prefix + "attention.layer_norm_rms_epsilon",
-                        static_cast<float>(config.rms_norm_eps));
+  const auto architecture = config.architecture;
+  const auto prefix = fmt::format("{}.", architecture_name(architecture));
+  visit_fields<GemmaConfig>([&](const auto& field) {
+    const auto& value = config.*field.member;
+    if constexpr (requires { add_number(metadata, prefix, architecture, value); }) {
+      if (field.gguf.empty() || field.since > architecture) return;
+      add_number(metadata, fmt::format("{}{}", prefix, field.gguf), architecture, value);
+    }
+  });
+  add_number(metadata, prefix + "attention.value_length", architecture, config.head_dim);
   add_attention(metadata, prefix, config);
   add_rotary(metadata, prefix, config);
 }

@@ -11,6 +11,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <gemma/config/fields.h>
 #include <gemma/weights/gguf/gguf_config.h>
 
 namespace gemma {
@@ -99,17 +100,38 @@ GemmaConfig family(const Reader& reader, const std::string& dtype) {
                             printable(reader.architecture())));
 }
 
-void read_sizes(const Reader& reader, GemmaConfig& config) {
-  config.max_position_embeddings = reader.require<int64_t>("context_length");
-  config.num_hidden_layers = reader.require<int64_t>("block_count");
-  config.hidden_size = reader.require<int64_t>("embedding_length");
-  config.intermediate_size = reader.require<int64_t>("feed_forward_length");
-  config.num_attention_heads = reader.require<int64_t>("attention.head_count");
-  config.num_key_value_heads =
-      reader.get<int64_t>("attention.head_count_kv").value_or(config.num_attention_heads);
-  config.head_dim = reader.get<int64_t>("attention.key_length").value_or(config.head_dim);
-  config.rms_norm_eps =
-      reader.decimal("attention.layer_norm_rms_epsilon").value_or(config.rms_norm_eps);
+// The keys that llama.cpp can do without.
+bool is_optional(std::string_view key) {
+  return key == "attention.head_count_kv" || key == "attention.key_length";
+}
+
+void read_number(const Reader& reader, std::string_view key, int64_t& into) {
+  into = is_optional(key) ? reader.get<int64_t>(key).value_or(into) : reader.require<int64_t>(key);
+}
+
+void read_number(const Reader& reader, std::string_view key, double& into) {
+  into = reader.decimal(key).value_or(into);
+}
+
+// Absent: as the family has it; 0: none.
+void read_number(const Reader& reader, std::string_view key, std::optional<double>& into) {
+  const auto value = reader.decimal(key);
+  if (!value) return;
+  into = *value > 0 ? value : std::nullopt;
+}
+
+// What stands in the file as in the config.
+void read_plain(const Reader& reader, GemmaConfig& config) {
+  visit_fields<GemmaConfig>([&](const auto& field) {
+    if constexpr (requires { read_number(reader, field.gguf, config.*field.member); }) {
+      if (!field.gguf.empty() && field.since <= config.architecture) {
+        read_number(reader, field.gguf, config.*field.member);
+      }
+    }
+  });
+  if (!reader.get<int64_t>("attention.head_count_kv")) {
+    config.num_key_value_heads = config.num_attention_heads;
+  }
   const auto value_length = reader.get<int64_t>("attention.value_length");
   if (value_length.value_or(config.head_dim) != config.head_dim) {
     reader.refuse(fmt::format("has keys of {} numbers and values of {}; Gemma's are of one length",
@@ -153,13 +175,6 @@ void read_attention_types(const Reader& reader, GemmaConfig& config) {
   }
   // As long as those of the variants.
   config.attn_types = periodic(period, is_gemma3 ? period : config.num_hidden_layers);
-}
-
-// Absent: as the family has it; 0: none.
-void read_softcap(const Reader& reader, const char* name, std::optional<double>& cap) {
-  const auto value = reader.decimal(name);
-  if (!value) return;
-  cap = *value > 0 ? value : std::nullopt;
 }
 
 // The first of these keys that the file has.
@@ -220,20 +235,17 @@ void check_lengths(const Reader& reader, const GemmaConfig& config) {
   }
 }
 
-constexpr std::array<std::string_view, 27> kRead = {
-    "context_length", "embedding_length", "block_count", "feed_forward_length",
-    "attention.head_count", "attention.head_count_kv", "attention.key_length",
-    "attention.value_length", "attention.layer_norm_rms_epsilon", "rope.freq_base",
-    "rope.freq_base_swa", "rope.global.freq_base", "rope.local.freq_base", "rope.scaling.type",
-    "rope.scaling.factor", "rope.scale_linear", "rope.dimension_count", "rope.dimension_count_swa",
-    "attention.key_length_swa", "attention.value_length_swa", "rope.scaling.attn_factor",
-    "attention.causal",
+// Read beside the plain ones.
+constexpr std::array<std::string_view, 19> kRead = {
+    "attention.value_length", "rope.freq_base", "rope.freq_base_swa", "rope.global.freq_base",
+    "rope.local.freq_base", "rope.scaling.type", "rope.scaling.factor", "rope.scale_linear",
+    "rope.dimension_count", "rope.dimension_count_swa", "attention.key_length_swa",
+    "attention.value_length_swa", "rope.scaling.attn_factor", "attention.causal",
     // Of no effect: what was before training, and what the embedding says anyway.
     "vocab_size", "rope.scaling.original_context_length", "rope.scaling.finetuned",
     "attention.layer_norm_epsilon", "attention.scale"};
-constexpr std::array<std::string_view, 4> kReadOfGemma2 = {
-    "attention.sliding_window", "attention.sliding_window_pattern", "attn_logit_softcapping",
-    "final_logit_softcapping"};
+constexpr std::array<std::string_view, 2> kReadSinceGemma2 = {"attention.sliding_window",
+                                                              "attention.sliding_window_pattern"};
 // The picture part, which is a model of its own.
 constexpr std::array<std::string_view, 2> kPictures = {"vision.", "mm."};
 
@@ -252,12 +264,16 @@ bool is_neutral(const Reader& reader, std::string_view name, const GgufMetadata:
 
 // Keys that nothing here reads, and that say of a model what Gemma's are not.
 void check_others(const Reader& reader, Architecture architecture) {
+  std::vector<std::string_view> known(kRead.begin(), kRead.end());
+  visit_fields<GemmaConfig>([&](const auto& field) {
+    if (field.since <= architecture) known.push_back(field.gguf);
+  });
+  if (architecture != Architecture::kGemma1) {
+    known.insert(known.end(), kReadSinceGemma2.begin(), kReadSinceGemma2.end());
+  }
   for (const auto& [name, value] : reader.keys()) {
     const auto begins = [&key = name](std::string_view part) { return key.starts_with(part); };
-    if (std::ranges::count(kRead, name) > 0 || std::ranges::any_of(kPictures, begins)) continue;
-    if (architecture != Architecture::kGemma1 && std::ranges::count(kReadOfGemma2, name) > 0) {
-      continue;
-    }
+    if (std::ranges::count(known, name) > 0 || std::ranges::any_of(kPictures, begins)) continue;
     if (is_neutral(reader, name, value)) continue;
     reader.refuse(fmt::format("key '{}.{}' is set, which no Gemma 1, 2 or 3 has",
                               reader.architecture(), printable(name)));
@@ -292,17 +308,13 @@ GemmaConfig gguf_config(const Checkpoint& checkpoint, const std::string& dtype) 
   }
   const Reader reader(*checkpoint.metadata());
   auto config = family(reader, dtype);
-  read_sizes(reader, config);
+  read_plain(reader, config);
   const auto* const embedding = checkpoint.find("token_embd.weight");
   if (embedding == nullptr || embedding->sizes.size() != 2) {
     reader.refuse("has no matrix 'token_embd.weight': is it a part of a model?");
   }
   config.vocab_size = embedding->sizes[0];
-  if (config.architecture != Architecture::kGemma1) {
-    read_attention_types(reader, config);
-    read_softcap(reader, "attn_logit_softcapping", config.attn_logit_softcapping);
-    read_softcap(reader, "final_logit_softcapping", config.final_logit_softcapping);
-  }
+  if (config.architecture != Architecture::kGemma1) read_attention_types(reader, config);
   read_rotary(reader, config);
   check_lengths(reader, config);
   check_others(reader, config.architecture);

@@ -1,9 +1,13 @@
+#include <optional>
 #include <stdexcept>
+#include <string>
 #include <string_view>
+#include <type_traits>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <gemma/config/fields.h>
 #include <gemma/weights/hf/hf_config.h>
 #include <gemma/weights/hf/hf_family.h>
 
@@ -37,8 +41,27 @@ void check_is_theirs(const GemmaConfig& config) {
 }
 
 template <typename T>
-ordered_json or_null(const std::optional<T>& value) {
+  requires std::is_arithmetic_v<T>
+ordered_json number(T value) {
+  return value;
+}
+
+template <typename T>
+  requires std::is_arithmetic_v<T>
+ordered_json number(const std::optional<T>& value) {
   return value ? ordered_json(*value) : ordered_json(nullptr);
+}
+
+// What stands in the file as in the config.
+template <typename Config>
+void write_plain(const Config& config, Architecture architecture, ordered_json& out) {
+  visit_fields<Config>([&](const auto& field) {
+    if constexpr (requires { number(config.*field.member); }) {
+      if (!field.hf.empty() && field.since <= architecture) {
+        out[std::string(field.hf)] = number(config.*field.member);
+      }
+    }
+  });
 }
 
 void write_rope(const GemmaConfig& config, ordered_json& out) {
@@ -60,15 +83,7 @@ void write_rope(const GemmaConfig& config, ordered_json& out) {
 ordered_json write_text(const GemmaConfig& config) {
   ordered_json out;
   out["model_type"] = hf_family(config.architecture).model_type;
-  out["vocab_size"] = config.vocab_size;
-  out["max_position_embeddings"] = config.max_position_embeddings;
-  out["num_hidden_layers"] = config.num_hidden_layers;
-  out["num_attention_heads"] = config.num_attention_heads;
-  out["num_key_value_heads"] = config.num_key_value_heads;
-  out["hidden_size"] = config.hidden_size;
-  out["intermediate_size"] = config.intermediate_size;
-  out["head_dim"] = config.head_dim;
-  out["rms_norm_eps"] = config.rms_norm_eps;
+  write_plain(config, config.architecture, out);
   out["hidden_act"] = "gelu_pytorch_tanh";
   out["hidden_activation"] = "gelu_pytorch_tanh";
   out["attention_bias"] = false;
@@ -76,9 +91,6 @@ ordered_json write_text(const GemmaConfig& config) {
   write_rope(config, out);
   if (config.architecture == Architecture::kGemma1) return out;
   out["query_pre_attn_scalar"] = config.query_pre_attn_scalar.value_or(config.head_dim);
-  out["sliding_window"] = or_null(config.sliding_window_size);
-  out["final_logit_softcapping"] = or_null(config.final_logit_softcapping);
-  out["attn_logit_softcapping"] = or_null(config.attn_logit_softcapping);
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     out["layer_types"].push_back(config.attn_type(i) == kLocal ? kHfLocalLayer : kHfGlobalLayer);
   }
@@ -86,16 +98,12 @@ ordered_json write_text(const GemmaConfig& config) {
 }
 
 ordered_json write_vision(const SiglipVisionModelConfig& config) {
-  return {{"model_type", "siglip_vision_model"},
-          {"hidden_size", config.embedding_dim},
-          {"intermediate_size", config.intermediate_size},
-          {"num_hidden_layers", config.num_hidden_layers},
-          {"num_attention_heads", config.num_attention_heads},
-          {"num_channels", config.input_channels},
-          {"image_size", config.image_size},
-          {"patch_size", config.conv2d_patch_size},
-          {"layer_norm_eps", config.layer_norm_eps},
-          {"vision_use_head", false}};
+  ordered_json out;
+  out["model_type"] = "siglip_vision_model";
+  write_plain(config, Architecture::kGemma3, out);
+  out["patch_size"] = config.conv2d_patch_size;
+  out["vision_use_head"] = false;
+  return out;
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include <nlohmann/json.hpp>
 
@@ -36,6 +37,7 @@ class Fields {
   void read(std::string_view field, int64_t& into) const { into = whole(field).value_or(into); }
   void read(std::string_view field, double& into) const { into = number(field).value_or(into); }
   template <typename T>
+    requires std::is_arithmetic_v<T>
   void read(std::string_view field, std::optional<T>& into) const {
     if (object_.contains(field)) into = std::nullopt;
     if (find(field) == nullptr) return;
