@@ -107,10 +107,13 @@ LanguageModel load_model(const ModelOptions& options) {
 
 LanguageModel load_model(const ModelOptions& options, const OpenCheckpoint& checkpoint) {
   if (options.threads > 0) at::set_num_threads(options.threads);
-  const auto& config = checkpoint.config;
+  auto config = checkpoint.config;
+  config.tokenizer = std::nullopt;
   const DefaultDtypeGuard guard(config.get_dtype());
   auto model = make_model(config);
-  if (config.tokenizer) check_vocabulary(config, model->tokenizer());
+  if (checkpoint.config.tokenizer) {
+    model->set_tokenizer(load_tokenizer(checkpoint.config, checkpoint.source));
+  }
   ProgressBar bar("Loading");
   const auto report =
       model->load_weights(checkpoint.source, {.mmap = true, .progress = std::ref(bar)});

@@ -58,8 +58,10 @@ class LanguageModelImpl : public Module {
   void check_device(torch::Device device) const;
 
   const GemmaConfig& config() const { return config_; }
-  /// Throws std::logic_error when the config names none.
+  /// Throws std::logic_error when there is none.
   const Tokenizer& tokenizer() const;
+  /// In the place of the one that config.tokenizer names.
+  void set_tokenizer(Tokenizer tokenizer) { tokenizer_ = std::move(tokenizer); }
 
   Embedding embedder{nullptr};  // Under the name that the checkpoint has for it.
   GemmaModel model{nullptr};

@@ -25,9 +25,13 @@ bool begins_as_gguf(const std::string& path) {
   return file.read(begin.data(), begin.size()) && is_gguf(std::as_bytes(std::span(begin)));
 }
 
+Tokenizer from_metadata(const GgufMetadata& metadata) {
+  return Tokenizer::from_pieces(gguf_pieces(metadata));
+}
+
 Tokenizer from_gguf(const std::string& path) {
   const MappedFile file(path);
-  return Tokenizer::from_pieces(gguf_pieces(read_gguf(file.bytes(), path).metadata));
+  return from_metadata(read_gguf(file.bytes(), path).metadata);
 }
 
 Tokenizer from_json(const std::string& path, std::optional<int64_t> rows) {
@@ -47,13 +51,12 @@ Tokenizer from_model(const std::string& path, std::optional<int64_t> rows) {
   return all == pieces ? std::move(tokenizer) : tokenizer.with_pieces(all);
 }
 
-}  // namespace
-
-Tokenizer load_tokenizer(const std::string& path, std::optional<int64_t> rows) {
+// What `load` returns; the file is named where pieces are none.
+template <typename Load>
+Tokenizer with_path(const std::string& path, Load load) {
   try {
-    if (begins_as_gguf(path)) return from_gguf(path);
-    return path.ends_with(".json") ? from_json(path, rows) : from_model(path, rows);
-  } catch (const std::invalid_argument& error) {  // The pieces are none.
+    return load();
+  } catch (const std::invalid_argument& error) {
     throw std::runtime_error(fmt::format("Tokenizer: {}: {}", path, error.what()));
   }
 }
@@ -64,13 +67,30 @@ void check_vocabulary(const GemmaConfig& config, const Tokenizer& tokenizer) {
   const std::string_view why = tokens < rows
                                    ? "so that it could answer with tokens that have no text"
                                    : "so that it is another model's";
-  throw std::runtime_error(
-      fmt::format("Tokenizer: {}: has {} tokens, but the model's embedding {} rows, {}; name the "
-                  "tokenizer that "
-                  "was saved with the model with --tokenizer, in its folder (tokenizer.json, or "
-                  "tokenizer.model "
-                  "beside added_tokens.json)",
-                  config.tokenizer.value_or(""), tokens, rows, why));
+  throw std::runtime_error(fmt::format(
+      "Tokenizer: {}: has {} tokens, but the model's embedding {} rows, {}; name the tokenizer "
+      "that was saved with the model with --tokenizer, in its folder (tokenizer.json, or "
+      "tokenizer.model beside added_tokens.json)",
+      *config.tokenizer, tokens, rows, why));
+}
+
+}  // namespace
+
+Tokenizer load_tokenizer(const std::string& path, std::optional<int64_t> rows) {
+  return with_path(path, [&] {
+    if (begins_as_gguf(path)) return from_gguf(path);
+    return path.ends_with(".json") ? from_json(path, rows) : from_model(path, rows);
+  });
+}
+
+Tokenizer load_tokenizer(const GemmaConfig& config, const WeightSource& source) {
+  const auto path = config.tokenizer.value();
+  const auto* const metadata = source.checkpoint().metadata();
+  auto tokenizer = metadata != nullptr && path == source.path()
+                       ? with_path(path, [&] { return from_metadata(*metadata); })
+                       : load_tokenizer(path, config.vocab_size);
+  check_vocabulary(config, tokenizer);
+  return tokenizer;
 }
 
 }  // namespace gemma

@@ -6,6 +6,7 @@
 
 #include <gemma/config/config.h>
 #include <gemma/text/tokenizer.h>
+#include <gemma/weights/weight_source.h>
 
 namespace gemma {
 
@@ -17,9 +18,10 @@ namespace gemma {
 /// a file is damaged or of another kind.
 Tokenizer load_tokenizer(const std::string& path, std::optional<int64_t> rows = std::nullopt);
 
-/// Throws std::runtime_error, naming both numbers and the cure, unless the tokenizer has as many
-/// tokens as the model has rows of embedding: else it is not the model's, or the model could answer
-/// with tokens that have no text.
-void check_vocabulary(const GemmaConfig& config, const Tokenizer& tokenizer);
+/// The tokenizer that config.tokenizer names, for the weights in `source`; a GGUF file that is
+/// `source` itself is not opened again. Throws as above, and std::runtime_error, naming both
+/// numbers and the cure, unless the tokenizer has as many tokens as the model has rows of
+/// embedding: else it is not the model's, or the model could answer with tokens that have no text.
+Tokenizer load_tokenizer(const GemmaConfig& config, const WeightSource& source);
 
 }  // namespace gemma
