@@ -131,10 +131,7 @@ TEST_P(FastGenerate, ACallbackCannotChangeTheModel) {
 }
 
 TEST_P(FastGenerate, SaysThatTheWeightsAreNoNumbers) {
-  std::vector<at::Tensor> weights{model_->model->norm->weight};
-  // A soft cap makes a number of the one logit that a row of the embedding has.
-  if (!config().final_logit_softcapping) weights.push_back(model_->embedder->weight);
-  for (const auto& weight : weights) {
+  for (const auto& weight : {model_->model->norm->weight, model_->embedder->weight}) {
     const auto number = weight.flatten()[3].clone();
     weight.view({-1})[3] = std::numeric_limits<float>::quiet_NaN();
     for (const auto numerics : {Numerics::kExact, Numerics::kFast}) {

@@ -113,7 +113,8 @@ inline Floats exp(Floats x) {
 }
 
 // To 2e-7 of the full range: near 0 the error is absolute.
-inline Floats tanh(Floats x) { return 1.0F - 2.0F / (exp(x * 2.0F) + 1.0F); }
+// NaN stays NaN, of which exp makes a number.
+inline Floats tanh(Floats x) { return x == x ? 1.0F - 2.0F / (exp(x * 2.0F) + 1.0F) : x; }
 
 // x * 0.5 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))), as 0.5 * (1 + tanh z) = 1 / (1 + e^-2z).
 inline Floats gelu_tanh(Floats x) {
