@@ -17,8 +17,17 @@ LoadReport load_weights(LanguageModelImpl& self,
                               if (!progress.is_none()) progress(state);
                               if (PyErr_CheckSignals() != 0) throw py::error_already_set();
                             }};
-  const py::gil_scoped_release release;
-  return self.load_weights(model_path.string(), options);
+  auto report = [&] {
+    const py::gil_scoped_release release;
+    return self.load_weights(model_path.string(), options);
+  }();
+  const auto warning = describe_unexpected(report);
+  if (!warning.empty() &&
+      PyErr_WarnEx(PyExc_UserWarning, fmt::format("{}: {}", model_path.string(), warning).c_str(),
+                   /*stack_level=*/1) != 0) {
+    throw py::error_already_set();
+  }
+  return report;
 }
 
 // Lets Ctrl-C, or any other signal whose Python handler raises, end a generation. Looks a few times

@@ -20,7 +20,7 @@ template <typename Model>
 std::shared_ptr<Model> from_transformers(const py::object& model,
                                          const std::optional<std::string>& tokenizer) {
   const auto json = model.attr("config").attr("to_json_string")(false).cast<std::string>();
-  auto config = config_from_hf(json, "from_transformers");
+  auto config = config_from_hf(json, "from_transformers", tokenizer);
   constexpr bool kIsText = std::is_same_v<Model, GemmaForCausalLMImpl>;
   if (config.vision_config.has_value() == kIsText) {
     throw std::invalid_argument(kIsText ? "from_transformers: the model is multimodal; use "

@@ -403,6 +403,7 @@ class LanguageModel(Module):
         floats are wanted (or the other way round), and for tensors that would change what the model
         computes, had it a place for them (biases, an adapter's factors, layers beyond the config).
         Then, and when progress raises, every parameter is as it was.
+        Warns of tensors that the model has no place for and that change nothing.
         """
     @property
     def config(self) -> GemmaConfig:
@@ -493,7 +494,8 @@ class GemmaForCausalLM(LanguageModel):
         Gemma3ForCausalLM of Hugging Face transformers.
 
         Nothing goes through a file. The tensors are shared with `model`, but for queries, keys and
-        values, which are one matrix here. Raises RuntimeError for a config that is no Gemma's, and
+        values, which are one matrix here. `tokenizer` is a file; rows of the embedding that stand
+        for no token of Gemma 3 or of its folder are left out. Raises RuntimeError for a config that is no Gemma's, and
         ValueError, naming the tensor, for a multimodal model and for tensors that do not fit.
         """
     def to_transformers_state_dict(self) -> dict[str, torch.Tensor]:

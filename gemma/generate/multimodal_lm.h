@@ -66,8 +66,9 @@ class Gemma3ForMultimodalLMImpl : public LanguageModelImpl {
                                                                 int64_t sequence_length);
 
   /// Continues each prompt -> prompts and continuations together, images as nothing, each up to
-  /// before the first eos. As in the reference a prompt shorter than the longest gets that many
-  /// more tokens. Parameters and errors are those of GemmaForCausalLM.
+  /// before the first eos. As in the reference, all end at the same position: output_len tokens
+  /// behind the longest prompt, so that a shorter one is continued further. Parameters and errors
+  /// are those of GemmaForCausalLM.
   // Differs from gemma3_model.py: images that reach past the end of the shortest prompt make the
   // reference fail; with exact numerics the prompts then go through the model one by one.
   std::vector<std::string> generate(std::span<const Prompt> prompts,

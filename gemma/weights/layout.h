@@ -22,7 +22,7 @@ struct Recipe {
 };
 
 /// The matrix that makes logits, where a file has it, and the embedding that it has to equal.
-struct Head {
+struct Unembedding {
   std::string name, embedding;  // The file's.
 };
 
@@ -31,7 +31,7 @@ struct Head {
 struct Layout {
   std::string_view name;  // For messages: "Hugging Face".
   std::vector<Recipe> recipes;
-  std::optional<Head> head = std::nullopt;
+  std::optional<Unembedding> unembedding = std::nullopt;
 };
 
 }  // namespace gemma

@@ -297,8 +297,8 @@ void WeightSource::release(std::string_view name) const {
 
 void WeightSource::check_complete() const {
   refuse_adapter_beside(path());
-  if (!contents_->layout || !contents_->layout->head) return;
-  const auto& [head, embedding] = *contents_->layout->head;
+  if (!contents_->layout || !contents_->layout->unembedding) return;
+  const auto& [head, embedding] = *contents_->layout->unembedding;
   if (has_same_numbers(contents_->checkpoint, head, embedding)) return;
   refuse_file(contents_->checkpoint.file_of(head),
               fmt::format("tensor '{}' is not '{}' again: it is not a Gemma, or was trained with "

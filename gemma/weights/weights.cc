@@ -267,7 +267,7 @@ LoadReport load_state_dict(torch::nn::Module& module,
 
 std::string describe_unexpected(const LoadReport& report) {
   if (report.unexpected.empty()) return {};
-  return fmt::format("left out {} of the file that the model has no place for: {}",
+  return fmt::format("left out {} that the model has no place for: {}",
                      report.unexpected.size() == 1
                          ? "a tensor"
                          : fmt::format("{} tensors", report.unexpected.size()),

@@ -1,4 +1,5 @@
 #include <exception>
+#include <fstream>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -80,6 +81,14 @@ TEST(HfConfig, FieldsThatChangeNothingAreLeft) {
 TEST(HfConfig, RowsOfThePublishedEmbeddingWithoutATokenAreNotCounted) {
   EXPECT_EQ(read(R"({"model_type":"gemma3_text","vocab_size":262208})").vocab_size, 262144);
   EXPECT_EQ(read(R"({"model_type":"gemma3_text","vocab_size":262209})").vocab_size, 262209);
+}
+
+TEST(HfConfig, RowsOfTokensAddedBesideTheTokenizerAreCounted) {
+  const TemporaryDirectory directory;
+  std::ofstream(directory.path() / "added_tokens.json") << R"({"<a>":262144,"<b>":262145})";
+  constexpr auto kJson = R"({"model_type":"gemma3_text","vocab_size":262208})";
+  const auto tokenizer = directory.path() / "tokenizer.model";
+  EXPECT_EQ(config_from_hf(kJson, "config.json", tokenizer).vocab_size, 262146);
 }
 
 TEST(HfConfig, LayerTypesAreAListOrAPattern) {

@@ -198,7 +198,7 @@ TEST_F(LoadWeights, ReportsNamesThatTheModelDoesNotHave) {
   const auto report = model->load_weights(write(saved(tensors)));
   EXPECT_EQ(report.unexpected, (std::vector<std::string>{"lm_head.weight", "v.blk.0.attn_q.bias"}));
   EXPECT_EQ(describe_unexpected(report),
-            "left out 2 tensors of the file that the model has no place for: 'lm_head.weight', "
+            "left out 2 tensors that the model has no place for: 'lm_head.weight', "
             "'v.blk.0.attn_q.bias'");
   EXPECT_EQ(describe_unexpected({}), "");
   expect_state(*model, state_dict(*source));

@@ -138,7 +138,7 @@ std::optional<Layout> gguf_layout(const Checkpoint& checkpoint) {
   }
   Layout layout{.name = "GGUF", .recipes = {}};
   if (checkpoint.contains(kHead) && checkpoint.contains(kEmbedding)) {
-    layout.head = {std::string(kHead), std::string(kEmbedding)};
+    layout.unembedding = {std::string(kHead), std::string(kEmbedding)};
   }
   for (const auto& entry : checkpoint.entries()) {
     if (is_passed_over(checkpoint, entry)) continue;

@@ -13,6 +13,7 @@
 
 #include <gemma/checkpoint/errors.h>
 #include <gemma/checkpoint/mapped_file.h>
+#include <gemma/config/fields.h>
 #include <gemma/weights/hf/hf_config.h>
 #include <gemma/weights/hf/hf_family.h>
 #include <gemma/weights/hf/hf_fields.h>
@@ -21,6 +22,7 @@
 namespace gemma {
 namespace {
 
+namespace fs = std::filesystem;
 using nlohmann::json;
 using AttentionTypes = std::vector<AttentionType>;
 
@@ -41,11 +43,9 @@ constexpr std::array<std::string_view, 20> kComputes = {
     "sparsity", "per_layer", "kv",        "act_", "alibi",      "residual"};
 
 // What is read, and what has another purpose though its name has such a part.
-constexpr std::array<std::string_view, 17> kKnownText = {"rope_theta",
+constexpr std::array<std::string_view, 14> kKnownText = {"rope_theta",
                                                          "rope_scaling",
                                                          "rope_parameters",
-                                                         "rms_norm_eps",
-                                                         "num_key_value_heads",
                                                          "hidden_act",
                                                          "hidden_activation",
                                                          "attention_bias",
@@ -54,10 +54,10 @@ constexpr std::array<std::string_view, 17> kKnownText = {"rope_theta",
                                                          "attn_implementation",
                                                          "_attn_implementation",
                                                          "output_attentions",
-                                                         "num_attention_heads",
                                                          "initializer_range",
                                                          "_attn_implementation_autoset",
                                                          "_attn_implementation_internal"};
+
 Architecture architecture_of(const Fields& fields, std::string_view model_type) {
   if (model_type == "gemma") return Architecture::kGemma1;
   if (model_type == "gemma2") return Architecture::kGemma2;
@@ -191,10 +191,9 @@ void read_rope(const Fields& fields, GemmaConfig& config) {
 // What a text model computes otherwise.
 void check_others(const Fields& fields, Architecture architecture) {
   std::vector<std::string_view> known(kKnownText.begin(), kKnownText.end());
-  if (architecture != Architecture::kGemma1) {
-    known.insert(known.end(), {"sliding_window", "final_logit_softcapping",
-                               "attn_logit_softcapping", "query_pre_attn_scalar"});
-  }
+  visit_fields<GemmaConfig>([&](const auto& field) {
+    if (field.since <= architecture) known.push_back(field.hf);
+  });
   if (architecture == Architecture::kGemma3) {
     known.insert(known.end(),
                  {"rope_local_base_freq", "sliding_window_pattern", "_sliding_window_pattern"});
@@ -202,26 +201,26 @@ void check_others(const Fields& fields, Architecture architecture) {
   fields.check_others(known, kComputes);
 }
 
+// What stands in the file as in the config.
+template <typename Config>
+void read_plain(const Fields& fields, Architecture architecture, Config& config) {
+  visit_fields<Config>([&](const auto& field) {
+    if constexpr (requires { fields.read(field.hf, config.*field.member); }) {
+      if (!field.hf.empty() && field.since <= architecture) {
+        fields.read(field.hf, config.*field.member);
+      }
+    }
+  });
+}
+
 GemmaConfig read_text(const Fields& fields, Architecture architecture) {
   check_is_supported(fields);
   check_others(fields, architecture);
   auto config = hf_family(architecture).defaults;
-  fields.read("vocab_size", config.vocab_size);
-  fields.read("max_position_embeddings", config.max_position_embeddings);
-  fields.read("num_hidden_layers", config.num_hidden_layers);
+  read_plain(fields, architecture, config);
   if (config.num_hidden_layers > kMaxLayers) fields.refuse("num_hidden_layers", "is over 10000");
-  fields.read("num_attention_heads", config.num_attention_heads);
-  fields.read("num_key_value_heads", config.num_key_value_heads);
-  fields.read("hidden_size", config.hidden_size);
-  fields.read("intermediate_size", config.intermediate_size);
-  fields.read("head_dim", config.head_dim);
-  fields.read("rms_norm_eps", config.rms_norm_eps);
   read_rope(fields, config);
   if (architecture == Architecture::kGemma1) return config;
-  fields.read("sliding_window", config.sliding_window_size);
-  fields.read("final_logit_softcapping", config.final_logit_softcapping);
-  fields.read("attn_logit_softcapping", config.attn_logit_softcapping);
-  fields.read("query_pre_attn_scalar", config.query_pre_attn_scalar);
   if (config.query_pre_attn_scalar == config.head_dim) config.query_pre_attn_scalar = std::nullopt;
   config.attn_types = attention_types(fields, config);
   return config;
@@ -234,14 +233,8 @@ SiglipVisionModelConfig read_vision(const Fields& top, const Fields& fields) {
   fields.check_others(kKnown, kComputes);
   check_activation(fields, "hidden_act");
   SiglipVisionModelConfig config;
-  fields.read("num_hidden_layers", config.num_hidden_layers);
-  fields.read("hidden_size", config.embedding_dim);
-  fields.read("num_channels", config.input_channels);
-  fields.read("image_size", config.image_size);
+  read_plain(fields, Architecture::kGemma3, config);
   fields.read("patch_size", config.conv2d_patch_size);
-  fields.read("num_attention_heads", config.num_attention_heads);
-  fields.read("intermediate_size", config.intermediate_size);
-  fields.read("layer_norm_eps", config.layer_norm_eps);
   if (config.embedding_dim % config.num_attention_heads != 0) {
     fields.refuse("hidden_size", fmt::format("is {}, not a multiple of num_attention_heads ({})",
                                              config.embedding_dim, config.num_attention_heads));
@@ -292,13 +285,19 @@ GemmaConfig read(std::string_view text, const std::string& path) {
 
 }  // namespace
 
-GemmaConfig config_from_hf(std::string_view text, const std::string& path) {
+GemmaConfig config_from_hf(std::string_view text,
+                           const std::string& path,
+                           const std::optional<fs::path>& tokenizer) {
   auto config = read(text, path);
-  if (config.vocab_size == kGemma3Padded) config.vocab_size = kGemma3Vocabulary;
+  if (tokenizer) {
+    config.vocab_size = hf_vocabulary_rows(config.vocab_size, *tokenizer);
+  } else if (config.vocab_size == kGemma3Padded) {
+    config.vocab_size = kGemma3Vocabulary;
+  }
   return config;
 }
 
-GemmaConfig read_hf_config(const std::filesystem::path& directory) {
+GemmaConfig read_hf_config(const fs::path& directory) {
   const MappedFile file(directory / kConfigName);
   const auto bytes = file.bytes();
   auto config = read({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, file.path());
@@ -306,7 +305,7 @@ GemmaConfig read_hf_config(const std::filesystem::path& directory) {
   return config;
 }
 
-bool has_hf_config(const std::filesystem::path& path) {
+bool has_hf_config(const fs::path& path) {
   std::error_code unknown;
   return std::filesystem::is_regular_file(path / kConfigName, unknown);
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -11,9 +12,12 @@ namespace gemma {
 /// The config that a config.json of Hugging Face transformers describes: model_type "gemma",
 /// "gemma2", "gemma3_text" or "gemma3", of old and new releases. Fields that are not there have the
 /// family's defaults; a field that the published variants omit is omitted. The
-/// tokenizer is none. Throws std::runtime_error: one line that names `path`, which serves for
-/// nothing else, and the field.
-GemmaConfig config_from_hf(std::string_view json, const std::string& path);
+/// tokenizer is none. Of the 262208 rows that Gemma 3's embedding may have, those count that stand
+/// for tokens: 262144, and those that were added in the folder of the file `tokenizer`. Throws
+/// std::runtime_error: one line that names `path`, which serves for nothing else, and the field.
+GemmaConfig config_from_hf(std::string_view json,
+                           const std::string& path,
+                           const std::optional<std::filesystem::path>& tokenizer = std::nullopt);
 
 /// That of the config.json in `directory`. Throws FileNotFound when there is none, and as
 /// config_from_hf does.

@@ -119,7 +119,7 @@ class Reader {
     for (size_t i = 0; i < names_.size(); ++i) {
       const auto& entry = checkpoint_.entries()[i];
       if (names_[i] == kHead) {
-        layout.head = {entry.name, embedding_->name};
+        layout.unembedding = {entry.name, embedding_->name};
       } else if (auto recipe = recipe_of(names_[i], entry)) {
         layout.recipes.push_back(std::move(*recipe));
       }
