@@ -2,6 +2,8 @@
 #include <string>
 #include <vector>
 
+#include <fmt/format.h>
+
 #include "image.h"
 #include "language_model.h"
 #include "transformers.h"
@@ -14,17 +16,30 @@ namespace {
 
 using Self = Gemma3ForMultimodalLMImpl;
 
+// A string is a sequence of strings, too, but not a prompt.
+py::iterator parts_of(const py::handle& given) {
+  if (!py::isinstance<py::str>(given) && py::hasattr(given, "__iter__")) return py::iter(given);
+  throw py::type_error(fmt::format(
+      "generate: prompts is a list of prompts, each a list of str and images; got {} for a list",
+      py::repr(given).cast<std::string>()));
+}
+
+PromptPart to_part(const py::handle& given) {
+  if (py::isinstance<py::str>(given)) return to_text(given);
+  try {
+    return given.cast<Image>();
+  } catch (const py::cast_error&) {
+    throw py::type_error(
+        fmt::format("generate: a prompt is a list of str and PIL images, but has {}",
+                    py::repr(given).cast<std::string>()));
+  }
+}
+
 std::vector<Prompt> to_prompts(const py::object& given) {
   std::vector<Prompt> prompts;
-  for (const auto prompt : given) {
+  for (const auto prompt : parts_of(given)) {
     prompts.emplace_back();
-    for (const auto part : prompt) {
-      if (py::isinstance<py::str>(part)) {
-        prompts.back().emplace_back(to_text(part));
-      } else {
-        prompts.back().emplace_back(part.cast<Image>());
-      }
-    }
+    for (const auto part : parts_of(prompt)) prompts.back().push_back(to_part(part));
   }
   return prompts;
 }

@@ -406,8 +406,25 @@ def test_ctrl_c_ends_a_generation() -> None:
         assert process.stdout.readline() == "generating\n"
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=2)
+        _, errors = process.communicate(timeout=10)  # To the end of the text it is longer.
     finally:
         process.kill()
     assert errors.strip().endswith("KeyboardInterrupt")
     assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ("text", "got 'text' for a list"),
+        (["text"], "got 'text' for a list"),
+        (3, "got 3 for a list"),
+        ([[3]], "a prompt is a list of str and PIL images, but has 3"),
+        ([["text", None]], "but has None"),
+    ],
+)
+def test_prompts_of_another_kind_are_refused(prompts: Any, message: str, tmp_path: Path) -> None:
+    tokenizer = str(tiny.large_tokenizer(tmp_path / "large.model"))
+    model = tiny.make_multimodal(gemma_libtorch, tokenizer=tokenizer)
+    with pytest.raises(TypeError, match=message):
+        model.generate(prompts, "cpu")

@@ -245,16 +245,6 @@ def test_pictures_of_any_mode_become_rgb_here_only(tokenizer: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "prompts",
-    ["text", ["text"], [[3]], [[SQUARE, None]]],
-    ids=["text", "list of text", "number", "none"],
-)
-def test_prompts_of_another_kind_are_refused(tokenizer: str, prompts: Any) -> None:
-    with pytest.raises(TypeError, match="incompatible function arguments"):
-        tiny.make_multimodal(gemma_libtorch, tokenizer=tokenizer).generate(prompts, "cpu")
-
-
 def test_a_model_that_cannot_be_is_refused(tokenizer: str) -> None:
     fields = {**tiny.MULTIMODAL, "tokenizer": tokenizer}
     for config, message in (
