@@ -5,45 +5,24 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <gemma/config/dtype_name.h>
 #include <gemma/engine/engine.h>
 
 namespace gemma {
 namespace {
 
-constexpr int64_t kFirstSlots = 256;
-
-int64_t padded(int64_t head_dim) {
-  return (head_dim + RingCache::kPadding - 1) / RingCache::kPadding * RingCache::kPadding;
-}
-
-// The slots of a cache that has `slots` and is to hold positions up to `length`, `most` at the
-// most.
-int64_t grown(int64_t slots, int64_t length, int64_t most) {
-  if (length <= slots || slots == most) return slots;
-  return std::min(most, std::max({length, 2 * slots, kFirstSlots}));
-}
-
-// The same keys or values with more slots. Nothing has wrapped around yet: a ring grows to its full
-// size before its first slot is used again.
-at::Tensor with_slots(const at::Tensor& cache, int64_t slots) {
-  auto larger = at::zeros({cache.size(0), slots, cache.size(2)}, cache.options());
-  larger.narrow(1, 0, cache.size(1)).copy_(cache);
-  return larger;
-}
-
 int64_t end_of(const ImageTokens& image) { return image.first + image.embeddings.size(0); }
 
-// Cuts a feed into parts of at most `chunk` tokens, but no image in two.
+// Cuts a feed into parts, but no image in two.
 class Chunks {
  public:
-  Chunks(const Engine::Feed& feed, int64_t chunk) : feed_(feed), chunk_(chunk) {}
+  explicit Chunks(const Engine::Feed& feed) : feed_(feed) {}
 
   bool done() const { return taken_ == std::ssize(feed_.tokens); }
 
-  // The next part; its images count from its own first token.
-  Engine::Feed next() {
-    auto end = std::min(taken_ + chunk_, std::ssize(feed_.tokens));
+  // The next part, of at most so many tokens: of none when an image has no room. Its images count
+  // from its own first token.
+  Engine::Feed next(int64_t most) {
+    auto end = std::min(taken_ + most, std::ssize(feed_.tokens));
     images_.clear();
     for (const auto& image : feed_.images) {
       if (image.first < taken_ || image.first >= end) continue;
@@ -60,7 +39,6 @@ class Chunks {
 
  private:
   Engine::Feed feed_;
-  int64_t chunk_;
   int64_t taken_ = 0;
   std::vector<ImageTokens> images_;
 };
@@ -87,57 +65,27 @@ void append_segments(const Engine::Feed& feed,
   append(done, std::ssize(feed.tokens), false);
 }
 
-int64_t bytes_of(const at::Tensor& tensor) { return static_cast<int64_t>(tensor.nbytes()); }
+Engine::Feed feed_of(const Engine::Next& next) { return {next.sequence, {&next.token, 1}}; }
 
 }  // namespace
 
-int64_t Sequence::bytes() const {
-  int64_t total = 0;
-  for (const auto& cache : caches_) total += bytes_of(cache.k) + bytes_of(cache.v);
-  return total;
-}
-
 Engine::Engine(LanguageModel model, const EngineOptions& options)
     : model_(std::move(model)), options_(options) {
-  if (options.kv_dtype != torch::kFloat32 && options.kv_dtype != torch::kBFloat16) {
-    throw std::invalid_argument(fmt::format(
-        "Engine: kv_dtype is {}, but must be float32 or bfloat16", dtype_name(options.kv_dtype)));
-  }
   if (options.chunk < 1) {
     throw std::invalid_argument(
         fmt::format("Engine: chunk is {}, but must be 1 or more tokens", options.chunk));
   }
-}
-
-Sequence Engine::make_sequence() const {
-  const auto& config = model_->config();
-  const auto options =
-      at::TensorOptions().dtype(options_.kv_dtype).device(model_->embedder->weight.device());
-  Sequence sequence;
-  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    const auto none = [&] {
-      return at::zeros({config.num_key_value_heads, 0, padded(config.head_dim)}, options);
-    };
-    sequence.caches_.push_back({none(), none()});
+  if (options.max_batch < 1) {
+    throw std::invalid_argument(
+        fmt::format("Engine: max_batch is {}, but must be 1 or more sequences", options.max_batch));
   }
-  return sequence;
-}
-
-void Engine::reserve(Sequence& sequence, int64_t length) const {
-  const auto& config = model_->config();
-  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    const bool local = config.architecture != Architecture::kGemma1 &&
-                       config.attn_type(i) == AttentionType::kLocalSliding &&
-                       config.sliding_window_size.has_value();
-    // A chunk's first token sees a window back from itself, while its last is written already.
-    const auto most = local ? std::min(*config.sliding_window_size + options_.chunk,
-                                       config.max_position_embeddings)
-                            : config.max_position_embeddings;
-    auto& cache = sequence.caches_[i];
-    const auto slots = grown(cache.k.size(1), length, most);
-    if (slots == cache.k.size(1)) continue;
-    cache = {with_slots(cache.k, slots), with_slots(cache.v, slots)};
-  }
+  const auto most = model_->config().max_position_embeddings;
+  store_ = std::make_shared<KVStore>(
+      *model_, KVPlan{.dtype = options.kv_dtype,
+                      .sequences = options.max_batch,
+                      .positions = std::min(options.positions.value_or(most), most),
+                      .chunk = options.chunk,
+                      .bytes = options.kv_memory});
 }
 
 void Engine::check(std::span<const Feed> feeds) const {
@@ -182,23 +130,43 @@ void Engine::check_images(const Feed& feed) const {
   }
 }
 
-// Feeds of at most a chunk each -> the hidden states of all their tokens.
-torch::Tensor Engine::forward(std::span<const Feed> feeds) {
+// Blocks for the tokens, for all of the feeds or for none.
+void Engine::reserve(std::span<const Feed> feeds) {
+  for (size_t i = 0; i < store_->kinds().size(); ++i) {
+    int64_t missing = 0;
+    for (const auto& feed : feeds) missing += feed.sequence->missing(i, std::ssize(feed.tokens));
+    const auto& pool = store_->kinds()[i].pool;
+    if (missing <= pool.free()) continue;
+    throw OutOfMemory(
+        fmt::format("Engine: the memory for keys and values, {} bytes, is in use; give kv_memory, "
+                    "or end a sequence",
+                    store_->bytes()));
+  }
+  for (const auto& feed : feeds) feed.sequence->reserve(std::ssize(feed.tokens));
+}
+
+// Feeds of a chunk altogether -> the hidden states of all their tokens.
+torch::Tensor Engine::forward(std::span<const Feed> feeds, Pass pass) {
+  reserve(feeds);
   std::vector<int64_t> ids;
   std::vector<Segment> segments;
   std::vector<const Sequence*> whose;
   for (const auto& feed : feeds) {
-    reserve(*feed.sequence, feed.sequence->length_ + std::ssize(feed.tokens));
     append_segments(feed, std::ssize(ids), segments);
     whose.resize(segments.size(), feed.sequence);
     ids.insert(ids.end(), feed.tokens.begin(), feed.tokens.end());
   }
-  std::vector<std::vector<RingCache>> caches(model_->config().num_hidden_layers);
-  for (size_t layer = 0; layer < caches.size(); ++layer) {
-    for (const auto* sequence : whose) caches[layer].push_back(sequence->caches_[layer]);
+  std::vector<std::vector<BlockTable>> tables(store_->kinds().size());
+  std::vector<LayerState> layers(store_->caches().size());
+  for (size_t i = 0; i < tables.size(); ++i) {
+    for (const auto* sequence : whose) tables[i].push_back(sequence->table(i));
+    for (const auto layer : store_->kinds()[i].layers) {
+      layers[layer] = {store_->caches()[layer], tables[i]};
+    }
   }
-  auto hidden = model_->hidden_states(embed(ids, feeds), segments, caches, options_.on_layer);
-  for (const auto& feed : feeds) feed.sequence->length_ += std::ssize(feed.tokens);
+  auto hidden =
+      model_->hidden_states(embed(ids, feeds), {pass, segments, layers}, options_.on_layer);
+  for (const auto& feed : feeds) feed.sequence->advance(std::ssize(feed.tokens));
   return hidden;
 }
 
@@ -216,27 +184,31 @@ torch::Tensor Engine::embed(const std::vector<int64_t>& ids, std::span<const Fee
   return embeddings;
 }
 
-torch::Tensor Engine::step(std::span<const Feed> feeds) {
+torch::Tensor Engine::prompt(std::span<const Feed> feeds) {
   const UseLock::Use use(model_->use_lock());
   check(feeds);
-  std::vector<Chunks> left;
-  for (const auto& feed : feeds) left.emplace_back(feed, options_.chunk);
+  std::vector<Chunks> left(feeds.begin(), feeds.end());
   std::vector<at::Tensor> last(feeds.size());
-  for (;;) {
+  // Several short prompts go together.
+  for (size_t first = 0; first < left.size();) {
     std::vector<Feed> now;
-    std::vector<size_t> whose;
-    for (size_t i = 0; i < left.size(); ++i) {
-      if (left[i].done()) continue;
-      now.push_back(left[i].next());
-      whose.push_back(i);
+    auto room = options_.chunk;
+    auto next = first;
+    while (next < left.size() && room > 0) {
+      const auto part = left[next].next(room);
+      if (part.tokens.empty()) break;
+      now.push_back(part);
+      room -= std::ssize(part.tokens);
+      if (!left[next].done()) break;
+      ++next;
     }
-    if (now.empty()) break;
-    const auto hidden = forward(now);
+    const auto hidden = forward(now, Pass::kPrompt);
     int64_t row = 0;
     for (size_t i = 0; i < now.size(); ++i) {
       row += std::ssize(now[i].tokens);
-      if (left[whose[i]].done()) last[whose[i]] = hidden.narrow(0, row - 1, 1);
+      if (left[first + i].done()) last[first + i] = hidden.narrow(0, row - 1, 1);
     }
+    first = next;
   }
   return last.size() == 1 ? last.front() : at::cat(last);
 }
@@ -248,11 +220,19 @@ torch::Tensor Engine::extend(Sequence& sequence,
   const Feed whole{&sequence, tokens, images};
   check({&whole, 1});
   std::vector<at::Tensor> parts;
-  for (Chunks left(whole, options_.chunk); !left.done();) {
-    const auto part = left.next();
-    parts.push_back(forward({&part, 1}));
+  for (Chunks left(whole); !left.done();) {
+    const auto part = left.next(options_.chunk);
+    parts.push_back(forward({&part, 1}, Pass::kPrompt));
   }
   return at::cat(parts);
+}
+
+torch::Tensor Engine::decode(std::span<const Next> nexts) {
+  const UseLock::Use use(model_->use_lock());
+  std::vector<Feed> feeds;
+  for (const auto& next : nexts) feeds.push_back(feed_of(next));
+  check(feeds);
+  return forward(feeds, Pass::kDecode);
 }
 
 }  // namespace gemma

@@ -1,9 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <span>
+#include <stdexcept>
 #include <vector>
 
+#include <gemma/engine/sequence.h>
 #include <gemma/models/language_model.h>
 
 namespace gemma {
@@ -11,27 +15,17 @@ namespace gemma {
 struct EngineOptions {
   /// Of keys and values: float32 or bfloat16.
   torch::Dtype kv_dtype = torch::kFloat32;
-  /// Most tokens of one sequence that go through the model together. A prompt gives the same result
-  /// in chunks of any size, up to the order of summation. An image is never cut.
+  /// Memory for keys and values, in bytes; without it, what `max_batch` sequences of `positions`
+  /// need. It is used as it is written to.
+  std::optional<int64_t> kv_memory = std::nullopt;
+  /// Sequences at a time, when each is as long as `positions`; more when they are shorter.
+  int64_t max_batch = 1;
+  /// Without it, as many as the model has.
+  std::optional<int64_t> positions = std::nullopt;
+  /// Most tokens that go through the model together. An image is never cut.
   int64_t chunk = 512;
-  /// After each layer of each chunk. What it throws leaves the sequences without that chunk.
+  /// After each layer of each pass. What it throws leaves the sequences without that pass.
   LayerCallback on_layer = {};
-};
-
-/// The tokens that a model has seen, as keys and values: in a global layer all of them, in a local
-/// layer those that its window still reaches. Belongs to the Engine that made it.
-class Sequence {
- public:
-  /// Tokens so far.
-  int64_t length() const { return length_; }
-
-  /// Memory of keys and values, in bytes.
-  int64_t bytes() const;
-
- private:
-  friend class Engine;
-  std::vector<RingCache> caches_;  // One a layer.
-  int64_t length_ = 0;
 };
 
 /// An image among the tokens of a feed. Its tokens see each other, wherever they stand.
@@ -40,8 +34,9 @@ struct ImageTokens {
   torch::Tensor embeddings;  // [U, E], in the place of those of the tokens' ids.
 };
 
-/// Runs a model over sequences, any number of them in a step, each with tokens of its own: one that
-/// was just chosen, or a whole prompt. Sequences join and leave between steps.
+/// Runs a model over sequences: prompts in chunks, and one more token of each of any number of
+/// texts. Sequences join and leave between passes. A text has the same bits whatever other
+/// sequences there are, however its prompt is cut, and for any number of threads.
 class Engine {
  public:
   /// Tokens that a sequence is continued by.
@@ -51,34 +46,56 @@ class Engine {
     std::span<const ImageTokens> images = {};  // In order, none over another.
   };
 
-  /// The model keeps its numerics and weights. Throws std::invalid_argument for a kv_dtype or chunk
-  /// that cannot be.
+  /// A token that a text is continued by.
+  struct Next {
+    Sequence* sequence;
+    int64_t token;
+  };
+
+  /// The model keeps its numerics and weights. Throws std::invalid_argument for options that cannot
+  /// be.
   explicit Engine(LanguageModel model, const EngineOptions& options = {});
 
-  Sequence make_sequence() const;
+  Sequence make_sequence() const { return Sequence(store_); }
 
-  /// Appends the tokens of each feed to its sequence -> the hidden states of the last token of
+  /// Appends the tokens of prompts to their sequences -> the hidden states of the last token of
   /// each, [feeds, E]. Throws std::invalid_argument when a sequence would exceed
   /// max_position_embeddings, or comes twice, and for an image that is larger than a chunk or not
-  /// among the tokens; then no sequence has changed.
-  torch::Tensor step(std::span<const Feed> feeds);
+  /// among the tokens; then no sequence has changed. Throws OutOfMemory for keys and values that
+  /// have no room; the sequences that were done before have changed then.
+  torch::Tensor prompt(std::span<const Feed> feeds);
 
-  /// Appends the tokens to the sequence -> the hidden states of all, [tokens, E]. Throws as `step`.
+  /// Appends the tokens to the sequence -> the hidden states of all, [tokens, E]. Throws as
+  /// `prompt`.
   torch::Tensor extend(Sequence& sequence,
                        std::span<const int64_t> tokens,
                        std::span<const ImageTokens> images = {});
 
+  /// Appends a token to each sequence -> its hidden states, [nexts, E]. Throws as `prompt`; then no
+  /// sequence has changed.
+  torch::Tensor decode(std::span<const Next> nexts);
+
   LanguageModel model() const { return model_; }
+  const EngineOptions& options() const { return options_; }
+  /// Where keys and values are, and how many blocks are free.
+  const KVStore& store() const { return *store_; }
 
  private:
   void check(std::span<const Feed> feeds) const;
   void check_images(const Feed& feed) const;
-  void reserve(Sequence& sequence, int64_t length) const;
-  torch::Tensor forward(std::span<const Feed> feeds);
+  void reserve(std::span<const Feed> feeds);
+  torch::Tensor forward(std::span<const Feed> feeds, Pass pass);
   torch::Tensor embed(const std::vector<int64_t>& ids, std::span<const Feed> feeds);
 
   LanguageModel model_;
   EngineOptions options_;
+  std::shared_ptr<KVStore> store_;
+};
+
+/// Keys and values have no room. One line says how much there is.
+class OutOfMemory : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
 };
 
 }  // namespace gemma

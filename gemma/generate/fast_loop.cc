@@ -15,7 +15,10 @@ void generate_fast(LanguageModelImpl& model,
   const auto first = at::zeros({1}, at::TensorOptions().dtype(at::kLong).device(device));
   Engine engine(
       LanguageModel(std::dynamic_pointer_cast<LanguageModelImpl>(model.shared_from_this())),
-      {.kv_dtype = options.kv_dtype, .on_layer = options.on_layer});
+      {.kv_dtype = options.kv_dtype,
+       .max_batch = std::ssize(request.prompts),
+       .positions = request.max_seq_len(),
+       .on_layer = options.on_layer});
   NextTokens next_tokens(model, request);
 
   std::vector<Sequence> sequences;
@@ -29,25 +32,25 @@ void generate_fast(LanguageModelImpl& model,
     feeds.push_back({&sequences[row], request.prompts[row]});
     if (!images.empty()) feeds.back().images = images[row];
   }
-  auto hidden = engine.step(feeds);  // [B, E], the last token of each.
+  auto hidden = engine.prompt(feeds);  // [B, E], the last token of each.
 
   // Steps count from the end of the shortest prompt, and each draws for all rows, as the reference
   // does: the random numbers that a text gets depend on it.
   for (int64_t index = request.min_prompt_len(); !continuations.all_ended(); ++index) {
     const auto tokens = next_tokens.sample(hidden.unsqueeze(1), first).cpu();
     const auto* const token = tokens.const_data_ptr<int64_t>();
-    feeds.clear();
+    std::vector<Engine::Next> nexts;
     std::vector<int64_t> rows;
     for (int64_t row = 0; row < continuations.size(); ++row) {
       if (!continuations.wants(row, index)) continue;
       continuations.add(row, token[row]);
       if (!continuations.wants(row, index + 1)) continue;
-      feeds.push_back({&sequences[row], {token + row, 1}});
+      nexts.push_back({&sequences[row], token[row]});
       rows.push_back(row);
     }
     if (options.on_step) options.on_step(index - request.min_prompt_len());
-    if (feeds.empty()) continue;
-    const auto next = engine.step(feeds);
+    if (nexts.empty()) continue;
+    const auto next = engine.decode(nexts);
     if (std::ssize(rows) == continuations.size()) {
       hidden = next;
     } else {

@@ -41,7 +41,7 @@ at::Tensor exact_hidden_states(LanguageModelImpl& model, const std::vector<int64
 at::Tensor fast_hidden_states(LanguageModel model,
                               const std::vector<int64_t>& tokens,
                               torch::Dtype kv_dtype) {
-  Engine engine(std::move(model), {.kv_dtype = kv_dtype});
+  Engine engine(std::move(model), {.kv_dtype = kv_dtype, .positions = std::ssize(tokens)});
   auto sequence = engine.make_sequence();
   return engine.extend(sequence, tokens);
 }

@@ -56,14 +56,13 @@ torch::Tensor GemmaModelImpl::forward(torch::Tensor hidden_states,
                     });
 }
 
-torch::Tensor GemmaModelImpl::forward_segments(torch::Tensor hidden_states,
-                                               const FreqsCis& freqs_cis,
-                                               std::span<const Segment> segments,
-                                               const std::vector<std::vector<RingCache>>& caches,
-                                               const LayerCallback& on_layer) {
-  return run_layers(std::move(hidden_states), freqs_cis, caches.size(), on_layer,
+torch::Tensor GemmaModelImpl::forward_step(torch::Tensor hidden_states,
+                                           const FreqsCis& freqs_cis,
+                                           const Step& step,
+                                           const LayerCallback& on_layer) {
+  return run_layers(std::move(hidden_states), freqs_cis, step.layers.size(), on_layer,
                     [&](size_t i, const torch::Tensor& freqs) {
-                      return SegmentInputs{freqs, segments, caches[i]};
+                      return StepInputs{freqs, step.pass, step.segments, step.layers[i]};
                     });
 }
 

@@ -38,13 +38,12 @@ class GemmaModelImpl : public Module {
                         const std::optional<torch::Tensor>& local_mask,
                         const LayerCallback& on_layer = {});
 
-  /// What forward does for a step of an engine: hidden_states [T, E], the whole rotary tables, and
-  /// for each layer the caches of the segments -> [T, E].
-  torch::Tensor forward_segments(torch::Tensor hidden_states,
-                                 const FreqsCis& freqs_cis,
-                                 std::span<const Segment> segments,
-                                 const std::vector<std::vector<RingCache>>& caches,
-                                 const LayerCallback& on_layer = {});
+  /// What forward does for a step of an engine: hidden_states [T, E], the whole rotary tables
+  /// -> [T, E].
+  torch::Tensor forward_step(torch::Tensor hidden_states,
+                             const FreqsCis& freqs_cis,
+                             const Step& step,
+                             const LayerCallback& on_layer = {});
 
   const GemmaConfig& config() const { return config_; }
   int64_t vocab_size() const { return config_.vocab_size; }

@@ -72,11 +72,10 @@ torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
 }
 
 torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
-                                               std::span<const Segment> segments,
-                                               const std::vector<std::vector<RingCache>>& caches,
+                                               const Step& step,
                                                const LayerCallback& on_layer) {
   const torch::NoGradGuard no_grad;
-  return model->forward_segments(embeddings, rope_tables(), segments, caches, on_layer);
+  return model->forward_step(embeddings, rope_tables(), step, on_layer);
 }
 
 FreqsCis LanguageModelImpl::rope_tables() const {

@@ -38,11 +38,9 @@ class LanguageModelImpl : public Module {
                               const std::optional<torch::Tensor>& local_mask = std::nullopt,
                               const LayerCallback& on_layer = {});
 
-  /// The same for a step of an engine: embeddings [T, E] of tokens of any sequences, as the
-  /// segments say, and for each layer the caches of the segments -> [T, E].
+  /// The same for a step of an engine: embeddings [T, E] -> [T, E].
   torch::Tensor hidden_states(const torch::Tensor& embeddings,
-                              std::span<const Segment> segments,
-                              const std::vector<std::vector<RingCache>>& caches,
+                              const Step& step,
                               const LayerCallback& on_layer = {});
 
   /// Loads what WeightSource::open takes; see gemma/weights/weights.h.

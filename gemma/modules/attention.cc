@@ -45,25 +45,23 @@ torch::Tensor GemmaAttentionImpl::forward(const torch::Tensor& hidden_states,
 
 torch::Tensor GemmaAttentionImpl::forward_with(const torch::Tensor& hidden_states,
                                                const AttentionInputs& inputs) {
-  const auto qkv = qkv_proj(hidden_states);
-  return o_proj(std::visit([&](const auto& given) { return attend(qkv, given); }, inputs));
+  const auto pass = pass_of(inputs);
+  const auto qkv = qkv_proj(hidden_states, pass);
+  return o_proj(std::visit([&](const auto& given) { return attend(qkv, given); }, inputs), pass);
 }
 
 torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv,
                                          const DenseInputs& inputs) const {
-  const bool local = attn_type_ == AttentionType::kLocalSliding && sliding_window_size_.has_value();
   const auto q = ops().rotate_and_cache(qkv, shape_, {view(query_norm), view(key_norm)},
                                         inputs.freqs_cis, inputs.kv_write_indices, inputs.kv_cache);
-  const auto& mask = local && inputs.local_mask ? *inputs.local_mask : inputs.mask;
+  const auto& mask = window() && inputs.local_mask ? *inputs.local_mask : inputs.mask;
   return ops().attend(q, inputs.kv_cache, mask, scale_);
 }
 
-torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv,
-                                         const SegmentInputs& inputs) const {
-  const auto window =
-      attn_type_ == AttentionType::kLocalSliding ? sliding_window_size_ : std::nullopt;
-  return ops().attend_segments(qkv, shape_, {view(query_norm), view(key_norm)}, scale_, window,
-                               inputs.freqs_cis, inputs.segments, inputs.caches);
+torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv, const StepInputs& inputs) const {
+  return ops().attend_segments(qkv, shape_, {view(query_norm), view(key_norm)}, scale_, window(),
+                               inputs.freqs_cis, inputs.pass, inputs.segments, inputs.state.cache,
+                               inputs.state.tables);
 }
 
 }  // namespace gemma

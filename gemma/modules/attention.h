@@ -39,6 +39,10 @@ class GemmaAttentionImpl : public Module {
   int64_t head_dim() const { return shape_.head_dim; }
   double scaling() const { return scale_.scaling; }
   std::optional<int64_t> sliding_window_size() const { return sliding_window_size_; }
+  /// Keys that a token sees, itself included; none: all.
+  std::optional<int64_t> window() const {
+    return attn_type_ == AttentionType::kLocalSliding ? sliding_window_size_ : std::nullopt;
+  }
   std::optional<double> attn_logit_softcapping() const { return scale_.softcap; }
 
   std::string signature() const override { return "GemmaAttention()"; }
@@ -50,7 +54,7 @@ class GemmaAttentionImpl : public Module {
 
  private:
   torch::Tensor attend(const torch::Tensor& qkv, const DenseInputs& inputs) const;
-  torch::Tensor attend(const torch::Tensor& qkv, const SegmentInputs& inputs) const;
+  torch::Tensor attend(const torch::Tensor& qkv, const StepInputs& inputs) const;
 
   HeadShape shape_;
   AttentionScale scale_;

@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <gemma/ops/attention_types.h>
+#include <gemma/ops/pass.h>
 
 namespace gemma {
 
@@ -20,14 +21,33 @@ struct DenseInputs {
   std::optional<at::Tensor> local_mask;  // Replaces `mask` in a local layer with a window.
 };
 
-/// Inputs of attention besides hidden states [T, E], in an engine: tokens of any sequences, each
-/// with its own cache.
-struct SegmentInputs {
-  at::Tensor freqs_cis;               // complex64 [positions, D / 2], the whole table.
-  std::span<const Segment> segments;  // They cover the rows of the hidden states.
-  std::span<const RingCache> caches;  // One a segment, written in place.
+/// What one layer keeps of the sequences of a step.
+struct LayerState {
+  BlockCache cache;                    // Written in place.
+  std::span<const BlockTable> tables;  // One a segment.
 };
 
-using AttentionInputs = std::variant<DenseInputs, SegmentInputs>;
+/// What a pass of an engine needs besides hidden states [T, E]: tokens of any sequences.
+struct Step {
+  Pass pass;
+  std::span<const Segment> segments;   // They cover the rows of the hidden states.
+  std::span<const LayerState> layers;  // One a layer.
+};
+
+/// Inputs of attention besides hidden states [T, E], in an engine.
+struct StepInputs {
+  at::Tensor freqs_cis;  // complex64 [positions, D / 2], the whole table.
+  Pass pass;
+  std::span<const Segment> segments;
+  const LayerState& state;
+};
+
+using AttentionInputs = std::variant<DenseInputs, StepInputs>;
+
+/// What the rows of the hidden states are.
+inline Pass pass_of(const AttentionInputs& inputs) {
+  const auto* step = std::get_if<StepInputs>(&inputs);
+  return step == nullptr ? Pass::kAny : step->pass;
+}
 
 }  // namespace gemma

@@ -28,7 +28,7 @@ GemmaDecoderLayerImpl::GemmaDecoderLayerImpl(const GemmaConfig& config)
 torch::Tensor GemmaDecoderLayerImpl::forward_with(const torch::Tensor& hidden_states,
                                                   const AttentionInputs& inputs) {
   const auto x = hidden_states + self_attn->forward_with(input_layernorm(hidden_states), inputs);
-  return x + mlp(post_attention_layernorm(x));
+  return x + mlp(post_attention_layernorm(x), pass_of(inputs));
 }
 
 Gemma2DecoderLayerImpl::Gemma2DecoderLayerImpl(const GemmaConfig& config, AttentionType attn_type)
@@ -48,7 +48,8 @@ torch::Tensor Gemma2DecoderLayerImpl::forward_with(const torch::Tensor& hidden_s
   const auto attended = self_attn->forward_with(input_layernorm(hidden_states), inputs);
   const auto x = post_attention_layernorm->add(hidden_states, attended);
 
-  const auto fed = mlp(pre_feedforward_layernorm.is_empty() ? x : pre_feedforward_layernorm(x));
+  const auto fed =
+      mlp(pre_feedforward_layernorm.is_empty() ? x : pre_feedforward_layernorm(x), pass_of(inputs));
   if (post_feedforward_layernorm.is_empty()) return x + fed;
   return post_feedforward_layernorm->add(x, fed);
 }

@@ -18,7 +18,9 @@ LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool quant) {
   }
 }
 
-torch::Tensor LinearImpl::forward(const torch::Tensor& x) { return ops().linear(x, view()); }
+torch::Tensor LinearImpl::forward(const torch::Tensor& x, Pass pass) {
+  return ops().linear(x, view(), pass);
+}
 
 std::string LinearImpl::signature() const {
   const bool packed = weight.scalar_type() == torch::kByte;

@@ -6,6 +6,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <gemma/modules/module.h>
+#include <gemma/ops/pass.h>
 #include <gemma/ops/weight_view.h>
 
 namespace gemma {
@@ -17,7 +18,7 @@ class LinearImpl : public Module {
   LinearImpl(int64_t in_features, int64_t out_features, bool quant);
 
   /// [..., in_features] -> [..., out_features].
-  torch::Tensor forward(const torch::Tensor& x);
+  torch::Tensor forward(const torch::Tensor& x, Pass pass = Pass::kAny);
 
   /// The weight in the form that operations take.
   WeightView view() const { return {weight, weight_scaler}; }

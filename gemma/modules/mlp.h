@@ -16,7 +16,7 @@ class GemmaMLPImpl : public Module {
   GemmaMLPImpl(int64_t hidden_size, int64_t intermediate_size, bool quant);
 
   /// [..., E] -> [..., E].
-  torch::Tensor forward(const torch::Tensor& x);
+  torch::Tensor forward(const torch::Tensor& x, Pass pass = Pass::kAny);
 
   std::string signature() const override { return "GemmaMLP()"; }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include <ATen/core/Tensor.h>
 
@@ -33,13 +34,21 @@ struct KVCache {
   at::Tensor v;  // [B, S, K, D]
 };
 
-/// One sequence's keys and values in one layer, a ring: position p is in slot p % S. The last
-/// dimension is padded with zeros to a multiple of RingCache::kPadding.
-struct RingCache {
-  static constexpr int64_t kPadding = 8;
+/// One layer's keys and values, of any sequences, in blocks of positions. What nobody wrote is
+/// never read, and need not be initialised.
+struct BlockCache {
+  static constexpr int64_t kPositions = 64;  // Of a block.
+  static constexpr int64_t kPadding = 8;     // D is padded with zeros to a multiple of this.
 
-  at::Tensor k;  // [K, S, D padded]
-  at::Tensor v;  // [K, S, D padded]
+  at::Tensor k;  // [blocks, K, kPositions, D padded]
+  at::Tensor v;  // Likewise.
+};
+
+/// The blocks of one sequence: position p is in blocks[p / BlockCache::kPositions - first]. Blocks
+/// before `first` are kept no longer.
+struct BlockTable {
+  std::span<const int32_t> blocks;
+  int64_t first = 0;
 };
 
 /// Consecutive tokens of one sequence, among the tokens of a step.

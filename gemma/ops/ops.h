@@ -10,13 +10,14 @@
 
 #include <gemma/ops/attention_types.h>
 #include <gemma/ops/numerics.h>
+#include <gemma/ops/pass.h>
 #include <gemma/ops/sampling_params.h>
 #include <gemma/ops/weight_view.h>
 
 /// How a model computes. Modules say what is computed and call these operations; which backend
 /// stands behind them is set on a loaded model (Module::set_numerics, Module::to).
 ///
-/// Shapes: B batch, L input length, T tokens of a step, S cache length, H query heads, K key/value
+/// Shapes: B batch, L input length, T tokens of a pass, S cache length, H query heads, K key/value
 /// heads, D head dim, E hidden, V vocabulary.
 namespace gemma {
 
@@ -30,7 +31,7 @@ class Ops {
   virtual Numerics numerics() const { return Numerics::kExact; }
 
   /// x @ weight^T: [..., in] -> [..., out].
-  virtual at::Tensor linear(const at::Tensor& x, const WeightView& weight) const;
+  virtual at::Tensor linear(const at::Tensor& x, const WeightView& weight, Pass pass) const;
 
   /// Rows of the table: [...] int64 -> [..., E].
   virtual at::Tensor embedding(const at::Tensor& ids, const WeightView& weight) const;
@@ -47,7 +48,8 @@ class Ops {
   virtual at::Tensor gated_mlp(const at::Tensor& x,
                                const WeightView& gate,
                                const WeightView& up,
-                               const WeightView& down) const;
+                               const WeightView& down,
+                               Pass pass) const;
 
   /// Splits a fused projection into heads, normalises queries and keys if asked to, rotates them,
   /// and writes keys and values into the cache at `write_indices` [L].
@@ -66,18 +68,21 @@ class Ops {
                             const at::Tensor& mask,
                             const AttentionScale& scale) const;
 
-  /// rotate_and_cache and attend for the tokens of a step: caches[i] is that of the sequence of
-  /// segments[i], and has a slot for every position that its tokens see, and for the tokens.
-  /// Without a window a token sees all positions up to its own; else the last `window` of those.
-  /// qkv [T, (H + 2K) * D], freqs_cis complex64 [positions, D / 2] -> [T, H * D].
+  /// rotate_and_cache and attend for the tokens of a pass: tables[i] is that of the sequence of
+  /// segments[i], and has a block for every position that its tokens see, and for the tokens.
+  /// Segments of a decode pass have one token each, of different sequences. Without a window a
+  /// token sees all positions up to its own; else the last `window` of those. qkv [T, (H + 2K) *
+  /// D], freqs_cis complex64 [positions, D / 2] -> [T, H * D].
   virtual at::Tensor attend_segments(const at::Tensor& qkv,
                                      const HeadShape& shape,
                                      const HeadNorms& norms,
                                      const AttentionScale& scale,
                                      std::optional<int64_t> window,
                                      const at::Tensor& freqs_cis,
+                                     Pass pass,
                                      std::span<const Segment> segments,
-                                     std::span<const RingCache> caches) const;
+                                     const BlockCache& cache,
+                                     std::span<const BlockTable> tables) const;
 
   /// The vision model's operations: [N, P, E] are the patches of N images.
 

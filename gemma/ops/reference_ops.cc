@@ -56,7 +56,7 @@ at::Tensor filtered_probs(const at::Tensor& logits, const SamplingParams& params
 
 at::Tensor softcap(const at::Tensor& x, double cap) { return at::tanh(x / cap) * cap; }
 
-at::Tensor Ops::linear(const at::Tensor& x, const WeightView& weight) const {
+at::Tensor Ops::linear(const at::Tensor& x, const WeightView& weight, Pass /*pass*/) const {
   const auto matrix = dequantize(weight);
   return at::linear(x, is_packed(weight) ? matrix.to(x.scalar_type()) : matrix);
 }
@@ -84,9 +84,10 @@ at::Tensor Ops::add_rms_norm(const at::Tensor& residual,
 at::Tensor Ops::gated_mlp(const at::Tensor& x,
                           const WeightView& gate,
                           const WeightView& up,
-                          const WeightView& down) const {
-  const auto gated = at::gelu(linear(x, gate), /*approximate=*/"tanh");
-  return linear(gated * linear(x, up), down);
+                          const WeightView& down,
+                          Pass pass) const {
+  const auto gated = at::gelu(linear(x, gate, pass), /*approximate=*/"tanh");
+  return linear(gated * linear(x, up, pass), down, pass);
 }
 
 at::Tensor Ops::rotate_and_cache(const at::Tensor& qkv,
@@ -135,6 +136,32 @@ at::Tensor Ops::attend(const at::Tensor& q,
   return at::matmul(probs, values).transpose(1, 2).contiguous().view({q.size(0), q.size(1), -1});
 }
 
+namespace {
+
+// Where the positions [begin, end) of a sequence are: (block, place in it), int64 each.
+c10::List<std::optional<at::Tensor>> places_of(const BlockTable& table,
+                                               int64_t begin,
+                                               int64_t end,
+                                               at::Device device) {
+  constexpr auto kSize = BlockCache::kPositions;
+  std::vector<int64_t> blocks, places;
+  for (auto position = begin; position < end; ++position) {
+    blocks.push_back(table.blocks[position / kSize - table.first]);
+    places.push_back(position % kSize);
+  }
+  c10::List<std::optional<at::Tensor>> indices;
+  indices.push_back(at::tensor(blocks, at::kLong).to(device));
+  indices.push_back(at::tensor(places, at::kLong).to(device));
+  return indices;
+}
+
+// [blocks, K, positions, D padded] -> [blocks, positions, K, D], in the same memory.
+at::Tensor by_position(const at::Tensor& blocks, int64_t head_dim) {
+  return blocks.transpose(1, 2).narrow(3, 0, head_dim);
+}
+
+}  // namespace
+
 // The reference has no such thing: its own steps for each segment, on the keys that it sees, put
 // in order as it would have them.
 at::Tensor Ops::attend_segments(const at::Tensor& qkv,
@@ -143,36 +170,31 @@ at::Tensor Ops::attend_segments(const at::Tensor& qkv,
                                 const AttentionScale& scale,
                                 std::optional<int64_t> window,
                                 const at::Tensor& freqs_cis,
+                                Pass /*pass*/,
                                 std::span<const Segment> segments,
-                                std::span<const RingCache> caches) const {
+                                const BlockCache& cache,
+                                std::span<const BlockTable> tables) const {
   std::vector<at::Tensor> results;
   for (size_t i = 0; i < segments.size(); ++i) {
     const auto [first_token, rows, position, is_image] = segments[i];
-    const auto slots = caches[i].k.size(1);
     const auto oldest = window ? std::max<int64_t>(0, position - *window + 1) : 0;
     const auto keys = position + rows - oldest;
     const auto positions = at::arange(oldest, position + rows, qkv.options().dtype(at::kLong));
-    const auto slot_of = positions.remainder(slots);
+    const auto places = places_of(tables[i], oldest, position + rows, qkv.device());
 
-    // [K, S, D padded] -> [1, keys, K, D]
-    const auto seen = [&](const at::Tensor& cache) {
-      return cache.index_select(1, slot_of)
-          .narrow(2, 0, shape.head_dim)
-          .transpose(0, 1)
-          .unsqueeze(0)
-          .to(qkv.scalar_type());
+    // [blocks, K, positions, D padded] -> [1, keys, K, D]
+    const auto seen = [&](const at::Tensor& blocks) {
+      return by_position(blocks, shape.head_dim).index(places).unsqueeze(0).to(qkv.scalar_type());
     };
-    const KVCache dense{seen(caches[i].k), seen(caches[i].v)};
+    const KVCache dense{seen(cache.k), seen(cache.v)};
     const auto written = at::arange(keys - rows, keys, positions.options());
     const auto q = rotate_and_cache(qkv.narrow(0, first_token, rows).unsqueeze(0), shape, norms,
                                     freqs_cis.narrow(0, position, rows), written, dense);
-    const auto write = [&](const at::Tensor& cache, const at::Tensor& from) {
-      auto slots_of_run = cache.narrow(2, 0, shape.head_dim);
-      slots_of_run.index_copy_(1, slot_of.narrow(0, keys - rows, rows),
-                               from[0].narrow(0, keys - rows, rows).transpose(0, 1).to(cache));
+    const auto write = [&](const at::Tensor& blocks, const at::Tensor& from) {
+      by_position(blocks, shape.head_dim).index_put_(places, from[0].to(blocks));
     };
-    write(caches[i].k, dense.k);
-    write(caches[i].v, dense.v);
+    write(cache.k, dense.k);
+    write(cache.v, dense.v);
 
     const auto row_positions = positions.narrow(0, keys - rows, rows).unsqueeze(1);
     auto hidden = is_image ? at::zeros({rows, keys}, positions.options().dtype(at::kBool))

@@ -1,4 +1,5 @@
 // The fast operations as torch.ops.gemma.*, for tests and profilers that know operators by name.
+#include <numeric>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -24,7 +25,7 @@ std::optional<NormWeight> norm_of(const OptionalTensor& weight, double eps) {
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& scaler) {
-  return ops().linear(x, weight_of(weight, scaler));
+  return ops().linear(x, weight_of(weight, scaler), Pass::kAny);
 }
 
 at::Tensor embedding(const at::Tensor& ids,
@@ -53,10 +54,10 @@ at::Tensor gated_mlp(const at::Tensor& x,
                      const at::Tensor& down,
                      const OptionalTensor& down_scaler) {
   return ops().gated_mlp(x, weight_of(gate, gate_scaler), weight_of(up, up_scaler),
-                         weight_of(down, down_scaler));
+                         weight_of(down, down_scaler), Pass::kAny);
 }
 
-// One sequence: tokens at `position` and after it.
+// One sequence: tokens at `position` and after it, whose blocks are those of k and v in order.
 at::Tensor attend(const at::Tensor& qkv,
                   int64_t num_heads,
                   int64_t num_kv_heads,
@@ -72,10 +73,14 @@ at::Tensor attend(const at::Tensor& qkv,
                   at::Tensor k,
                   at::Tensor v) {
   const Segment segment{.first_token = 0, .tokens = qkv.size(0), .position = position};
-  const RingCache cache{std::move(k), std::move(v)};
-  return ops().attend_segments(qkv, {num_heads, num_kv_heads, head_dim},
-                               {norm_of(query_norm, eps), norm_of(key_norm, eps)},
-                               {scaling, softcap}, window, freqs_cis, {&segment, 1}, {&cache, 1});
+  const BlockCache cache{std::move(k), std::move(v)};
+  std::vector<int32_t> blocks(static_cast<size_t>(cache.k.size(0)));
+  std::iota(blocks.begin(), blocks.end(), 0);
+  const BlockTable table{blocks};
+  const auto pass = qkv.size(0) == 1 ? Pass::kDecode : Pass::kPrompt;
+  return ops().attend_segments(
+      qkv, {num_heads, num_kv_heads, head_dim}, {norm_of(query_norm, eps), norm_of(key_norm, eps)},
+      {scaling, softcap}, window, freqs_cis, pass, {&segment, 1}, cache, {&table, 1});
 }
 
 std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& hidden,

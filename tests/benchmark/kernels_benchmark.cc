@@ -2,6 +2,7 @@
 // threads.
 //   kernels_benchmark --benchmark_filter=few
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -70,7 +71,7 @@ void gemv(benchmark::State& state, at::ScalarType dtype) {
   const GemvInput few(floats(x), rows, *w);
   auto y = at::empty({rows, kGemmMr}, at::kFloat);
   // As CpuOps divides it among tasks.
-  const auto step = rows_per_task(*w);
+  const auto step = rows_per_task(*w, rows);
   for (auto _ : state) {
     for (int64_t begin = 0; begin < kGemmMr; begin += step) {
       few.multiply(*w, begin, std::min(begin + step, kGemmMr), y.mutable_data_ptr<float>() + begin,
@@ -114,22 +115,28 @@ BENCHMARK(rms_norm);
 
 // A key/value head of so many positions.
 struct Cache {
-  explicit Cache(int64_t slots, at::ScalarType dtype)
-      : k(random_floats({slots, kHeadDim}).to(dtype)),
-        v(random_floats({slots, kHeadDim}).to(dtype)) {}
+  explicit Cache(int64_t positions, at::ScalarType dtype)
+      : k(random_floats({positions, kHeadDim}).to(dtype)),
+        v(random_floats({positions, kHeadDim}).to(dtype)),
+        blocks(static_cast<size_t>(positions / cpu::kCacheBlock + 1)) {
+    std::iota(blocks.begin(), blocks.end(), 0);
+  }
 
   cpu::CacheHead head() {
     return {.k = k.mutable_data_ptr(),
             .v = v.mutable_data_ptr(),
             .type = k.scalar_type() == at::kFloat ? cpu::CacheType::kFloat32
                                                   : cpu::CacheType::kBFloat16,
-            .slots = k.size(0),
+            .blocks = blocks.data(),
+            .first = 0,
+            .block_stride = cpu::kCacheBlock * kHeadDim,
             .dim = kHeadDim,
             .stride = kHeadDim};
   }
   int64_t bytes() const { return static_cast<int64_t>(k.nbytes() + v.nbytes()); }
 
   at::Tensor k, v;
+  std::vector<int32_t> blocks;
 };
 
 void attend_one(benchmark::State& state, at::ScalarType dtype) {

@@ -1,5 +1,7 @@
+#include <span>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -48,7 +50,13 @@ class EngineTest : public ::testing::TestWithParam<Architecture> {
     return at::matmul(hidden, model_->embedder->weight.t());
   }
 
-  GemmaConfig config_ = tiny_config(GetParam());
+  static GemmaConfig long_config() {
+    auto config = tiny_config(GetParam());
+    config.max_position_embeddings = 200;
+    return config;
+  }
+
+  GemmaConfig config_ = long_config();
   GemmaForCausalLM model_{config_};
   std::vector<int64_t> ids_;
 };
@@ -64,12 +72,12 @@ TEST_P(EngineTest, HasTheLogitsOfAModelInFloat64) {
   EXPECT_TRUE(near_to(got, want, 1e-4));
 }
 
-TEST_P(EngineTest, GivesTheSameInChunksOfAnySize) {
+TEST_P(EngineTest, APromptHasTheSameBitsInChunksOfAnySize) {
   const auto want = at_once();
   for (const int64_t chunk : {1, 2, 7, 32}) {
     Engine engine(model_, {.chunk = chunk});
     auto sequence = engine.make_sequence();
-    EXPECT_TRUE(near_to(engine.extend(sequence, ids_), want, 1e-5)) << "chunks of " << chunk;
+    EXPECT_TRUE(at::equal(engine.extend(sequence, ids_), want)) << "chunks of " << chunk;
     EXPECT_EQ(sequence.length(), kLength);
   }
 }
@@ -79,8 +87,8 @@ TEST_P(EngineTest, DecodesWhatItPrefills) {
   Engine engine(model_);
   auto sequence = engine.make_sequence();
   for (int64_t i = 0; i < kLength; ++i) {
-    const Engine::Feed feed{&sequence, {&ids_[i], 1}};
-    EXPECT_TRUE(near_to(engine.step({&feed, 1})[0], want[i], 1e-5)) << "token " << i;
+    const Engine::Next next{&sequence, ids_[i]};
+    EXPECT_TRUE(near_to(engine.decode({&next, 1})[0], want[i], 1e-5)) << "token " << i;
   }
 }
 
@@ -92,22 +100,129 @@ TEST_P(EngineTest, DecodesTheSameWithExactNumerics) {
   EXPECT_TRUE(near_to(engine.extend(sequence, ids_), want, 1e-5));
 }
 
-// Sequences that join late, with pieces of other lengths, and leave early.
-TEST_P(EngineTest, SequencesOfABatchAreAsIfAlone) {
-  const auto want = at_once();
-  Engine engine(model_, {.chunk = 16});
-  auto first = engine.make_sequence();
-  auto second = engine.make_sequence();
-  const std::span ids(ids_);
-  const auto step = [&](std::vector<Engine::Feed> feeds) { return engine.step(feeds); };
+// Hidden states of the last tokens of a text alone: a prompt, then the rest one by one.
+std::vector<at::Tensor> alone(const LanguageModel& model,
+                              std::span<const int64_t> ids,
+                              size_t prompt) {
+  Engine engine(model);
+  auto sequence = engine.make_sequence();
+  const Engine::Feed feed{&sequence, ids.first(prompt)};
+  std::vector<at::Tensor> hidden{engine.prompt({&feed, 1})[0]};
+  for (const auto id : ids.subspan(prompt)) {
+    const Engine::Next next{&sequence, id};
+    hidden.push_back(engine.decode({&next, 1})[0]);
+  }
+  return hidden;
+}
 
-  EXPECT_TRUE(near_to(step({{&first, ids.first(20)}})[0], want[19], 1e-5));
-  auto both = step({{&first, ids.subspan(20, 1)}, {&second, ids.first(30)}});
-  EXPECT_TRUE(near_to(both[0], want[20], 1e-5));
-  EXPECT_TRUE(near_to(both[1], want[29], 1e-5));
-  both = step({{&second, ids.subspan(30, 1)}, {&first, ids.subspan(21, 24)}});
-  EXPECT_TRUE(near_to(both[0], want[30], 1e-5));
-  EXPECT_TRUE(near_to(both[1], want[44], 1e-5));
+// Sequences that join late and leave early, prompts that go together, more rows than gemv takes.
+TEST_P(EngineTest, ATextOfABatchHasTheBitsThatItHasAlone) {
+  constexpr size_t kTexts = 13;
+  Engine engine(model_, {.max_batch = kTexts, .chunk = 16});
+  std::vector<std::vector<int64_t>> texts;
+  std::vector<std::vector<at::Tensor>> want;
+  std::vector<Sequence> sequences;
+  for (size_t i = 0; i < kTexts; ++i) {
+    texts.push_back(random_ids(10 + 2 * static_cast<int64_t>(i), config_));
+    want.push_back(alone(model_, texts[i], 3 + i));
+    sequences.push_back(engine.make_sequence());
+  }
+  // Text i joins in step i / 3.
+  for (size_t step = 0; step < 16; ++step) {
+    std::vector<Engine::Feed> feeds;
+    std::vector<Engine::Next> nexts;
+    std::vector<at::Tensor> of_feeds, of_nexts;
+    for (size_t i = 0; i < kTexts; ++i) {
+      if (step < i / 3) continue;
+      const auto at = step - i / 3;
+      if (at >= want[i].size()) continue;
+      if (at == 0) {
+        feeds.push_back({&sequences[i], std::span(texts[i]).first(3 + i)});
+        of_feeds.push_back(want[i][0]);
+      } else {
+        nexts.push_back({&sequences[i], texts[i][2 + i + at]});
+        of_nexts.push_back(want[i][at]);
+      }
+    }
+    if (!nexts.empty()) {
+      EXPECT_TRUE(at::equal(engine.decode(nexts), at::stack(of_nexts))) << "step " << step;
+    }
+    if (!feeds.empty()) {
+      EXPECT_TRUE(at::equal(engine.prompt(feeds), at::stack(of_feeds))) << "step " << step;
+    }
+  }
+}
+
+// Past a block, and past the window.
+TEST_P(EngineTest, AForkGoesOnAsItsOriginWould) {
+  const auto ids = random_ids(90, config_);
+  const auto want = alone(model_, ids, 70);
+  Engine engine(model_, {.max_batch = 3});
+  auto first = engine.make_sequence();
+  const Engine::Feed feed{&first, std::span(ids).first(70)};
+  engine.prompt({&feed, 1});
+  auto second = first.fork();
+  for (size_t i = 70; i < 90; ++i) {
+    const Engine::Next other{&second, 5};
+    engine.decode({&other, 1});
+    const Engine::Next next{&first, ids[i]};
+    EXPECT_TRUE(at::equal(engine.decode({&next, 1})[0], want[i - 69]));
+  }
+}
+
+TEST_P(EngineTest, ATruncatedSequenceGoesOnAsIfItHadNotBeenLonger) {
+  const auto want = alone(model_, ids_, 30);
+  Engine engine(model_);
+  auto sequence = engine.make_sequence();
+  const Engine::Feed feed{&sequence, std::span(ids_).first(30)};
+  engine.prompt({&feed, 1});
+  for (int64_t i = 0; i < 4; ++i) {
+    const Engine::Next other{&sequence, 7};
+    engine.decode({&other, 1});
+  }
+  ASSERT_TRUE(sequence.can_truncate(30));
+  sequence.truncate(30);
+  for (size_t i = 30; i < ids_.size(); ++i) {
+    const Engine::Next next{&sequence, ids_[i]};
+    EXPECT_TRUE(at::equal(engine.decode({&next, 1})[0], want[i - 29]));
+  }
+  EXPECT_THROW(sequence.truncate(kLength + 1), std::invalid_argument);
+}
+
+TEST_P(EngineTest, EndedSequencesLeaveTheirBlocks) {
+  Engine engine(model_, {.max_batch = 2});
+  const auto free_blocks = [&] {
+    int64_t count = 0;
+    for (const auto& kind : engine.store().kinds()) count += kind.pool.free();
+    return count;
+  };
+  const auto all = free_blocks();
+  {
+    auto sequence = engine.make_sequence();
+    engine.extend(sequence, ids_);
+    const auto fork = sequence.fork();
+    auto moved = std::move(sequence);
+    sequence = engine.make_sequence();
+    moved = engine.make_sequence();
+    EXPECT_LT(free_blocks(), all);
+  }
+  EXPECT_EQ(free_blocks(), all);
+}
+
+TEST_P(EngineTest, SaysThatMemoryIsInUse) {
+  Engine engine(model_, {.positions = 60});
+  auto first = engine.make_sequence();
+  engine.extend(first, ids_);
+  auto second = engine.make_sequence();
+  auto third = first.fork();
+  const auto before = third.length();
+  const Engine::Feed feed{&second, std::span(ids_)};
+  EXPECT_TRUE(contains(message_of<OutOfMemory>([&] { engine.prompt({&feed, 1}); }),
+                       "the memory for keys and values"));
+  const Engine::Next next{&third, 5};
+  EXPECT_THROW(engine.decode({&next, 1}), OutOfMemory);
+  EXPECT_EQ(third.length(), before);
+  EXPECT_EQ(second.length(), 0);
 }
 
 TEST_P(EngineTest, GivesTheSameBitsForAnyNumberOfThreads) {
@@ -145,11 +260,11 @@ TEST_P(EngineTest, RefusesASequenceTwiceInAStep) {
   Engine engine(model_);
   auto sequence = engine.make_sequence();
   const std::vector<Engine::Feed> feeds{{&sequence, ids_}, {&sequence, ids_}};
-  const auto message = message_of<std::invalid_argument>([&] { engine.step(feeds); });
+  const auto message = message_of<std::invalid_argument>([&] { engine.prompt(feeds); });
   EXPECT_TRUE(contains(message, "a sequence comes twice"));
 }
 
-// A ring of the window and a chunk, however long the text.
+// A block or two more than the window, however long the text.
 TEST(Engine, LocalLayersKeepNoMoreThanTheirWindow) {
   auto config = tiny_config(Architecture::kGemma3);
   config.attn_types = {AttentionType::kLocalSliding};
@@ -159,13 +274,27 @@ TEST(Engine, LocalLayersKeepNoMoreThanTheirWindow) {
   model->set_numerics(Numerics::kFast);
   Engine engine(model, {.chunk = 4});
   auto sequence = engine.make_sequence();
-  engine.extend(sequence, random_ids(300, config));
-  const auto bytes = sequence.bytes();
-  engine.extend(sequence, random_ids(2000, config));
-  EXPECT_EQ(sequence.bytes(), bytes);
-  const auto width = (config.head_dim + 7) / 8 * 8;
-  EXPECT_EQ(bytes, config.num_hidden_layers * 2 * config.num_key_value_heads *
-                       (*config.sliding_window_size + 4) * width * 4);
+  engine.extend(sequence, random_ids(2300, config));
+  ASSERT_EQ(engine.store().kinds().size(), 1U);
+  const auto blocks = (*config.sliding_window_size + 63) / 64 + 1;
+  EXPECT_LE(sequence.bytes(), blocks * engine.store().kinds()[0].block_bytes);
+  EXPECT_LE(engine.store().bytes(), (blocks + 3) * engine.store().kinds()[0].block_bytes);
+  // All that the window sees of 2300 tokens is there for one more, but not for one of the first.
+  EXPECT_TRUE(sequence.can_truncate(2300));
+  EXPECT_FALSE(sequence.can_truncate(1000));
+  EXPECT_THROW(sequence.truncate(1000), std::invalid_argument);
+}
+
+TEST(Engine, HasNoMoreMemoryThanItMay) {
+  const GemmaForCausalLM model(tiny_config(Architecture::kGemma3));
+  for (const int64_t bytes : {1 << 20, 1 << 22}) {
+    const Engine engine(model, {.kv_memory = bytes, .max_batch = 100});
+    EXPECT_LE(engine.store().bytes(), bytes);
+    EXPECT_GT(engine.store().bytes(), bytes / 2);
+  }
+  EXPECT_TRUE(
+      contains(message_of<std::invalid_argument>([&] { Engine(model, {.kv_memory = 1000}); }),
+               "kv_memory is 1000 bytes, but"));
 }
 
 TEST(Engine, RefusesACacheThatCannotBe) {

@@ -23,6 +23,22 @@ using testing::random_tensor;
 
 const CpuOps kFast;
 
+at::Tensor linear(const Ops& ops,
+                  const at::Tensor& x,
+                  const WeightView& weight,
+                  Pass pass = Pass::kAny) {
+  return ops.linear(x, weight, pass);
+}
+
+at::Tensor gated_mlp(const Ops& ops,
+                     const at::Tensor& x,
+                     const WeightView& gate,
+                     const WeightView& up,
+                     const WeightView& down,
+                     Pass pass = Pass::kAny) {
+  return ops.gated_mlp(x, gate, up, down, pass);
+}
+
 // The formats of weights, by the dtype that they are kept in: kByte is 4 bits.
 WeightView random_weight(int64_t rows, int64_t columns, at::ScalarType dtype, uint64_t seed) {
   if (dtype != at::kChar) return random_tensor({rows, columns}, seed, dtype);
@@ -60,7 +76,7 @@ TEST_P(WeightTypes, LinearAgreesWithFloat64) {
   for (const auto& [rows, in, out] : kShapes) {
     const auto x = random_tensor({rows, in}, /*seed=*/1);
     const auto weight = random_weight(out, in, GetParam(), /*seed=*/2);
-    EXPECT_TRUE(near_to(kFast.linear(x, weight), at::matmul(x.to(at::kDouble), wide(weight).t()),
+    EXPECT_TRUE(near_to(linear(kFast, x, weight), at::matmul(x.to(at::kDouble), wide(weight).t()),
                         tolerance_of(GetParam())))
         << rows << " rows, " << in << " to " << out;
   }
@@ -69,12 +85,12 @@ TEST_P(WeightTypes, LinearAgreesWithFloat64) {
 TEST_P(WeightTypes, ProductsOfNothingAreZeros) {
   for (const int64_t rows : {1, 20}) {
     const auto weight = random_weight(5, 0, GetParam(), /*seed=*/1);
-    EXPECT_TRUE(at::equal(kFast.linear(at::zeros({rows, 0}), weight), at::zeros({rows, 5})));
+    EXPECT_TRUE(at::equal(linear(kFast, at::zeros({rows, 0}), weight), at::zeros({rows, 5})));
     const auto down = random_weight(3, 5, GetParam(), /*seed=*/2);
-    EXPECT_TRUE(at::equal(kFast.gated_mlp(at::zeros({rows, 0}), weight, weight, down),
+    EXPECT_TRUE(at::equal(gated_mlp(kFast, at::zeros({rows, 0}), weight, weight, down),
                           at::zeros({rows, 3})));
     const auto none = random_weight(0, 5, GetParam(), /*seed=*/3);
-    EXPECT_EQ(kFast.linear(at::zeros({rows, 5}), none).sizes(), at::IntArrayRef({rows, 0}));
+    EXPECT_EQ(linear(kFast, at::zeros({rows, 5}), none).sizes(), at::IntArrayRef({rows, 0}));
   }
 }
 
@@ -87,7 +103,7 @@ TEST_P(WeightTypes, GatedMlpAgreesWithFloat64) {
     const auto wide_x = x.to(at::kDouble);
     const auto act =
         at::gelu(at::matmul(wide_x, wide(gate).t()), "tanh") * at::matmul(wide_x, wide(up).t());
-    EXPECT_TRUE(near_to(kFast.gated_mlp(x, gate, up, down), at::matmul(act, wide(down).t()),
+    EXPECT_TRUE(near_to(gated_mlp(kFast, x, gate, up, down), at::matmul(act, wide(down).t()),
                         tolerance_of(GetParam())))
         << rows << " rows, " << in << " to " << out;
   }
@@ -100,12 +116,35 @@ TEST_P(WeightTypes, EmbeddingGivesTheRowsThemselves) {
   EXPECT_TRUE(near_to(kFast.embedding(ids, weight), want, /*tolerance=*/1e-7));
 }
 
+// Rows of both kinds of pass, with any others before and after them.
+void expect_rows_alone(const WeightView& weight, int64_t columns) {
+  const auto x = random_tensor({70, columns}, /*seed=*/2);
+  const WeightView down = random_tensor({3, weight.data.size(0)}, /*seed=*/3);
+  for (const auto pass : {Pass::kPrompt, Pass::kDecode}) {
+    const auto together = linear(kFast, x, weight, pass);
+    const auto mlp = gated_mlp(kFast, x, weight, weight, down, pass);
+    for (const auto& [first, count] : std::vector<std::pair<int64_t, int64_t>>{
+             {0, 1}, {3, 1}, {69, 1}, {1, 2}, {5, 7}, {2, 8}, {60, 9}, {13, 33}, {0, 64}}) {
+      const auto part = x.narrow(0, first, count);
+      EXPECT_TRUE(at::equal(linear(kFast, part, weight, pass), together.narrow(0, first, count)))
+          << count << " rows from " << first;
+      EXPECT_TRUE(at::equal(gated_mlp(kFast, part, weight, weight, down, pass),
+                            mlp.narrow(0, first, count)))
+          << count << " rows of an MLP from " << first;
+    }
+  }
+}
+
 TEST_P(WeightTypes, ARowDoesNotDependOnTheOthersBesideIt) {
-  const auto weight = random_weight(67, 129, GetParam(), /*seed=*/1);
-  const auto x = random_tensor({8, 129}, /*seed=*/2);
-  const auto together = kFast.linear(x, weight);
-  for (int64_t i = 0; i < 8; ++i) {
-    EXPECT_TRUE(at::equal(kFast.linear(x[i], weight), together[i])) << "row " << i;
+  for (const int64_t columns : {129, 640, 1}) {
+    expect_rows_alone(random_weight(67, columns, GetParam(), /*seed=*/1), columns);
+  }
+}
+
+TEST(CpuOps, ARowOfFourBitsDoesNotDependOnTheOthersBesideIt) {
+  for (const int64_t columns : {32, 640}) {
+    const auto quantized = quantize_weight_int4(random_tensor({67, columns}, /*seed=*/1));
+    expect_rows_alone({quantized.weight, quantized.weight_scaler}, columns);
   }
 }
 
@@ -120,7 +159,7 @@ TEST(CpuOps, Int8WeightsAgreeWithFloat64AsFarAs16BitsReach) {
       const auto bound = at::matmul(x.abs().amax(-1, true).expand_as(x).to(at::kDouble) / 65534,
                                     numbers.abs().t());
       const auto error =
-          (kFast.linear(x, weight) - at::matmul(x.to(at::kDouble), numbers.t())).abs();
+          (linear(kFast, x, weight) - at::matmul(x.to(at::kDouble), numbers.t())).abs();
       // And float32's own rounding.
       EXPECT_TRUE((error <= 1.001 * bound + 1e-6).all().item<bool>())
           << rows << " rows, " << in << " to " << out << ", scales of " << dtype;
@@ -134,7 +173,7 @@ TEST(CpuOps, Int8SumsDoNotOverflow) {
     const auto x = at::full({rows, 8192}, 3.0F);
     const WeightView weight(at::full({5, 8192}, -128, at::kChar), at::ones({5}));
     EXPECT_TRUE(
-        near_to(kFast.linear(x, weight), at::full({rows, 5}, -3.0 * 128 * 8192, at::kDouble)));
+        near_to(linear(kFast, x, weight), at::full({rows, 5}, -3.0 * 128 * 8192, at::kDouble)));
   }
 }
 
@@ -147,7 +186,7 @@ TEST(CpuOps, IntegersDoNotHideNaN) {
       auto x = random_tensor({rows, 96}, /*seed=*/3);
       x[0][bad] = std::numeric_limits<float>::quiet_NaN();
       for (const auto& weight : {int8, int4}) {
-        const auto y = kFast.linear(x, weight);
+        const auto y = linear(kFast, x, weight);
         EXPECT_TRUE(y[0].isnan().all().item<bool>()) << rows << " rows, column " << bad;
         EXPECT_EQ(y.isnan().sum().item<int64_t>(), 5);
       }
@@ -157,7 +196,7 @@ TEST(CpuOps, IntegersDoNotHideNaN) {
 
 TEST(CpuOps, Int8WeightsRefuseScalesThatDoNotFit) {
   const WeightView weight(at::zeros({4, 32}, at::kChar), at::zeros({3}));
-  const auto message = message_of<c10::Error>([&] { kFast.linear(at::zeros({1, 32}), weight); });
+  const auto message = message_of<c10::Error>([&] { linear(kFast, at::zeros({1, 32}), weight); });
   EXPECT_TRUE(contains(message, "wants a float for each row"));
 }
 
@@ -171,7 +210,7 @@ TEST(CpuOps, FourBitWeightsAgreeWithTheirNumbersInFloat64) {
         quantize_weight_int4(random_tensor({out, groups * WeightView::kGroup}, /*seed=*/2));
     const WeightView weight(quantized.weight, quantized.weight_scaler);
     const auto numbers = kFast.embedding(at::arange(out), weight).to(at::kDouble);
-    const auto got = kFast.linear(x, weight);
+    const auto got = linear(kFast, x, weight);
     const auto want = at::matmul(x.to(at::kDouble), numbers.t());
     if (rows > cpu::kGemvRows) {
       const auto largest_x = x.abs().amax(-1, true).to(at::kDouble);
@@ -197,12 +236,12 @@ TEST(CpuOps, ReadsFourBitsAsTheReferencesCallsDo) {
   const auto quantized = quantize_weight_int4(random_tensor({7, 96}, /*seed=*/1));
   const WeightView weight(quantized.weight, quantized.weight_scaler);
   EXPECT_TRUE(
-      at::equal(kFast.embedding(at::arange(7), weight), Ops().linear(at::eye(96), weight).t()));
+      at::equal(kFast.embedding(at::arange(7), weight), linear(Ops(), at::eye(96), weight).t()));
 }
 
 TEST(CpuOps, FourBitWeightsRefuseScalesThatDoNotFit) {
   const WeightView weight(at::zeros({4, 32}, at::kByte), at::zeros({4, 1}, at::kHalf));
-  const auto message = message_of<c10::Error>([&] { kFast.linear(at::zeros({1, 64}), weight); });
+  const auto message = message_of<c10::Error>([&] { linear(kFast, at::zeros({1, 64}), weight); });
   EXPECT_TRUE(contains(message, "wants a scale for each 32 numbers"));
 }
 
@@ -210,11 +249,11 @@ TEST(CpuOps, FourBitWeightsRefuseScalesThatDoNotFit) {
 TEST(CpuOps, TakeTurnsWithLibTorchsProducts) {
   const WeightView weight = random_weight(64, 128, at::kBFloat16, /*seed=*/1);
   const auto x = random_tensor({40, 128}, /*seed=*/2, at::kBFloat16);
-  const auto fast = kFast.linear(x, weight);
-  const auto exact = Ops().linear(x, weight);
+  const auto fast = linear(kFast, x, weight);
+  const auto exact = linear(Ops(), x, weight);
   for (int turn = 0; turn < 3; ++turn) {
-    EXPECT_TRUE(at::equal(kFast.linear(x, weight), fast));
-    EXPECT_TRUE(at::equal(Ops().linear(x, weight), exact));
+    EXPECT_TRUE(at::equal(linear(kFast, x, weight), fast));
+    EXPECT_TRUE(at::equal(linear(Ops(), x, weight), exact));
   }
 }
 
@@ -224,10 +263,10 @@ TEST(CpuOps, GiveTheSameBitsForAnyNumberOfThreads) {
   for (const int64_t rows : {1, 100}) {
     const auto x = random_tensor({rows, 129}, /*seed=*/2);
     at::set_num_threads(1);
-    const auto one = kFast.linear(x, weight);
+    const auto one = linear(kFast, x, weight);
     for (const int many : {3, 16}) {
       at::set_num_threads(many);
-      EXPECT_TRUE(at::equal(kFast.linear(x, weight), one)) << rows << " rows, " << many;
+      EXPECT_TRUE(at::equal(linear(kFast, x, weight), one)) << rows << " rows, " << many;
     }
   }
   at::set_num_threads(threads);
@@ -235,27 +274,27 @@ TEST(CpuOps, GiveTheSameBitsForAnyNumberOfThreads) {
 
 TEST(CpuOps, KeepTheDtypeOfWhatTheyAreGiven) {
   const auto weight = random_weight(9, 16, at::kBFloat16, /*seed=*/1);
-  EXPECT_EQ(kFast.linear(random_tensor({2, 16}, 2, at::kBFloat16), weight).scalar_type(),
+  EXPECT_EQ(linear(kFast, random_tensor({2, 16}, 2, at::kBFloat16), weight).scalar_type(),
             at::kBFloat16);
 }
 
 TEST(CpuOps, RefuseFeaturesThatDoNotFit) {
   const auto message = message_of<c10::Error>(
-      [] { kFast.linear(at::zeros({2, 5}), WeightView(at::zeros({3, 4}))); });
+      [] { linear(kFast, at::zeros({2, 5}), WeightView(at::zeros({3, 4}))); });
   EXPECT_TRUE(contains(message, "linear: x is [2, 5], but the weight takes 4 features"));
 }
 
 TEST(CpuOps, RefuseToLoseAGradient) {
   const auto x = at::ones({1, 8}).requires_grad_();
   const auto weight = at::ones({3, 8});
-  const auto message = message_of<c10::Error>([&] { kFast.linear(x, weight); });
+  const auto message = message_of<c10::Error>([&] { linear(kFast, x, weight); });
   EXPECT_TRUE(contains(message, "a tensor requires a gradient"));
-  EXPECT_THROW(kFast.linear(at::ones({1, 8}), weight.clone().requires_grad_()), c10::Error);
+  EXPECT_THROW(linear(kFast, at::ones({1, 8}), weight.clone().requires_grad_()), c10::Error);
   EXPECT_THROW(kFast.rms_norm(x, {at::ones({8}), 1e-6, true}), c10::Error);
   EXPECT_THROW(kFast.rms_norm(x.detach(), {at::ones({8}).requires_grad_(), 1e-6, true}),
                c10::Error);
   const at::NoGradGuard no_grad;
-  kFast.linear(x, weight);
+  linear(kFast, x, weight);
 }
 
 TEST(CpuOps, RefuseATokenThatIsNotInTheVocabulary) {
@@ -283,145 +322,8 @@ TEST(CpuOps, LargeGatesDoNotOverflow) {
   const auto x = at::tensor({1.0F, -1.0F}).view({2, 1});
   const WeightView gate(at::full({4, 1}, 1e4F));
   const WeightView one(at::ones({4, 1}));
-  const auto out = kFast.gated_mlp(x, gate, one, WeightView(at::ones({1, 4})));
+  const auto out = gated_mlp(kFast, x, gate, one, WeightView(at::ones({1, 4})));
   EXPECT_TRUE(near_to(out, at::tensor({4e4, 0.0}, at::kDouble).view({2, 1})));
-}
-
-struct AttentionCase {
-  int64_t heads, kv_heads, dim;
-  std::optional<int64_t> window;
-  std::optional<double> softcap;
-  bool norms;
-};
-
-const std::vector<AttentionCase> kAttentionCases{{4, 1, 24, std::nullopt, std::nullopt, true},
-                                                 {2, 2, 12, 5, std::nullopt, false},
-                                                 {6, 2, 64, std::nullopt, 5.0, false},
-                                                 {8, 1, 256, 40, 3.0, true},
-                                                 {3, 3, 2, 1, std::nullopt, true},
-                                                 {100, 1, 8, std::nullopt, std::nullopt, false}};
-
-at::Tensor attend(const Ops& ops,
-                  const AttentionCase& row,
-                  const at::Tensor& qkv,
-                  const std::vector<Segment>& segments,
-                  const std::vector<RingCache>& caches) {
-  const HeadNorms norms =
-      row.norms ? HeadNorms{NormWeight{random_tensor({row.dim}, 11, qkv.scalar_type()), 1e-6, true},
-                            NormWeight{random_tensor({row.dim}, 12, qkv.scalar_type()), 1e-6, true}}
-                : HeadNorms{};
-  return ops.attend_segments(qkv, {row.heads, row.kv_heads, row.dim}, norms, {0.3, row.softcap},
-                             row.window, precompute_freqs_cis(row.dim, 1000, 1e4), segments,
-                             caches);
-}
-
-RingCache empty_cache(const AttentionCase& row, int64_t slots, at::ScalarType dtype = at::kFloat) {
-  const auto width =
-      (row.dim + RingCache::kPadding - 1) / RingCache::kPadding * RingCache::kPadding;
-  const auto zeros = [&] { return at::zeros({row.kv_heads, slots, width}, dtype); };
-  return {zeros(), zeros()};
-}
-
-// Ops over a cache that never wraps, all at once, in float64 but for the angles.
-at::Tensor whole_attention(const AttentionCase& row, const at::Tensor& qkv) {
-  return attend(Ops(), row, qkv, {{0, qkv.size(0), 0}}, {empty_cache(row, qkv.size(0))});
-}
-
-TEST(CpuOps, AttentionAgreesWithTheReference) {
-  for (const auto& row : kAttentionCases) {
-    const auto qkv = random_tensor({150, (row.heads + 2 * row.kv_heads) * row.dim}, /*seed=*/1);
-    EXPECT_TRUE(near_to(attend(kFast, row, qkv, {{0, 150, 0}}, {empty_cache(row, 150)}),
-                        whole_attention(row, qkv).to(at::kDouble), 1e-5))
-        << row.heads << " heads of " << row.dim;
-  }
-}
-
-// Pieces of any size, single tokens among them, in rings that hold no more than they must.
-TEST(CpuOps, AttentionInPiecesIsAttentionAtOnce) {
-  for (const auto& row : kAttentionCases) {
-    const auto qkv = random_tensor({150, (row.heads + 2 * row.kv_heads) * row.dim}, /*seed=*/1);
-    const auto want = whole_attention(row, qkv).to(at::kDouble);
-    for (const int64_t piece : {1, 7, 64}) {
-      const auto slots = row.window ? *row.window + piece - 1 : 150;
-      const std::vector cache{empty_cache(row, slots)};
-      const std::vector slow_cache{empty_cache(row, slots)};
-      std::vector<at::Tensor> parts, slow_parts;
-      for (int64_t at = 0; at < 150; at += piece) {
-        const auto count = std::min<int64_t>(piece, 150 - at);
-        const auto part = qkv.narrow(0, at, count);
-        parts.push_back(attend(kFast, row, part, {{0, count, at}}, cache));
-        slow_parts.push_back(attend(Ops(), row, part, {{0, count, at}}, slow_cache));
-      }
-      EXPECT_TRUE(near_to(at::cat(parts), want, 1e-5))
-          << row.heads << " heads of " << row.dim << ", by " << piece;
-      EXPECT_TRUE(near_to(at::cat(slow_parts), want, 1e-5)) << "Ops, by " << piece;
-    }
-  }
-}
-
-// The more threads, the smaller the tiles that they share.
-TEST(CpuOps, AttentionGivesTheSameBitsForAnyNumberOfThreads) {
-  const auto threads = at::get_num_threads();
-  for (const auto& row : kAttentionCases) {
-    const auto qkv = random_tensor({300, (row.heads + 2 * row.kv_heads) * row.dim}, /*seed=*/1);
-    const auto with_threads = [&](int count) {
-      at::set_num_threads(count);
-      return attend(kFast, row, qkv, {{0, 300, 0}}, {empty_cache(row, 300)});
-    };
-    const auto one = with_threads(1);
-    for (const int many : {3, 16}) {
-      EXPECT_TRUE(at::equal(with_threads(many), one))
-          << row.heads << " heads of " << row.dim << ", " << many << " threads";
-    }
-  }
-  at::set_num_threads(threads);
-}
-
-TEST(CpuOps, SequencesOfAStepDoNotSeeEachOther) {
-  const auto& row = kAttentionCases[0];
-  const auto qkv = random_tensor({30, (row.heads + 2 * row.kv_heads) * row.dim}, /*seed=*/1);
-  const std::vector<Segment> segments{{0, 20, 0}, {20, 1, 0}, {21, 9, 0}};
-  const auto together = attend(kFast, row, qkv, segments,
-                               {empty_cache(row, 20), empty_cache(row, 20), empty_cache(row, 20)});
-  for (const auto& segment : segments) {
-    const auto alone = attend(kFast, row, qkv.narrow(0, segment.first_token, segment.tokens),
-                              {{0, segment.tokens, 0}}, {empty_cache(row, 20)});
-    EXPECT_TRUE(at::equal(together.narrow(0, segment.first_token, segment.tokens), alone));
-  }
-}
-
-TEST(CpuOps, ABFloat16CacheIsReadAsItWasRounded) {
-  const auto& row = kAttentionCases[3];
-  const auto qkv = random_tensor({150, (row.heads + 2 * row.kv_heads) * row.dim}, /*seed=*/1);
-  for (const int64_t piece : {1, 50}) {
-    const std::vector fast_cache{empty_cache(row, 150, at::kBFloat16)};
-    const std::vector slow_cache{empty_cache(row, 150, at::kBFloat16)};
-    for (int64_t at = 0; at < 150; at += piece) {
-      const auto part = qkv.narrow(0, at, piece);
-      attend(kFast, row, part, {{0, piece, at}}, fast_cache);
-      attend(Ops(), row, part, {{0, piece, at}}, slow_cache);
-    }
-    // Another order of summation may round a number the other way.
-    EXPECT_TRUE(near_to(fast_cache[0].k, slow_cache[0].k.to(at::kDouble), 1e-2));
-    EXPECT_TRUE(at::equal(fast_cache[0].v, slow_cache[0].v));
-  }
-}
-
-TEST(CpuOps, ABFloat16CacheServesPromptsAsItServesTokens) {
-  for (const auto& row : kAttentionCases) {
-    const auto qkv = random_tensor({150, (row.heads + 2 * row.kv_heads) * row.dim}, /*seed=*/1);
-    const auto in_pieces = [&](int64_t piece) {
-      const std::vector cache{empty_cache(row, 150, at::kBFloat16)};
-      std::vector<at::Tensor> parts;
-      for (int64_t at = 0; at < 150; at += piece) {
-        const auto part = qkv.narrow(0, at, piece);
-        parts.push_back(attend(kFast, row, part, {{0, piece, at}}, cache));
-      }
-      return at::cat(parts);
-    };
-    EXPECT_TRUE(near_to(in_pieces(50), in_pieces(1).to(at::kDouble), 1e-5))
-        << row.heads << " heads of " << row.dim;
-  }
 }
 
 class Sample : public ::testing::Test {

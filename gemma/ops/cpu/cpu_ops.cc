@@ -51,6 +51,7 @@ at::Tensor normed(const at::Tensor& x, const NormWeight& norm, const at::Tensor*
 void gated(const at::Tensor& x,
            const cpu::WeightView& gate,
            const cpu::WeightView& up,
+           Pass pass,
            float* act) {
   const auto& kernels = cpu::kernels();
   const auto rows = row_count(x);
@@ -60,8 +61,8 @@ void gated(const at::Tensor& x,
     std::fill_n(act, rows * width, 0.0F);
     return;
   }
-  if (rows <= cpu::kGemvRows) {
-    const auto step = rows_per_task(gate);
+  if (by_rows(pass, rows)) {
+    const auto step = rows_per_task(gate, rows);
     const Scratch scratch(rows * step);
     const GemvInput few(from, rows, gate);
     parallel_for(cpu::round_up(width, step) / step, [&](int64_t task, int64_t worker) {
@@ -89,13 +90,13 @@ void gated(const at::Tensor& x,
 
 }  // namespace
 
-at::Tensor CpuOps::linear(const at::Tensor& x, const WeightView& weight) const {
+at::Tensor CpuOps::linear(const at::Tensor& x, const WeightView& weight, Pass pass) const {
   RECORD_FUNCTION("gemma::linear", std::vector<c10::IValue>());
   const auto from = as_rows(x);
   const CpuWeight w(weight);
   check_columns(from, *w);
   auto out = empty_rows(from, w->rows);
-  multiply(from.const_data_ptr<float>(), row_count(from), *w, out.mutable_data_ptr<float>());
+  multiply(from.const_data_ptr<float>(), row_count(from), *w, pass, out.mutable_data_ptr<float>());
   return in_dtype(out, x.scalar_type());
 }
 
@@ -132,7 +133,8 @@ at::Tensor CpuOps::add_rms_norm(const at::Tensor& residual,
 at::Tensor CpuOps::gated_mlp(const at::Tensor& x,
                              const WeightView& gate,
                              const WeightView& up,
-                             const WeightView& down) const {
+                             const WeightView& down,
+                             Pass pass) const {
   RECORD_FUNCTION("gemma::gated_mlp", std::vector<c10::IValue>());
   const auto from = as_rows(x);
   const CpuWeight gates(gate);
@@ -144,9 +146,10 @@ at::Tensor CpuOps::gated_mlp(const at::Tensor& x,
       "gated_mlp: gate, up and down do not fit: ", gate.data.sizes(), ", ", up.data.sizes(), ", ",
       down.data.sizes());
   const auto act = empty_rows(from, gates->rows);
-  gated(from, *gates, *ups, act.mutable_data_ptr<float>());
+  gated(from, *gates, *ups, pass, act.mutable_data_ptr<float>());
   auto out = empty_rows(from, downs->rows);
-  multiply(act.const_data_ptr<float>(), row_count(act), *downs, out.mutable_data_ptr<float>());
+  multiply(act.const_data_ptr<float>(), row_count(act), *downs, pass,
+           out.mutable_data_ptr<float>());
   return in_dtype(out, x.scalar_type());
 }
 

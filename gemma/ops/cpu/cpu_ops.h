@@ -16,7 +16,7 @@ class CpuOps : public Ops {
  public:
   Numerics numerics() const override { return Numerics::kFast; }
 
-  at::Tensor linear(const at::Tensor& x, const WeightView& weight) const override;
+  at::Tensor linear(const at::Tensor& x, const WeightView& weight, Pass pass) const override;
   at::Tensor embedding(const at::Tensor& ids, const WeightView& weight) const override;
   at::Tensor rms_norm(const at::Tensor& x, const NormWeight& norm) const override;
   at::Tensor add_rms_norm(const at::Tensor& residual,
@@ -25,7 +25,8 @@ class CpuOps : public Ops {
   at::Tensor gated_mlp(const at::Tensor& x,
                        const WeightView& gate,
                        const WeightView& up,
-                       const WeightView& down) const override;
+                       const WeightView& down,
+                       Pass pass) const override;
   at::Tensor rotate_and_cache(const at::Tensor& qkv,
                               const HeadShape& shape,
                               const HeadNorms& norms,
@@ -42,8 +43,10 @@ class CpuOps : public Ops {
                              const AttentionScale& scale,
                              std::optional<int64_t> window,
                              const at::Tensor& freqs_cis,
+                             Pass pass,
                              std::span<const Segment> segments,
-                             std::span<const RingCache> caches) const override;
+                             const BlockCache& cache,
+                             std::span<const BlockTable> tables) const override;
   at::Tensor biased_linear(const at::Tensor& x, const BiasedWeight& linear) const override;
   at::Tensor layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const override;
   at::Tensor gelu_mlp(const at::Tensor& x,

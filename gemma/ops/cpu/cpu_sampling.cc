@@ -120,7 +120,7 @@ std::pair<at::Tensor, at::Tensor> CpuOps::sample(const at::Tensor& hidden,
   const auto size = w->rows;
   auto logits = at::empty({rows, size}, at::kFloat);
   auto* const all = logits.mutable_data_ptr<float>();
-  multiply(from.const_data_ptr<float>(), rows, *w, all);
+  multiply(from.const_data_ptr<float>(), rows, *w, Pass::kAny, all);
   if (bias) logits.add_(*bias);
 
   const auto temperatures = params.temperatures ? as_rows(*params.temperatures) : at::Tensor();

@@ -36,6 +36,26 @@ void check_tensor(const at::Tensor& tensor) {
               "set_numerics(\"exact\"), or torch.no_grad()");
 }
 
+int64_t bits_of(cpu::WeightType type) {
+  switch (type) {
+    case cpu::WeightType::kFloat32:
+      return 32;
+    case cpu::WeightType::kBFloat16:
+    case cpu::WeightType::kFloat16:
+      return 16;
+    case cpu::WeightType::kInt8:
+      return 8;
+    case cpu::WeightType::kInt4:
+      return 4;
+  }
+  return 32;
+}
+
+// Of a row of Int8Rows.
+int64_t int8_columns(const cpu::WeightView& w) {
+  return cpu::round_up(w.columns, cpu::kInt8RowGroups * cpu::kGroup);
+}
+
 }  // namespace
 
 at::Tensor in_dtype(const at::Tensor& x, at::ScalarType dtype) {
@@ -89,22 +109,22 @@ GemvInput::GemvInput(const float* x, int64_t rows, const cpu::WeightView& w) : x
     }
     x_ = split_.get();
   } else if (w.type == cpu::WeightType::kInt8) {
-    const auto blocks = cpu::packed_blocks(w.columns);
+    row_scales_ = cpu::packed_blocks(w.columns);
     int16_ = Buffer<int16_t>(rows * w.columns);
-    scales_ = Buffer<float>(rows * blocks);
+    scales_ = Buffer<float>(rows * row_scales_);
     for (int64_t i = 0; i < rows; ++i) {
       kernels.quantize_int16(x + i * w.columns, w.columns, int16_.get() + i * w.columns,
-                             scales_.get() + i * blocks);
+                             scales_.get() + i * row_scales_);
     }
   } else if (w.type == cpu::WeightType::kInt4) {
-    const auto groups = w.columns / cpu::kGroup;
-    const auto width = cpu::round_up(w.columns, cpu::kInt8RowGroups * cpu::kGroup);
+    row_scales_ = w.columns / cpu::kGroup;
+    const auto width = int8_columns(w);
     int8_ = Buffer<int8_t>(rows * width);
-    scales_ = Buffer<float>(rows * groups);
-    offsets_ = Buffer<float>(rows * groups);
+    scales_ = Buffer<float>(rows * row_scales_);
+    offsets_ = Buffer<float>(rows * row_scales_);
     for (int64_t i = 0; i < rows; ++i) {
       kernels.quantize_int8(x + i * w.columns, w.columns, int8_.get() + i * width,
-                            scales_.get() + i * groups, offsets_.get() + i * groups);
+                            scales_.get() + i * row_scales_, offsets_.get() + i * row_scales_);
     }
   }
 }
@@ -112,12 +132,18 @@ GemvInput::GemvInput(const float* x, int64_t rows, const cpu::WeightView& w) : x
 void GemvInput::multiply(
     const cpu::WeightView& w, int64_t begin, int64_t end, float* y, int64_t ldy) const {
   const auto& kernels = cpu::kernels();
-  if (w.type == cpu::WeightType::kInt8) {
-    kernels.gemv_int8({int16_.get(), scales_.get()}, rows_, w, begin, end, y, ldy);
-  } else if (w.type == cpu::WeightType::kInt4) {
-    kernels.gemv_int4({int8_.get(), scales_.get(), offsets_.get()}, rows_, w, begin, end, y, ldy);
-  } else {
-    kernels.gemv(x_, rows_, w, begin, end, y, ldy);
+  for (int64_t row = 0; row < rows_; row += cpu::kGemvRows, y += cpu::kGemvRows * ldy) {
+    const auto rows = std::min(cpu::kGemvRows, rows_ - row);
+    if (w.type == cpu::WeightType::kInt8) {
+      kernels.gemv_int8({int16_.get() + row * w.columns, scales_.get() + row * row_scales_}, rows,
+                        w, begin, end, y, ldy);
+    } else if (w.type == cpu::WeightType::kInt4) {
+      kernels.gemv_int4({int8_.get() + row * int8_columns(w), scales_.get() + row * row_scales_,
+                         offsets_.get() + row * row_scales_},
+                        rows, w, begin, end, y, ldy);
+    } else {
+      kernels.gemv(x_ + row * w.columns, rows, w, begin, end, y, ldy);
+    }
   }
 }
 
@@ -156,25 +182,35 @@ void GemmInput::each_task(
 
 Scratch::Scratch(int64_t size) : size_(cpu::round_up(size, 16)), memory_(num_workers() * size_) {}
 
-int64_t rows_per_task(const cpu::WeightView& w) {
+bool by_rows(Pass pass, int64_t rows) {
+  return pass == Pass::kDecode || (pass == Pass::kAny && rows <= cpu::kGemvRows);
+}
+
+int64_t rows_per_task(const cpu::WeightView& w, int64_t rows) {
   constexpr int64_t kTasksPerWorker = 4;
   // Kernels take 4 or 6 rows together, and the remaining rows one by one.
   constexpr int64_t kUnit = 12;
   constexpr int64_t kLeast = 3 * kUnit;
   constexpr int64_t kMost = 170 * kUnit;
+  // Of weights that are read again for the next rows of activations.
+  constexpr int64_t kBytes = 128 << 10;
+  if (rows > cpu::kGemvRows) {
+    const auto bytes = std::max<int64_t>(1, w.columns * bits_of(w.type) / 8);
+    return std::clamp(kBytes / bytes / kUnit * kUnit, kUnit, kMost);
+  }
   return std::clamp(cpu::round_up(w.rows / (num_workers() * kTasksPerWorker), kUnit), kLeast,
                     kMost);
 }
 
-void multiply(const float* x, int64_t rows, const cpu::WeightView& w, float* y) {
+void multiply(const float* x, int64_t rows, const cpu::WeightView& w, Pass pass, float* y) {
   const auto& kernels = cpu::kernels();
   // Kernels initialise the sums at the first column.
   if (w.columns == 0) {
     std::fill_n(y, rows * w.rows, 0.0F);
     return;
   }
-  if (rows <= cpu::kGemvRows) {
-    const auto step = rows_per_task(w);
+  if (by_rows(pass, rows)) {
+    const auto step = rows_per_task(w, rows);
     const GemvInput few(x, rows, w);
     parallel_for(cpu::round_up(w.rows, step) / step, [&](int64_t task, int64_t /*worker*/) {
       const auto begin = task * step;

@@ -9,6 +9,7 @@
 
 #include <gemma/ops/cpu/kernels.h>
 #include <gemma/ops/ops.h>
+#include <gemma/ops/pass.h>
 
 // Tensors as the kernels take them, for the files that implement CpuOps.
 namespace gemma {
@@ -51,7 +52,10 @@ class CpuWeight {
   cpu::WeightView matrix_;
 };
 
-/// At most kGemvRows rows of activations, in the form that a type of weight needs.
+/// Whether products of so many rows go through gemv, one row at a time as far as its bits go.
+bool by_rows(Pass pass, int64_t rows);
+
+/// Rows of activations for gemv, in the form that a type of weight needs.
 class GemvInput {
  public:
   /// x [rows, w.columns] must outlive this.
@@ -67,9 +71,10 @@ class GemvInput {
   Buffer<int16_t> int16_;  // Of Int16Rows, for int8 weights.
   Buffer<int8_t> int8_;    // Of Int8Rows, for 4-bit weights.
   Buffer<float> scales_, offsets_;
+  int64_t row_scales_ = 0;  // Of each row.
 };
 
-/// Any number of rows of activations, in the form that a type of weight needs.
+/// Rows of activations for gemm, in the form that a type of weight needs.
 class GemmInput {
  public:
   /// x [rows, w.columns].
@@ -90,7 +95,7 @@ class GemmInput {
 };
 
 /// y [rows, w.rows] = x [rows, w.columns] times w^T.
-void multiply(const float* x, int64_t rows, const cpu::WeightView& w, float* y);
+void multiply(const float* x, int64_t rows, const cpu::WeightView& w, Pass pass, float* y);
 
 /// Scratch memory: `size` floats for each worker of parallel_for.
 class Scratch {
@@ -103,7 +108,8 @@ class Scratch {
   Buffer<float> memory_;
 };
 
-/// Rows of w for each task: tasks shall be neither too short nor too few.
-int64_t rows_per_task(const cpu::WeightView& w);
+/// Rows of w for each task with `rows` rows of activations: tasks shall be neither too short nor
+/// too few, and what several groups of rows read shall stay in a core's cache.
+int64_t rows_per_task(const cpu::WeightView& w, int64_t rows);
 
 }  // namespace gemma

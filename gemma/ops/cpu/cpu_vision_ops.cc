@@ -16,7 +16,8 @@ at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tens
   auto sizes = from.sizes().vec();
   sizes.back() = w->rows;
   auto out = at::empty(sizes, at::kFloat);
-  multiply(from.const_data_ptr<float>(), row_count(from), *w, out.mutable_data_ptr<float>());
+  multiply(from.const_data_ptr<float>(), row_count(from), *w, Pass::kAny,
+           out.mutable_data_ptr<float>());
   if (bias.defined()) out.add_(bias);
   return out;
 }

@@ -31,7 +31,7 @@ constexpr Kernels make_kernels(const char* name) {
       .read_row = read_row,
       .rms_norm = rms_norm,
       .rotate = rotate,
-      .write_slot = write_slot,
+      .write_position = write_position,
       .attend_one = attend_one,
       .attend_rows = kBlockRows,
       .attend_mr = kBlockMr,

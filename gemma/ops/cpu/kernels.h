@@ -59,16 +59,20 @@ struct PackedRows {
   int64_t end;
 };
 
-/// One key/value head of one sequence's cache, a ring: position p is in slot p % slots. A slot has
-/// `stride` numbers, `dim` of them in use.
+/// One key/value head of one sequence's cache, in blocks of kCacheBlock positions: position p is in
+/// the block blocks[p / kCacheBlock - first]. A position has `stride` numbers, `dim` of them in
+/// use.
 struct CacheHead {
-  void* k;
+  void* k;  // Of block 0.
   void* v;
   CacheType type;
-  int64_t slots;
+  const int32_t* blocks;
+  int64_t first;
+  int64_t block_stride;  // Numbers from a block to the next.
   int64_t dim;
   int64_t stride;  // A multiple of kCachePadding; the numbers after `dim` are zeros.
 };
+inline constexpr int64_t kCacheBlock = 64;
 inline constexpr int64_t kCachePadding = 8;
 
 /// A softmax over some of the keys: the largest score, and the sum of e^(score - max).
@@ -191,8 +195,8 @@ struct Kernels {
   /// out has room for round_up(dim, kCachePadding), and is padded with zeros.
   void (*rotate)(const float* x, const float* freqs, float scale, int64_t dim, float* out);
 
-  /// Writes a key and a value of `dim` numbers. `k` has its padding, `v` has none.
-  void (*write_slot)(const CacheHead& cache, int64_t position, const float* k, const float* v);
+  /// Writes a key and a value of `dim` numbers, and their padding.
+  void (*write_position)(const CacheHead& cache, int64_t position, const float* k, const float* v);
 
   /// Attention of one token's queries [heads, stride], scaled, over the positions [begin, end).
   /// -> out [heads, stride], not yet divided by partial[head].sum.

@@ -56,8 +56,8 @@ class BlockProducts {
         pack_right<kCachePlanes>(
             [&](int64_t n, auto& planes) {
               if (key + n >= count) return;
-              load_planes(slot_of<const T>(cache_.k, cache_, begin + key + n) + i,
-                          cache_.stride - i, planes);
+              load_planes(row_at<const T>(cache_.k, cache_, begin + key + n) + i, cache_.stride - i,
+                          planes);
             },
             out);
       }
@@ -124,7 +124,7 @@ class BlockProducts {
   void take_values(int64_t begin, int64_t key, int64_t count, int64_t i) {
     Plane planes[2][kCachePlanes] = {};
     for (int64_t k = 0; k < 2 && key + k < count; ++k) {
-      load_planes(slot_of<const T>(cache_.v, cache_, begin + key + k) + i, cache_.stride - i,
+      load_planes(row_at<const T>(cache_.v, cache_, begin + key + k) + i, cache_.stride - i,
                   planes[k]);
     }
     auto* out = values_at(i, key / kTileColumns * kTileColumns) + key % kTileColumns * kAmxSide;

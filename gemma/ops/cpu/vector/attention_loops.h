@@ -19,15 +19,17 @@ void rotate(const float* x, const float* freqs, float scale, int64_t dim, float*
   for (int64_t i = dim; i < round_up(dim, kCachePadding); ++i) out[i] = 0.0F;
 }
 
+// Where a key or a value is; base is cache.k or cache.v.
 template <typename T>
-T* slot_of(void* base, const CacheHead& cache, int64_t position) {
-  return static_cast<T*>(base) + position % cache.slots * cache.stride;
+T* row_at(void* base, const CacheHead& cache, int64_t position) {
+  const auto block = cache.blocks[position / kCacheBlock - cache.first];
+  return static_cast<T*>(base) + block * cache.block_stride + position % kCacheBlock * cache.stride;
 }
 
 template <typename T>
-void write_slot_as(const CacheHead& cache, int64_t position, const float* k, const float* v) {
-  auto* const keys = slot_of<T>(cache.k, cache, position);
-  auto* const values = slot_of<T>(cache.v, cache, position);
+void write_position_as(const CacheHead& cache, int64_t position, const float* k, const float* v) {
+  auto* const keys = row_at<T>(cache.k, cache, position);
+  auto* const values = row_at<T>(cache.v, cache, position);
   int64_t i = 0;
   for (; i + kLanes <= cache.dim; i += kLanes) {
     store(keys + i, load(k + i));
@@ -37,14 +39,15 @@ void write_slot_as(const CacheHead& cache, int64_t position, const float* k, con
     store_part(keys + i, load_part(k + i, cache.dim - i), cache.dim - i);
     store_part(values + i, load_part(v + i, cache.dim - i), cache.dim - i);
   }
+  for (i = cache.dim; i < cache.stride; ++i) keys[i] = values[i] = T{};
 }
 
-void write_slot(const CacheHead& cache, int64_t position, const float* k, const float* v) {
+void write_position(const CacheHead& cache, int64_t position, const float* k, const float* v) {
   switch (cache.type) {
     case CacheType::kFloat32:
-      return write_slot_as<float>(cache, position, k, v);
+      return write_position_as<float>(cache, position, k, v);
     case CacheType::kBFloat16:
-      return write_slot_as<BFloat16>(cache, position, k, v);
+      return write_position_as<BFloat16>(cache, position, k, v);
   }
 }
 
@@ -160,12 +163,13 @@ inline __attribute__((always_inline)) void weigh_values(const float* scores,
   }
 }
 
-// Heads [0, kHeads) over keys [begin, end) of at most kKeysAtOnce.
+// Heads [0, kHeads) over keys [begin, end) of at most kKeysAtOnce; those before `limit` come next.
 template <int kHeads, typename T>
 void attend_keys(const float* q,
                  const CacheHead& cache,
                  int64_t begin,
                  int64_t end,
+                 int64_t limit,
                  float cap,
                  PartialSoftmax* partial,
                  float* out) {
@@ -173,11 +177,9 @@ void attend_keys(const float* q,
   const auto count = end - begin;
   const T* keys[2 * kKeysAtOnce];  // And those that come next.
   const T* values[kKeysAtOnce];
-  auto slot = begin % cache.slots;
   for (int64_t j = 0; j < 2 * count; ++j) {
-    keys[j] = static_cast<const T*>(cache.k) + slot * stride;
-    if (j < count) values[j] = static_cast<const T*>(cache.v) + slot * stride;
-    slot = slot + 1 < cache.slots ? slot + 1 : 0;
+    keys[j] = row_at<const T>(cache.k, cache, begin + j < limit ? begin + j : limit - 1);
+    if (j < count) values[j] = row_at<const T>(cache.v, cache, begin + j);
   }
 
   float scores[kHeads * kKeysAtOnce];
@@ -211,8 +213,8 @@ void attend_one_as(const float* q,
   for (int h = 0; h < kHeads; ++h) partial[h] = {kNothingSeen, 0.0F};
   std::memset(out, 0, kHeads * cache.stride * sizeof(float));
   for (auto key = begin; key < end; key += kKeysAtOnce) {
-    const auto last = key + kKeysAtOnce < end ? key + kKeysAtOnce : end;
-    attend_keys<kHeads, T>(q, cache, key, last, cap, partial, out);
+    const auto next = key + kKeysAtOnce < end ? key + kKeysAtOnce : end;
+    attend_keys<kHeads, T>(q, cache, key, next, end, cap, partial, out);
   }
 }
 

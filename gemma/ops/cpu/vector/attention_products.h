@@ -43,13 +43,13 @@ class BlockProducts {
   void take(int64_t begin, int64_t count) {
     for (int64_t key = 0; key < count; key += kNr) {
       const auto row = [&](int64_t r) {
-        return key + r < count ? slot_of<const T>(cache_.k, cache_, begin + key + r) : nullptr;
+        return key + r < count ? row_at<const T>(cache_.k, cache_, begin + key + r) : nullptr;
       };
       pack_nr(row, load_up_to(cache_.stride), cache_.stride, keys_ + key * cache_.stride);
     }
     const auto load_value = load_up_to(cache_.stride);
     for (int64_t key = 0; key < count; ++key) {
-      const auto* from = slot_of<const T>(cache_.v, cache_, begin + key);
+      const auto* from = row_at<const T>(cache_.v, cache_, begin + key);
       for (int64_t i = 0; i < width_; i += kLanes) {
         auto* to = values_ + i / kNr * kNr * kBlockKeys + key * kNr;
         store(to + i % kNr, i < cache_.stride ? load_value(from, i) : zeros());

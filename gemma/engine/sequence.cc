@@ -1,0 +1,131 @@
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <gemma/engine/sequence.h>
+
+namespace gemma {
+namespace {
+
+constexpr auto kPositions = BlockCache::kPositions;
+
+int64_t blocks_for(int64_t positions) { return (positions + kPositions - 1) / kPositions; }
+
+// The first position that the token at `position` sees.
+int64_t oldest_seen(const KVStore::Kind& kind, int64_t position) {
+  return kind.window ? std::max<int64_t>(0, position - *kind.window + 1) : 0;
+}
+
+}  // namespace
+
+Sequence::Sequence(std::shared_ptr<KVStore> store)
+    : store_(std::move(store)), tables_(store_->kinds().size()) {}
+
+Sequence::~Sequence() { release(); }
+
+Sequence& Sequence::operator=(Sequence&& other) noexcept {
+  if (this == &other) return *this;
+  release();
+  store_ = std::move(other.store_);
+  tables_ = std::move(other.tables_);
+  length_ = other.length_;
+  return *this;
+}
+
+void Sequence::release() {
+  if (!store_) return;  // Moved from.
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    for (const auto block : tables_[i].blocks) store_->kinds()[i].pool.release(block);
+  }
+}
+
+int64_t Sequence::bytes() const {
+  int64_t total = 0;
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    total += std::ssize(tables_[i].blocks) * store_->kinds()[i].block_bytes;
+  }
+  return total;
+}
+
+Sequence Sequence::fork() const {
+  Sequence other(store_);
+  other.length_ = length_;
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    const auto& [blocks, first] = tables_[i];
+    // Not those that a pass which failed had reserved.
+    const auto count = std::min(blocks_for(length_) - first, std::ssize(blocks));
+    other.tables_[i] = {{blocks.begin(), blocks.begin() + count}, first};
+    for (const auto block : other.tables_[i].blocks) store_->kinds()[i].pool.share(block);
+  }
+  return other;
+}
+
+bool Sequence::can_truncate(int64_t length) const {
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    if (oldest_seen(store_->kinds()[i], length) < tables_[i].first * kPositions) return false;
+  }
+  return true;
+}
+
+void Sequence::truncate(int64_t length) {
+  if (length < 0 || length > length_) {
+    throw std::invalid_argument(
+        fmt::format("Sequence: truncate to {} tokens, but there are {}", length, length_));
+  }
+  if (!can_truncate(length)) {
+    throw std::invalid_argument(fmt::format(
+        "Sequence: truncate to {} of {} tokens, but local layers no longer have their window",
+        length, length_));
+  }
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    auto& [blocks, first] = tables_[i];
+    const auto kept = blocks_for(length) - first;
+    for (; std::ssize(blocks) > std::max<int64_t>(0, kept); blocks.pop_back()) {
+      store_->kinds()[i].pool.release(blocks.back());
+    }
+  }
+  length_ = length;
+}
+
+int64_t Sequence::missing(size_t kind, int64_t tokens) const {
+  const auto& [blocks, first] = tables_[kind];
+  const auto end = first + std::ssize(blocks);
+  const auto wanted = blocks_for(length_ + tokens);
+  const auto& pool = store_->kinds()[kind].pool;
+  const auto written = length_ / kPositions;  // The block that is written to first.
+  const bool copies = written < end && pool.is_shared(blocks[written - first]);
+  return std::max<int64_t>(0, wanted - end) + (copies ? 1 : 0);
+}
+
+void Sequence::reserve(int64_t tokens) {
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    auto& kind = store_->kinds()[i];
+    auto& [blocks, first] = tables_[i];
+    const auto written = length_ / kPositions - first;
+    if (written < std::ssize(blocks) && kind.pool.is_shared(blocks[written])) {
+      const auto own = kind.pool.take();
+      store_->copy(kind, blocks[written], own);
+      kind.pool.release(std::exchange(blocks[written], own));
+    }
+    const auto wanted = blocks_for(length_ + tokens);
+    while (first + std::ssize(blocks) < wanted) blocks.push_back(kind.pool.take());
+  }
+}
+
+void Sequence::advance(int64_t tokens) {
+  length_ += tokens;
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    auto& kind = store_->kinds()[i];
+    auto& [blocks, first] = tables_[i];
+    const auto oldest = oldest_seen(kind, length_) / kPositions;
+    const auto gone = std::min(oldest - first, std::ssize(blocks));
+    if (gone <= 0) continue;
+    for (int64_t b = 0; b < gone; ++b) kind.pool.release(blocks[b]);
+    blocks.erase(blocks.begin(), blocks.begin() + gone);
+    first += gone;
+  }
+}
+
+}  // namespace gemma

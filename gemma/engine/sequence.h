@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include <gemma/engine/kv_store.h>
+
+namespace gemma {
+
+/// The tokens that a model has seen, as keys and values: in a global layer all of them, in a local
+/// layer those that its window still reaches. Numbers of blocks in the memory of the Engine that
+/// made it, which may be gone by then. Of all sequences of an engine one thread at a time may use
+/// any.
+class Sequence {
+ public:
+  explicit Sequence(std::shared_ptr<KVStore> store);
+  ~Sequence();
+  Sequence(Sequence&& other) noexcept = default;
+  Sequence& operator=(Sequence&& other) noexcept;
+  Sequence(const Sequence&) = delete;
+  Sequence& operator=(const Sequence&) = delete;
+
+  /// Tokens so far.
+  int64_t length() const { return length_; }
+
+  /// Memory of keys and values, in bytes, shared blocks included.
+  int64_t bytes() const;
+
+  /// Another sequence of the same tokens. They share memory until one of them is continued, when
+  /// one block a layer is copied, at the most.
+  Sequence fork() const;
+
+  /// Whether truncate(length) can be: the windows of local layers have to be there still.
+  bool can_truncate(int64_t length) const;
+
+  /// Forgets all but the first `length` tokens. Throws std::invalid_argument when there are not so
+  /// many, or can_truncate says no; then nothing has changed.
+  void truncate(int64_t length);
+
+  /// The blocks of a kind of layers (KVStore::kinds).
+  BlockTable table(size_t kind) const { return {tables_[kind].blocks, tables_[kind].first}; }
+
+ private:
+  friend class Engine;
+
+  struct Table {
+    std::vector<int32_t> blocks;
+    int64_t first = 0;
+  };
+
+  // Blocks that `tokens` more tokens need of a kind, copies of shared ones included.
+  int64_t missing(size_t kind, int64_t tokens) const;
+  // Has blocks for so many more tokens of its own. There have to be `missing` free ones.
+  void reserve(int64_t tokens);
+  // These were written. Windows move on.
+  void advance(int64_t tokens);
+  void release();
+
+  std::shared_ptr<KVStore> store_;
+  std::vector<Table> tables_;  // One a kind.
+  int64_t length_ = 0;
+};
+
+}  // namespace gemma
