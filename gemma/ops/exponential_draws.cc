@@ -74,14 +74,14 @@ bool follows_the_sequence() {
 
 }  // namespace
 
-ExponentialDraws::ExponentialDraws(int64_t count) {
+ExponentialDraws::ExponentialDraws(int64_t count, at::Generator generator) {
+  if (!generator.defined()) generator = at::detail::getDefaultCPUGenerator();
   static const bool known = follows_the_sequence();
   if (!known) {
-    const auto all = at::empty({1, count}, at::kFloat).exponential_();
+    const auto all = at::empty({1, count}, at::kFloat).exponential_(1.0, generator);
     drawn_.assign(all.const_data_ptr<float>(), all.const_data_ptr<float>() + count);
     return;
   }
-  auto generator = at::detail::getDefaultCPUGenerator();
   const std::lock_guard lock(generator.mutex());
   first_ = take_words(*at::check_generator<at::CPUGeneratorImpl>(generator), count, words_);
 }

@@ -3,15 +3,17 @@
 #include <cstdint>
 #include <vector>
 
+#include <ATen/core/Generator.h>
+
 namespace gemma {
 
-/// What at::empty({count}).exponential_() draws from LibTorch's default generator for the CPU, and
+/// What at::empty({count}).exponential_() draws from a generator of LibTorch for the CPU, and
 /// leaves behind in it; but a number costs its logarithm only when it is asked for. at::multinomial
 /// makes one for each entry of a vocabulary, to need those of a few candidates.
 class ExponentialDraws {
  public:
-  /// Draws, and advances the generator.
-  explicit ExponentialDraws(int64_t count);
+  /// Draws, and advances the generator, the default one unless another is given.
+  explicit ExponentialDraws(int64_t count, at::Generator generator = {});
 
   /// The number at `index`, as float32.
   float at(int64_t index) const;

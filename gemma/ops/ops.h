@@ -120,6 +120,12 @@ class Ops {
                                                    const std::optional<at::Tensor>& bias,
                                                    std::optional<double> softcap,
                                                    const SamplingParams& params) const;
+
+  /// The logits of the tokens of a decode pass: hidden [B, E] -> [B, V], not capped; in `buffer` if
+  /// that has as many rows or more.
+  virtual at::Tensor logits(const at::Tensor& hidden,
+                            const WeightView& embedding,
+                            at::Tensor buffer) const;
 };
 
 /// tanh(x / cap) * cap in x's dtype: the reference's soft limit of scores and logits.

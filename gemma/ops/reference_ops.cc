@@ -207,6 +207,12 @@ at::Tensor Ops::attend_segments(const at::Tensor& qkv,
   return at::cat(results);
 }
 
+at::Tensor Ops::logits(const at::Tensor& hidden,
+                       const WeightView& embedding,
+                       at::Tensor /*buffer*/) const {
+  return at::matmul(hidden, dequantize(embedding).t());
+}
+
 std::pair<at::Tensor, at::Tensor> Ops::sample(const at::Tensor& hidden,
                                               const WeightView& embedding,
                                               const std::optional<at::Tensor>& bias,

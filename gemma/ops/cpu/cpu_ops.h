@@ -64,6 +64,9 @@ class CpuOps : public Ops {
                                            const std::optional<at::Tensor>& bias,
                                            std::optional<double> softcap,
                                            const SamplingParams& params) const override;
+  at::Tensor logits(const at::Tensor& hidden,
+                    const WeightView& embedding,
+                    at::Tensor buffer) const override;
 };
 
 }  // namespace gemma

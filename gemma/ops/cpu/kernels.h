@@ -219,14 +219,15 @@ struct Kernels {
   /// Attention of a block, finished. scratch: attend_scratch(cache) floats.
   void (*attend_block)(const AttentionBlock& block, const CacheHead& cache, float* scratch);
 
-  /// x = tanh(x / softcap) * softcap / temperature; softcap 0: none. -> the largest.
+  /// x = tanh(x / softcap) * softcap / temperature; softcap 0: none. -> the largest; NaN when one
+  /// is NaN or infinite.
   float (*finish_logits)(float* x, int64_t size, float softcap, float temperature);
 
   /// The index of the first of the largest numbers.
   int64_t (*argmax)(const float* x, int64_t size);
 
-  /// Sum of e^(x[i] - highest).
-  double (*sum_exp)(const float* x, int64_t size, float highest);
+  /// Sum of e^(x[i] / temperature - highest).
+  double (*sum_exp)(const float* x, int64_t size, float temperature, float highest);
 
   /// Continues a Mersenne twister's sequence (MT19937, before tempering): words[i] from words
   /// [i - 624, i) for i in [624, count).

@@ -84,19 +84,25 @@ void geglu(
 float finish_logits(float* x, int64_t size, float cap, float temperature) {
   const auto finish = [&](Floats v) {
     if (cap != 0.0F) v = tanh(v / cap) * cap;
-    return v / temperature;
+    return temperature == 1.0F ? v : v / temperature;
   };
   auto highest = splat(-__builtin_inff());
+  auto nothing = zeros();  // NaN from NaN and infinities.
   int64_t i = 0;
   for (; i + kLanes <= size; i += kLanes) {
     const auto v = finish(load(x + i));
     store(x + i, v);
     highest = max(v, highest);
+    nothing = fma(v, zeros(), nothing);
   }
   auto peak = largest(highest);
+  auto excess = sum(nothing);
   if (i < size) store_part(x + i, finish(load_part(x + i, size - i)), size - i);
-  for (; i < size; ++i) peak = x[i] > peak ? x[i] : peak;
-  return peak;
+  for (; i < size; ++i) {
+    peak = x[i] > peak ? x[i] : peak;
+    excess += x[i] * 0.0F;
+  }
+  return peak + excess;
 }
 
 int64_t argmax(const float* x, int64_t size) {
@@ -125,7 +131,8 @@ int64_t argmax(const float* x, int64_t size) {
   return where;
 }
 
-double sum_exp(const float* x, int64_t size, float highest) {
+double sum_exp(const float* x, int64_t size, float temperature, float highest) {
+  const auto scaled = [=](Floats v) { return temperature == 1.0F ? v : v / temperature; };
   double total = 0.0;
   int64_t i = 0;
   while (i + kLanes <= size) {
@@ -133,10 +140,10 @@ double sum_exp(const float* x, int64_t size, float highest) {
     constexpr int64_t kRun = 64 * kLanes;
     const auto end = i + kRun < size ? i + kRun : size;
     auto run = zeros();
-    for (; i + kLanes <= end; i += kLanes) run += exp(load(x + i) - highest);
+    for (; i + kLanes <= end; i += kLanes) run += exp(scaled(load(x + i)) - highest);
     total += sum(run);
   }
-  for (; i < size; ++i) total += exp(splat(x[i] - highest))[0];
+  for (; i < size; ++i) total += exp(scaled(splat(x[i])) - highest)[0];
   return total;
 }
 
