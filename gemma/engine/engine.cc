@@ -1,238 +1,125 @@
-#include <algorithm>
+#include <exception>
 #include <stdexcept>
+#include <utility>
 
-#include <ATen/ATen.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
-#include <gemma/engine/engine.h>
+#include <gemma/engine/engine_core.h>
 
 namespace gemma {
 namespace {
 
-int64_t end_of(const ImageTokens& image) { return image.first + image.embeddings.size(0); }
-
-// Cuts a feed into parts, but no image in two.
-class Chunks {
- public:
-  explicit Chunks(const Engine::Feed& feed) : feed_(feed) {}
-
-  bool done() const { return taken_ == std::ssize(feed_.tokens); }
-
-  // The next part, of at most so many tokens: of none when an image has no room. Its images count
-  // from its own first token.
-  Engine::Feed next(int64_t most) {
-    auto end = std::min(taken_ + most, std::ssize(feed_.tokens));
-    images_.clear();
-    for (const auto& image : feed_.images) {
-      if (image.first < taken_ || image.first >= end) continue;
-      if (end_of(image) > end) {
-        end = image.first;
-        break;
-      }
-      images_.push_back({image.first - taken_, image.embeddings});
-    }
-    const auto tokens = feed_.tokens.subspan(taken_, end - taken_);
-    taken_ = end;
-    return {feed_.sequence, tokens, images_};
-  }
-
- private:
-  Engine::Feed feed_;
-  int64_t taken_ = 0;
-  std::vector<ImageTokens> images_;
-};
-
-// The segments of a feed whose tokens begin at `first_token`: each image is one, and so is what is
-// between images.
-void append_segments(const Engine::Feed& feed,
-                     int64_t first_token,
-                     std::vector<Segment>& segments) {
-  const auto position = feed.sequence->length();
-  const auto append = [&](int64_t begin, int64_t end, bool is_image) {
-    if (begin == end) return;
-    segments.push_back({.first_token = first_token + begin,
-                        .tokens = end - begin,
-                        .position = position + begin,
-                        .bidirectional = is_image});
-  };
-  int64_t done = 0;
-  for (const auto& image : feed.images) {
-    append(done, image.first, false);
-    append(image.first, end_of(image), true);
-    done = end_of(image);
-  }
-  append(done, std::ssize(feed.tokens), false);
+// Throws while the session's text is being continued.
+void check_idle(const SessionState& state, const char* what) {
+  if (!state.is_running) return;
+  throw std::logic_error(fmt::format(
+      "engine: {} while the text is being continued; take all tokens, or cancel it first", what));
 }
-
-Engine::Feed feed_of(const Engine::Next& next) { return {next.sequence, {&next.token, 1}}; }
 
 }  // namespace
 
-Engine::Engine(LanguageModel model, const EngineOptions& options)
-    : model_(std::move(model)), options_(options) {
-  if (options.chunk < 1) {
-    throw std::invalid_argument(
-        fmt::format("Engine: chunk is {}, but must be 1 or more tokens", options.chunk));
-  }
-  if (options.max_batch < 1) {
-    throw std::invalid_argument(
-        fmt::format("Engine: max_batch is {}, but must be 1 or more sequences", options.max_batch));
-  }
-  const auto most = model_->config().max_position_embeddings;
-  store_ = std::make_shared<KVStore>(
-      *model_, KVPlan{.dtype = options.kv_dtype,
-                      .sequences = options.max_batch,
-                      .positions = std::min(options.positions.value_or(most), most),
-                      .chunk = options.chunk,
-                      .bytes = options.kv_memory});
+SessionState::~SessionState() {
+  if (!text.sequence) return;
+  // Blocks are given back between passes. std::function copies what it calls.
+  core->post([text = std::make_shared<Text>(std::move(text))] { text->sequence.reset(); });
 }
 
-void Engine::check(std::span<const Feed> feeds) const {
-  const auto most = model_->config().max_position_embeddings;
-  for (size_t i = 0; i < feeds.size(); ++i) {
-    const auto& [sequence, tokens, images] = feeds[i];
-    const auto is_same = [&feed = feeds[i]](const Feed& other) {
-      return other.sequence == feed.sequence;
-    };
-    if (std::ranges::any_of(feeds.first(i), is_same)) {
-      throw std::invalid_argument("Engine: a sequence comes twice in a step; join its tokens");
-    }
-    if (tokens.empty()) {
-      throw std::invalid_argument("Engine: a feed has no tokens; give at least one");
-    }
-    if (std::ssize(tokens) > most - sequence->length()) {
+Session::Session(std::shared_ptr<SessionState> state) : state_(std::move(state)) {}
+
+void Session::feed(const std::string& text) {
+  check_idle(*state_, "feed");
+  const auto& tokenizer = state_->core->model().tokenizer();
+  feed(tokenizer.encode(text, /*bos=*/state_->text.size() == 0));
+}
+
+void Session::feed(std::span<const int64_t> tokens, std::span<const ImageTokens> images) {
+  check_idle(*state_, "feed");
+  const auto& config = state_->core->model().config();
+  for (const auto token : tokens) {
+    if (token < 0 || token >= config.vocab_size) {
       throw std::invalid_argument(fmt::format(
-          "Engine: a sequence of {} tokens and {} more exceed max_position_embeddings, {}",
-          sequence->length(), tokens.size(), most));
-    }
-    check_images(feeds[i]);
-  }
-}
-
-void Engine::check_images(const Feed& feed) const {
-  const auto width = model_->config().hidden_size;
-  int64_t done = 0;
-  for (const auto& image : feed.images) {
-    const auto& embeddings = image.embeddings;
-    if (embeddings.dim() != 2 || embeddings.size(1) != width ||
-        embeddings.size(0) > options_.chunk) {
-      throw std::invalid_argument(fmt::format("Engine: an image is [{}], but must be [1 to {}, {}]",
-                                              fmt::join(embeddings.sizes().vec(), ", "),
-                                              options_.chunk, width));
-    }
-    if (image.first < done || end_of(image) > std::ssize(feed.tokens)) {
-      throw std::invalid_argument(
-          fmt::format("Engine: an image has tokens {} to {}, but of {} tokens {} are taken",
-                      image.first, end_of(image) - 1, feed.tokens.size(), done));
-    }
-    done = end_of(image);
-  }
-}
-
-// Blocks for the tokens, for all of the feeds or for none.
-void Engine::reserve(std::span<const Feed> feeds) {
-  for (size_t i = 0; i < store_->kinds().size(); ++i) {
-    int64_t missing = 0;
-    for (const auto& feed : feeds) missing += feed.sequence->missing(i, std::ssize(feed.tokens));
-    const auto& pool = store_->kinds()[i].pool;
-    if (missing <= pool.free()) continue;
-    throw OutOfMemory(
-        fmt::format("Engine: the memory for keys and values, {} bytes, is in use; give kv_memory, "
-                    "or end a sequence",
-                    store_->bytes()));
-  }
-  for (const auto& feed : feeds) feed.sequence->reserve(std::ssize(feed.tokens));
-}
-
-// Feeds of a chunk altogether -> the hidden states of all their tokens.
-torch::Tensor Engine::forward(std::span<const Feed> feeds, Pass pass) {
-  reserve(feeds);
-  std::vector<int64_t> ids;
-  std::vector<Segment> segments;
-  std::vector<const Sequence*> whose;
-  for (const auto& feed : feeds) {
-    append_segments(feed, std::ssize(ids), segments);
-    whose.resize(segments.size(), feed.sequence);
-    ids.insert(ids.end(), feed.tokens.begin(), feed.tokens.end());
-  }
-  std::vector<std::vector<BlockTable>> tables(store_->kinds().size());
-  std::vector<LayerState> layers(store_->caches().size());
-  for (size_t i = 0; i < tables.size(); ++i) {
-    for (const auto* sequence : whose) tables[i].push_back(sequence->table(i));
-    for (const auto layer : store_->kinds()[i].layers) {
-      layers[layer] = {store_->caches()[layer], tables[i]};
+          "engine: token {} is not below the vocabulary's size, {}", token, config.vocab_size));
     }
   }
-  auto hidden =
-      model_->hidden_states(embed(ids, feeds), {pass, segments, layers}, options_.on_layer);
-  for (const auto& feed : feeds) feed.sequence->advance(std::ssize(feed.tokens));
-  return hidden;
+  state_->text.feed(tokens, images);
 }
 
-// [T, E] of the tokens, or of the images in their places.
-torch::Tensor Engine::embed(const std::vector<int64_t>& ids, std::span<const Feed> feeds) {
-  const torch::NoGradGuard no_grad;
-  auto embeddings = model_->embed(at::tensor(ids, at::kLong).to(model_->embedder->weight.device()));
-  int64_t row = 0;
-  for (const auto& feed : feeds) {
-    for (const auto& image : feed.images) {
-      embeddings.narrow(0, row + image.first, image.embeddings.size(0)).copy_(image.embeddings);
-    }
-    row += std::ssize(feed.tokens);
+Generation Session::generate(const GenerateRules& rules) {
+  check_idle(*state_, "generate");
+  auto generation = std::make_shared<GenerationState>(state_, rules);
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->current = generation;
   }
-  return embeddings;
+  state_->is_running = true;
+  state_->core->submit(generation);
+  return Generation(std::move(generation));
 }
 
-torch::Tensor Engine::prompt(std::span<const Feed> feeds) {
-  const UseLock::Use use(model_->use_lock());
-  check(feeds);
-  std::vector<Chunks> left(feeds.begin(), feeds.end());
-  std::vector<at::Tensor> last(feeds.size());
-  // Several short prompts go together.
-  for (size_t first = 0; first < left.size();) {
-    std::vector<Feed> now;
-    auto room = options_.chunk;
-    auto next = first;
-    while (next < left.size() && room > 0) {
-      const auto part = left[next].next(room);
-      if (part.tokens.empty()) break;
-      now.push_back(part);
-      room -= std::ssize(part.tokens);
-      if (!left[next].done()) break;
-      ++next;
-    }
-    const auto hidden = forward(now, Pass::kPrompt);
-    int64_t row = 0;
-    for (size_t i = 0; i < now.size(); ++i) {
-      row += std::ssize(now[i].tokens);
-      if (left[first + i].done()) last[first + i] = hidden.narrow(0, row - 1, 1);
-    }
-    first = next;
+Session Session::fork() const {
+  check_idle(*state_, "fork");
+  auto other = std::make_shared<SessionState>(state_->core);
+  state_->core->call([&] { other->text = state_->text.fork(); });
+  return Session(std::move(other));
+}
+
+void Session::truncate(int64_t size) {
+  check_idle(*state_, "truncate");
+  if (size < 0 || size > state_->text.size()) {
+    throw std::invalid_argument(
+        fmt::format("engine: truncate to {} tokens, but there are {}", size, state_->text.size()));
   }
-  return last.size() == 1 ? last.front() : at::cat(last);
+  state_->core->call([&] { state_->text.truncate(size); });
 }
 
-torch::Tensor Engine::extend(Sequence& sequence,
-                             std::span<const int64_t> tokens,
-                             std::span<const ImageTokens> images) {
-  const UseLock::Use use(model_->use_lock());
-  const Feed whole{&sequence, tokens, images};
-  check({&whole, 1});
-  std::vector<at::Tensor> parts;
-  for (Chunks left(whole); !left.done();) {
-    const auto part = left.next(options_.chunk);
-    parts.push_back(forward({&part, 1}, Pass::kPrompt));
+std::vector<int64_t> Session::tokens() const {
+  std::vector<int64_t> tokens;
+  state_->core->call([&] { tokens = state_->text.tokens(); });
+  return tokens;
+}
+
+void Session::cancel() {
+  const std::lock_guard lock(state_->mutex);
+  if (const auto current = state_->current.lock()) current->cancel();
+}
+
+Engine::Engine(LanguageModel model, const EngineOptions& options)
+    : core_(std::make_shared<EngineCore>(std::move(model), options)) {
+  core_->start();
+}
+
+Engine::~Engine() { core_->stop(); }
+
+Session Engine::session() { return Session(std::make_shared<SessionState>(core_)); }
+
+std::vector<Answer> Engine::generate(std::vector<Request> requests) {
+  std::vector<std::shared_ptr<GenerationState>> states;
+  for (auto& request : requests) {
+    const auto state = std::make_shared<SessionState>(core_);
+    Session(state).feed(request.prompt, request.images);
+    states.push_back(std::make_shared<GenerationState>(state, request.rules));
+    states.back()->is_last = true;
+    states.back()->on_token = std::move(request.on_token);
   }
-  return at::cat(parts);
+  std::vector<Generation> generations;
+  for (const auto& state : states) {
+    core_->submit(state);
+    generations.emplace_back(state);
+  }
+  std::vector<Answer> answers;
+  for (auto& generation : generations) {
+    auto& answer = answers.emplace_back();
+    while (auto token = generation.next()) {
+      answer.text += token->text;
+      answer.tokens.push_back(*std::move(token));
+    }
+    answer.text += generation.rest();
+    answer.finish_reason = generation.finish_reason();
+    answer.prompt_tokens = generation.prompt_tokens();
+  }
+  return answers;
 }
 
-torch::Tensor Engine::decode(std::span<const Next> nexts) {
-  const UseLock::Use use(model_->use_lock());
-  std::vector<Feed> feeds;
-  for (const auto& next : nexts) feeds.push_back(feed_of(next));
-  check(feeds);
-  return forward(feeds, Pass::kDecode);
-}
+EngineStatus Engine::status() const { return core_->status(); }
 
 }  // namespace gemma

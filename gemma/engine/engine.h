@@ -1,101 +1,168 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
-#include <stdexcept>
+#include <string>
 #include <vector>
 
-#include <gemma/engine/sequence.h>
+#include <gemma/engine/model_runner.h>
+#include <gemma/engine/scheduler.h>
 #include <gemma/models/language_model.h>
+#include <gemma/ops/row_sampling.h>
 
 namespace gemma {
 
 struct EngineOptions {
   /// Of keys and values: float32 or bfloat16.
-  torch::Dtype kv_dtype = torch::kFloat32;
-  /// Memory for keys and values, in bytes; without it, what `max_batch` sequences of `positions`
-  /// need. It is used as it is written to.
+  torch::Dtype kv_dtype = torch::kBFloat16;
+  /// Memory for keys and values, in bytes; without it, what max_batch texts as long as the model
+  /// takes need. It is used as it is written to.
   std::optional<int64_t> kv_memory = std::nullopt;
-  /// Sequences at a time, when each is as long as `positions`; more when they are shorter.
-  int64_t max_batch = 1;
-  /// Without it, as many as the model has.
-  std::optional<int64_t> positions = std::nullopt;
-  /// Most tokens that go through the model together. An image is never cut.
-  int64_t chunk = 512;
-  /// After each layer of each pass. What it throws leaves the sequences without that pass.
-  LayerCallback on_layer = {};
+  /// Most texts that are continued together; others wait.
+  int64_t max_batch = 32;
 };
 
-/// An image among the tokens of a feed. Its tokens see each other, wherever they stand.
-struct ImageTokens {
-  int64_t first;             // Which of the feed's tokens is its first.
-  torch::Tensor embeddings;  // [U, E], in the place of those of the tokens' ids.
+/// How a text is continued.
+struct GenerateRules {
+  SamplingRules sampling = {};
+  /// Of the text's own random numbers: the same seed draws the same from the same logits, whatever
+  /// else is generated. Without it, one from LibTorch's default generator.
+  std::optional<uint64_t> seed = std::nullopt;
+  int64_t max_tokens = 100;
+  /// Tokens that end the text, besides eos. They do not become part of it.
+  std::vector<int64_t> stop_ids = {};
+  /// Strings that end the text before them. Their tokens remain.
+  std::vector<std::string> stop = {};
+  /// Higher ones first.
+  int priority = 0;
+  /// Seconds from now on after which the text ends; none: never.
+  std::optional<double> timeout = std::nullopt;
 };
 
-/// Runs a model over sequences: prompts in chunks, and one more token of each of any number of
-/// texts. Sequences join and leave between passes. A text has the same bits whatever other
-/// sequences there are, however its prompt is cut, and for any number of threads.
-class Engine {
+/// A token of a text that is being generated.
+struct GeneratedToken {
+  int64_t id;
+  /// Whole characters that are known with it: those that may belong to a stop string come later.
+  std::string text;
+  float logprob;                  ///< With rules.sampling.logprobs; else NaN.
+  std::vector<TokenLogprob> top;  ///< Likewise.
+};
+
+struct EngineStatus {
+  int64_t running, waiting;  ///< Texts.
+  int64_t kv_bytes;          ///< Memory for keys and values,
+  int64_t kv_bytes_free;     ///< and how much of it is free.
+};
+
+class EngineCore;
+class GenerationState;
+struct SessionState;
+
+/// A text that is being generated, on the engine's thread. Ends when it is destroyed.
+class Generation {
  public:
-  /// Tokens that a sequence is continued by.
-  struct Feed {
-    Sequence* sequence;
-    std::span<const int64_t> tokens;           // At least one.
-    std::span<const ImageTokens> images = {};  // In order, none over another.
-  };
+  explicit Generation(std::shared_ptr<GenerationState> state);
+  ~Generation();
+  Generation(Generation&&) noexcept;
+  Generation& operator=(Generation&&) noexcept;
 
-  /// A token that a text is continued by.
-  struct Next {
-    Sequence* sequence;
-    int64_t token;
-  };
+  /// Waits for the next token; none when the text has ended. Throws what went wrong:
+  /// std::runtime_error for logits that are NaN or infinite, or that allow no token.
+  std::optional<GeneratedToken> next();
 
-  /// The model keeps its numerics and weights. Throws std::invalid_argument for options that cannot
-  /// be.
-  explicit Engine(LanguageModel model, const EngineOptions& options = {});
+  /// The same, but no longer than `seconds`: then `waited` is true and there is no token.
+  std::optional<GeneratedToken> next(double seconds, bool& waited);
 
-  Sequence make_sequence() const { return Sequence(store_); }
+  /// Text that the last token left behind: a character that was never completed, or the beginning
+  /// of a stop string. After next() has given none.
+  const std::string& rest() const;
+  /// After next() has given none.
+  FinishReason finish_reason() const;
+  /// Prompt tokens, and how many of them had not to go through the model again.
+  int64_t prompt_tokens() const;
 
-  /// Appends the tokens of prompts to their sequences -> the hidden states of the last token of
-  /// each, [feeds, E]. Throws std::invalid_argument when a sequence would exceed
-  /// max_position_embeddings, or comes twice, and for an image that is larger than a chunk or not
-  /// among the tokens; then no sequence has changed. Throws OutOfMemory for keys and values that
-  /// have no room; the sequences that were done before have changed then.
-  torch::Tensor prompt(std::span<const Feed> feeds);
-
-  /// Appends the tokens to the sequence -> the hidden states of all, [tokens, E]. Throws as
-  /// `prompt`.
-  torch::Tensor extend(Sequence& sequence,
-                       std::span<const int64_t> tokens,
-                       std::span<const ImageTokens> images = {});
-
-  /// Appends a token to each sequence -> its hidden states, [nexts, E]. Throws as `prompt`; then no
-  /// sequence has changed.
-  torch::Tensor decode(std::span<const Next> nexts);
-
-  LanguageModel model() const { return model_; }
-  const EngineOptions& options() const { return options_; }
-  /// Where keys and values are, and how many blocks are free.
-  const KVStore& store() const { return *store_; }
+  /// From any thread.
+  void cancel();
 
  private:
-  void check(std::span<const Feed> feeds) const;
-  void check_images(const Feed& feed) const;
-  void reserve(std::span<const Feed> feeds);
-  torch::Tensor forward(std::span<const Feed> feeds, Pass pass);
-  torch::Tensor embed(const std::vector<int64_t>& ids, std::span<const Feed> feeds);
-
-  LanguageModel model_;
-  EngineOptions options_;
-  std::shared_ptr<KVStore> store_;
+  std::shared_ptr<GenerationState> state_;
 };
 
-/// Keys and values have no room. One line says how much there is.
-class OutOfMemory : public std::runtime_error {
+/// A text that is fed and continued in turns; what the model keeps of it stays. For one thread at a
+/// time, except where it says otherwise.
+class Session {
  public:
-  using std::runtime_error::runtime_error;
+  explicit Session(std::shared_ptr<SessionState> state);
+
+  /// Appends text as the tokenizer has it; bos is put before the first.
+  void feed(const std::string& text);
+  /// Appends tokens, with images among them. Throws std::invalid_argument for ids outside the
+  /// vocabulary.
+  void feed(std::span<const int64_t> tokens, std::span<const ImageTokens> images = {});
+
+  /// Continues the text; its tokens become part of it. Throws std::invalid_argument for rules that
+  /// cannot be, for an empty text and for one that fills the model's positions, and
+  /// std::logic_error while it is being continued already. So do feed, truncate and fork.
+  Generation generate(const GenerateRules& rules = {});
+
+  /// Another session with the same text. Nothing is computed again, or copied before one goes on.
+  Session fork() const;
+
+  /// Forgets all but the first `size` tokens. Throws std::invalid_argument for more than there are.
+  void truncate(int64_t size);
+
+  /// All tokens so far, prompt and answers.
+  std::vector<int64_t> tokens() const;
+
+  /// Ends a generation, if there is one. From any thread.
+  void cancel();
+
+ private:
+  std::shared_ptr<SessionState> state_;
+};
+
+/// A text to be continued once.
+struct Request {
+  std::vector<int64_t> prompt;
+  std::vector<ImageTokens> images = {};
+  GenerateRules rules = {};
+  /// Each token as it comes, on the engine's thread. Must not call the engine. What it throws ends
+  /// the text, and is thrown by generate().
+  std::function<void(const GeneratedToken& token)> on_token = {};
+};
+
+/// What a request became.
+struct Answer {
+  std::string text;
+  std::vector<GeneratedToken> tokens;
+  FinishReason finish_reason;
+  int64_t prompt_tokens;
+};
+
+/// Continues any number of texts at once, on a thread of its own. From any threads. A text and its
+/// bits do not depend on the others.
+class Engine {
+ public:
+  /// The model needs a tokenizer, fast numerics on the CPU, and must not be used otherwise
+  /// meanwhile but through the engine. Throws std::invalid_argument for options that cannot be.
+  explicit Engine(LanguageModel model, const EngineOptions& options = {});
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  Session session();
+
+  /// Continues them all -> the answers, in the order of the requests. Throws as Session::generate,
+  /// and what went wrong first; then the others have ended, too.
+  std::vector<Answer> generate(std::vector<Request> requests);
+
+  EngineStatus status() const;
+
+ private:
+  std::shared_ptr<EngineCore> core_;
 };
 
 }  // namespace gemma

@@ -14,8 +14,6 @@ namespace {
 
 constexpr auto kPositions = BlockCache::kPositions;
 
-int64_t blocks_for(int64_t positions) { return (positions + kPositions - 1) / kPositions; }
-
 int64_t padded(int64_t head_dim) {
   return (head_dim + BlockCache::kPadding - 1) / BlockCache::kPadding * BlockCache::kPadding;
 }
@@ -23,17 +21,17 @@ int64_t padded(int64_t head_dim) {
 }  // namespace
 
 int64_t KVStore::Kind::blocks(int64_t positions, int64_t chunk) const {
-  const auto all = blocks_for(positions);
+  const auto all = BlockCache::blocks_for(positions);
   if (!window) return all;
   // A chunk's first token sees a window back from itself, while its last is written already; both
   // may begin in the middle of a block.
-  return std::min(all, blocks_for(*window) + blocks_for(chunk) + 1);
+  return std::min(all, BlockCache::blocks_for(*window) + BlockCache::blocks_for(chunk) + 1);
 }
 
 KVStore::KVStore(const LanguageModelImpl& model, const KVPlan& plan) {
   if (plan.dtype != torch::kFloat32 && plan.dtype != torch::kBFloat16) {
     throw std::invalid_argument(fmt::format(
-        "Engine: kv_dtype is {}, but must be float32 or bfloat16", dtype_name(plan.dtype)));
+        "engine: kv_dtype is {}, but must be float32 or bfloat16", dtype_name(plan.dtype)));
   }
   const auto& layers = *model.model->layers;
   const auto options =
@@ -80,7 +78,7 @@ void KVStore::divide(const KVPlan& plan) {
   }
   const auto bytes = plan.bytes.value_or(wanted);
   if (bytes < least) {
-    throw std::invalid_argument(fmt::format("Engine: kv_memory is {} bytes, but {} tokens need {}",
+    throw std::invalid_argument(fmt::format("engine: kv_memory is {} bytes, but {} tokens need {}",
                                             bytes, std::min(plan.positions, plan.chunk), least));
   }
   for (size_t i = 0; i < kinds_.size(); ++i) {

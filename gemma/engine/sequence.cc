@@ -11,8 +11,6 @@ namespace {
 
 constexpr auto kPositions = BlockCache::kPositions;
 
-int64_t blocks_for(int64_t positions) { return (positions + kPositions - 1) / kPositions; }
-
 // The first position that the token at `position` sees.
 int64_t oldest_seen(const KVStore::Kind& kind, int64_t position) {
   return kind.window ? std::max<int64_t>(0, position - *kind.window + 1) : 0;
@@ -55,7 +53,7 @@ Sequence Sequence::fork() const {
   for (size_t i = 0; i < tables_.size(); ++i) {
     const auto& [blocks, first] = tables_[i];
     // Not those that a pass which failed had reserved.
-    const auto count = std::min(blocks_for(length_) - first, std::ssize(blocks));
+    const auto count = std::min(BlockCache::blocks_for(length_) - first, std::ssize(blocks));
     other.tables_[i] = {{blocks.begin(), blocks.begin() + count}, first};
     for (const auto block : other.tables_[i].blocks) store_->kinds()[i].pool.share(block);
   }
@@ -81,7 +79,7 @@ void Sequence::truncate(int64_t length) {
   }
   for (size_t i = 0; i < tables_.size(); ++i) {
     auto& [blocks, first] = tables_[i];
-    const auto kept = blocks_for(length) - first;
+    const auto kept = BlockCache::blocks_for(length) - first;
     for (; std::ssize(blocks) > std::max<int64_t>(0, kept); blocks.pop_back()) {
       store_->kinds()[i].pool.release(blocks.back());
     }
@@ -92,7 +90,7 @@ void Sequence::truncate(int64_t length) {
 int64_t Sequence::missing(size_t kind, int64_t tokens) const {
   const auto& [blocks, first] = tables_[kind];
   const auto end = first + std::ssize(blocks);
-  const auto wanted = blocks_for(length_ + tokens);
+  const auto wanted = BlockCache::blocks_for(length_ + tokens);
   const auto& pool = store_->kinds()[kind].pool;
   const auto written = length_ / kPositions;  // The block that is written to first.
   const bool copies = written < end && pool.is_shared(blocks[written - first]);
@@ -109,7 +107,7 @@ void Sequence::reserve(int64_t tokens) {
       store_->copy(kind, blocks[written], own);
       kind.pool.release(std::exchange(blocks[written], own));
     }
-    const auto wanted = blocks_for(length_ + tokens);
+    const auto wanted = BlockCache::blocks_for(length_ + tokens);
     while (first + std::ssize(blocks) < wanted) blocks.push_back(kind.pool.take());
   }
 }
@@ -119,7 +117,8 @@ void Sequence::advance(int64_t tokens) {
   for (size_t i = 0; i < tables_.size(); ++i) {
     auto& kind = store_->kinds()[i];
     auto& [blocks, first] = tables_[i];
-    const auto oldest = oldest_seen(kind, length_) / kPositions;
+    // One more, so that the last token can be taken back.
+    const auto oldest = oldest_seen(kind, length_ - 1) / kPositions;
     const auto gone = std::min(oldest - first, std::ssize(blocks));
     if (gone <= 0) continue;
     for (int64_t b = 0; b < gone; ++b) kind.pool.release(blocks[b]);

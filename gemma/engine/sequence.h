@@ -9,9 +9,9 @@
 namespace gemma {
 
 /// The tokens that a model has seen, as keys and values: in a global layer all of them, in a local
-/// layer those that its window still reaches. Numbers of blocks in the memory of the Engine that
-/// made it, which may be gone by then. Of all sequences of an engine one thread at a time may use
-/// any.
+/// layer those that its window still reaches. Numbers of blocks in the memory of the ModelRunner
+/// that made it, which may be gone by then. Of all sequences of an engine one thread at a time may
+/// use any.
 class Sequence {
  public:
   explicit Sequence(std::shared_ptr<KVStore> store);
@@ -42,7 +42,7 @@ class Sequence {
   BlockTable table(size_t kind) const { return {tables_[kind].blocks, tables_[kind].first}; }
 
  private:
-  friend class Engine;
+  friend class ModelRunner;
 
   struct Table {
     std::vector<int32_t> blocks;

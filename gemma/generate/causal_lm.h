@@ -41,7 +41,7 @@ class GemmaForCausalLMImpl : public LanguageModelImpl {
   /// temperature none or 0: always the likeliest token; else draws from LibTorch's default
   /// generator, as the reference: the same seed gives the same text.
   /// With exact numerics this is the reference's loop, which goes on after eos unless every text
-  /// has met one of options.stop_ids; with fast numerics it runs on an Engine and ends with the
+  /// has met one of options.stop_ids; with fast numerics it runs on a ModelRunner and ends with the
   /// last text. Throws std::invalid_argument when prompt and output
   /// exceed max_position_embeddings, for a parameter out of range, and for a `device` that is not
   /// the weights'.

@@ -1,6 +1,6 @@
 #include <ATen/ATen.h>
 
-#include <gemma/engine/engine.h>
+#include <gemma/engine/model_runner.h>
 #include <gemma/generate/loops.h>
 #include <gemma/generate/next_tokens.h>
 
@@ -13,7 +13,7 @@ void generate_fast(LanguageModelImpl& model,
                    Continuations& continuations) {
   const auto device = model.embedder->weight.device();
   const auto first = at::zeros({1}, at::TensorOptions().dtype(at::kLong).device(device));
-  Engine engine(
+  ModelRunner runner(
       LanguageModel(std::dynamic_pointer_cast<LanguageModelImpl>(model.shared_from_this())),
       {.kv_dtype = options.kv_dtype,
        .max_batch = std::ssize(request.prompts),
@@ -24,22 +24,22 @@ void generate_fast(LanguageModelImpl& model,
   std::vector<Sequence> sequences;
   sequences.reserve(request.prompts.size());
   for (int64_t row = 0; row < continuations.size(); ++row) {
-    sequences.push_back(engine.make_sequence());
+    sequences.push_back(runner.make_sequence());
   }
-  std::vector<Engine::Feed> feeds;
+  std::vector<ModelRunner::Feed> feeds;
   feeds.reserve(sequences.size());
   for (size_t row = 0; row < sequences.size(); ++row) {
     feeds.push_back({&sequences[row], request.prompts[row]});
     if (!images.empty()) feeds.back().images = images[row];
   }
-  auto hidden = engine.prompt(feeds);  // [B, E], the last token of each.
+  auto hidden = runner.prompt(feeds);  // [B, E], the last token of each.
 
   // Steps count from the end of the shortest prompt, and each draws for all rows, as the reference
   // does: the random numbers that a text gets depend on it.
   for (int64_t index = request.min_prompt_len(); !continuations.all_ended(); ++index) {
     const auto tokens = next_tokens.sample(hidden.unsqueeze(1), first).cpu();
     const auto* const token = tokens.const_data_ptr<int64_t>();
-    std::vector<Engine::Next> nexts;
+    std::vector<ModelRunner::Next> nexts;
     std::vector<int64_t> rows;
     for (int64_t row = 0; row < continuations.size(); ++row) {
       if (!continuations.wants(row, index)) continue;
@@ -50,7 +50,7 @@ void generate_fast(LanguageModelImpl& model,
     }
     if (options.on_step) options.on_step(index - request.min_prompt_len());
     if (nexts.empty()) continue;
-    const auto next = engine.decode(nexts);
+    const auto next = runner.decode(nexts);
     if (std::ssize(rows) == continuations.size()) {
       hidden = next;
     } else {

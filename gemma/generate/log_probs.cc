@@ -5,7 +5,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <gemma/engine/engine.h>
+#include <gemma/engine/model_runner.h>
 #include <gemma/generate/log_probs.h>
 #include <gemma/modules/masks.h>
 
@@ -41,9 +41,9 @@ at::Tensor exact_hidden_states(LanguageModelImpl& model, const std::vector<int64
 at::Tensor fast_hidden_states(LanguageModel model,
                               const std::vector<int64_t>& tokens,
                               torch::Dtype kv_dtype) {
-  Engine engine(std::move(model), {.kv_dtype = kv_dtype, .positions = std::ssize(tokens)});
-  auto sequence = engine.make_sequence();
-  return engine.extend(sequence, tokens);
+  ModelRunner runner(std::move(model), {.kv_dtype = kv_dtype, .positions = std::ssize(tokens)});
+  auto sequence = runner.make_sequence();
+  return runner.extend(sequence, tokens);
 }
 
 // Logits come from the sampler, whose choice is not used: it has the soft cap and the numerics.

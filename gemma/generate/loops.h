@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include <gemma/engine/engine.h>
+#include <gemma/engine/model_runner.h>
 #include <gemma/generate/continuations.h>
 #include <gemma/generate/options.h>
 #include <gemma/generate/request.h>
@@ -45,7 +45,7 @@ void generate_exact(LanguageModelImpl& model,
                     const GenerateOptions& options,
                     Continuations& continuations);
 
-/// The same on an Engine: prompts go through whole, and texts that have ended no more. `images`
+/// The same on a ModelRunner: prompts go through whole, and texts that have ended no more. `images`
 /// are those of each prompt, or empty.
 void generate_fast(LanguageModelImpl& model,
                    const GenerateRequest& request,

@@ -6,6 +6,7 @@
 
 #include <gemma/config/dtype_name.h>
 #include <gemma/models/language_model.h>
+#include <gemma/ops/ops.h>
 #include <gemma/ops/rotary.h>
 #include <gemma/weights/load_tokenizer.h>
 
@@ -76,6 +77,12 @@ torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
                                                const LayerCallback& on_layer) {
   const torch::NoGradGuard no_grad;
   return model->forward_step(embeddings, rope_tables(), step, on_layer);
+}
+
+torch::Tensor LanguageModelImpl::logits(const torch::Tensor& hidden_states,
+                                        torch::Tensor buffer) const {
+  const torch::NoGradGuard no_grad;
+  return ops().logits(hidden_states, embedder->view(), std::move(buffer));
 }
 
 FreqsCis LanguageModelImpl::rope_tables() const {

@@ -43,6 +43,10 @@ class LanguageModelImpl : public Module {
                               const Step& step,
                               const LayerCallback& on_layer = {});
 
+  /// The logits of tokens of a decode pass or of the last ones of prompts: hidden states [B, E]
+  /// -> [B, V], not capped; in `buffer` if that has as many rows.
+  torch::Tensor logits(const torch::Tensor& hidden_states, torch::Tensor buffer = {}) const;
+
   /// Loads what WeightSource::open takes; see gemma/weights/weights.h.
   LoadReport load_weights(const std::string& model_path, const LoadOptions& options = {});
   LoadReport load_weights(const WeightSource& source, const LoadOptions& options = {});

@@ -40,6 +40,8 @@ struct BlockCache {
   static constexpr int64_t kPositions = 64;  // Of a block.
   static constexpr int64_t kPadding = 8;     // D is padded with zeros to a multiple of this.
 
+  static int64_t blocks_for(int64_t positions) { return (positions + kPositions - 1) / kPositions; }
+
   at::Tensor k;  // [blocks, K, kPositions, D padded]
   at::Tensor v;  // Likewise.
 };

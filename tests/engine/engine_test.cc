@@ -1,7 +1,9 @@
-#include <span>
+#include <future>
+#include <limits>
+#include <random>
 #include <stdexcept>
 #include <string>
-#include <utility>
+#include <thread>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -11,6 +13,7 @@
 #include "tests/testing.h"
 
 #include <gemma/engine/engine.h>
+#include <gemma/generate/causal_lm.h>
 
 namespace gemma {
 namespace {
@@ -19,291 +22,292 @@ using testing::architecture_name;
 using testing::contains;
 using testing::kArchitectures;
 using testing::message_of;
-using testing::near_to;
 using testing::randomize;
 using testing::tiny_config;
 
-constexpr int64_t kLength = 45;  // Far past the window of the tiny configs.
+using Ids = std::vector<int64_t>;
 
-std::vector<int64_t> random_ids(int64_t count, const GemmaConfig& config) {
-  const auto ids = at::randint(config.vocab_size, {count}, at::kLong);
-  return {ids.const_data_ptr<int64_t>(), ids.const_data_ptr<int64_t>() + count};
+Ids ids_of(const std::vector<GeneratedToken>& tokens) {
+  Ids ids;
+  for (const auto& token : tokens) ids.push_back(token.id);
+  return ids;
+}
+
+Ids take_all(Generation generation) {
+  Ids ids;
+  while (const auto token = generation.next()) ids.push_back(token->id);
+  return ids;
 }
 
 class EngineTest : public ::testing::TestWithParam<Architecture> {
  protected:
   EngineTest() {
-    at::manual_seed(1);
     randomize(*model_, /*seed=*/1);
     model_->set_numerics(Numerics::kFast);
-    ids_ = random_ids(kLength, config_);
   }
 
-  // Hidden states of all tokens, fed at once.
-  at::Tensor at_once() {
-    Engine engine(model_);
-    auto sequence = engine.make_sequence();
-    return engine.extend(sequence, ids_);
-  }
-
-  at::Tensor logits(const at::Tensor& hidden) const {
-    return at::matmul(hidden, model_->embedder->weight.t());
-  }
-
-  static GemmaConfig long_config() {
+  static GemmaConfig config() {
     auto config = tiny_config(GetParam());
-    config.max_position_embeddings = 200;
+    config.tokenizer = testing::data_path("tiny.model").string();
+    config.max_position_embeddings = 300;
     return config;
   }
 
-  GemmaConfig config_ = long_config();
-  GemmaForCausalLM model_{config_};
-  std::vector<int64_t> ids_;
+  Request random_request(std::mt19937& random) const {
+    Request request;
+    const auto length = 1 + static_cast<int64_t>(random() % 90);
+    for (int64_t i = 0; i < length; ++i) {
+      request.prompt.push_back(4 + static_cast<int64_t>(random() % 400));
+    }
+    auto& rules = request.rules;
+    rules.max_tokens = 1 + static_cast<int64_t>(random() % 40);
+    rules.seed = random();
+    rules.sampling.temperature = static_cast<double>(random() % 3) * 0.6;
+    if (random() % 2 == 0) rules.sampling.top_p = 0.9;
+    if (random() % 3 == 0) rules.sampling.top_k = 20;
+    if (random() % 3 == 0) rules.sampling.repetition_penalty = 1.3;
+    if (random() % 3 == 0) rules.sampling.frequency_penalty = 0.4;
+    if (random() % 4 == 0) rules.sampling.bias = {{7, 3.0F}, {9, -3.0F}};
+    if (random() % 4 == 0) rules.sampling.logprobs = 3;
+    return request;
+  }
+
+  std::vector<Request> random_requests(int count) const {
+    std::mt19937 random(5);
+    std::vector<Request> requests;
+    for (int i = 0; i < count; ++i) requests.push_back(random_request(random));
+    return requests;
+  }
+
+  // One after the other, on an engine that has nothing else to do.
+  std::vector<Answer> alone(const std::vector<Request>& requests) const {
+    Engine engine(model_, {.kv_dtype = torch::kFloat32, .max_batch = 1});
+    std::vector<Answer> answers;
+    for (const auto& request : requests) answers.push_back(engine.generate({request})[0]);
+    return answers;
+  }
+
+  static void expect_same(const std::vector<Answer>& got, const std::vector<Answer>& want) {
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      EXPECT_EQ(ids_of(got[i].tokens), ids_of(want[i].tokens)) << "text " << i;
+      EXPECT_EQ(got[i].text, want[i].text);
+      EXPECT_EQ(got[i].finish_reason, want[i].finish_reason);
+      for (size_t t = 0; t < got[i].tokens.size(); ++t) {
+        const auto& a = got[i].tokens[t];
+        const auto& b = want[i].tokens[t];
+        EXPECT_TRUE(a.logprob == b.logprob || (std::isnan(a.logprob) && std::isnan(b.logprob)));
+      }
+    }
+  }
+
+  static void expect_nothing_held(const Engine& engine) {
+    const auto status = engine.status();
+    EXPECT_EQ(status.kv_bytes_free, status.kv_bytes);
+    EXPECT_EQ(status.running + status.waiting, 0);
+  }
+
+  GemmaForCausalLM model_{config()};
 };
 INSTANTIATE_TEST_SUITE_P(All, EngineTest, ::testing::ValuesIn(kArchitectures), architecture_name);
 
-TEST_P(EngineTest, HasTheLogitsOfAModelInFloat64) {
-  const auto want = testing::oracle::logits(testing::oracle::weights_of(*model_), config_,
-                                            at::tensor(ids_).unsqueeze(0))[0];
-  auto got = logits(at_once());
-  if (config_.final_logit_softcapping) {
-    got = at::tanh(got / *config_.final_logit_softcapping) * *config_.final_logit_softcapping;
-  }
-  EXPECT_TRUE(near_to(got, want, 1e-4));
+TEST_P(EngineTest, ATextDoesNotDependOnWhatIsGeneratedBesideIt) {
+  const auto requests = random_requests(60);
+  const auto want = alone(requests);
+  Engine engine(model_, {.kv_dtype = torch::kFloat32, .max_batch = 20});
+  expect_same(engine.generate(requests), want);
+  expect_nothing_held(engine);
 }
 
-TEST_P(EngineTest, APromptHasTheSameBitsInChunksOfAnySize) {
-  const auto want = at_once();
-  for (const int64_t chunk : {1, 2, 7, 32}) {
-    Engine engine(model_, {.chunk = chunk});
-    auto sequence = engine.make_sequence();
-    EXPECT_TRUE(at::equal(engine.extend(sequence, ids_), want)) << "chunks of " << chunk;
-    EXPECT_EQ(sequence.length(), kLength);
-  }
+// Room for two long texts: the others wait, pause, and go through the model again.
+TEST_P(EngineTest, ATextDoesNotDependOnMemoryThatIsShort) {
+  const auto requests = random_requests(40);
+  const auto want = alone(requests);
+  const Engine small(model_, {.kv_dtype = torch::kFloat32, .max_batch = 2});
+  Engine engine(
+      model_, {.kv_dtype = torch::kFloat32, .kv_memory = small.status().kv_bytes, .max_batch = 20});
+  expect_same(engine.generate(requests), want);
+  expect_nothing_held(engine);
 }
 
-TEST_P(EngineTest, DecodesWhatItPrefills) {
-  const auto want = at_once();
-  Engine engine(model_);
-  auto sequence = engine.make_sequence();
-  for (int64_t i = 0; i < kLength; ++i) {
-    const Engine::Next next{&sequence, ids_[i]};
-    EXPECT_TRUE(near_to(engine.decode({&next, 1})[0], want[i], 1e-5)) << "token " << i;
-  }
-}
-
-TEST_P(EngineTest, DecodesTheSameWithExactNumerics) {
-  const auto want = at_once();
-  model_->set_numerics(Numerics::kExact);
-  Engine engine(model_, {.chunk = 8});
-  auto sequence = engine.make_sequence();
-  EXPECT_TRUE(near_to(engine.extend(sequence, ids_), want, 1e-5));
-}
-
-// Hidden states of the last tokens of a text alone: a prompt, then the rest one by one.
-std::vector<at::Tensor> alone(const LanguageModel& model,
-                              std::span<const int64_t> ids,
-                              size_t prompt) {
-  Engine engine(model);
-  auto sequence = engine.make_sequence();
-  const Engine::Feed feed{&sequence, ids.first(prompt)};
-  std::vector<at::Tensor> hidden{engine.prompt({&feed, 1})[0]};
-  for (const auto id : ids.subspan(prompt)) {
-    const Engine::Next next{&sequence, id};
-    hidden.push_back(engine.decode({&next, 1})[0]);
-  }
-  return hidden;
-}
-
-// Sequences that join late and leave early, prompts that go together, more rows than gemv takes.
-TEST_P(EngineTest, ATextOfABatchHasTheBitsThatItHasAlone) {
-  constexpr size_t kTexts = 13;
-  Engine engine(model_, {.max_batch = kTexts, .chunk = 16});
-  std::vector<std::vector<int64_t>> texts;
-  std::vector<std::vector<at::Tensor>> want;
-  std::vector<Sequence> sequences;
-  for (size_t i = 0; i < kTexts; ++i) {
-    texts.push_back(random_ids(10 + 2 * static_cast<int64_t>(i), config_));
-    want.push_back(alone(model_, texts[i], 3 + i));
-    sequences.push_back(engine.make_sequence());
-  }
-  // Text i joins in step i / 3.
-  for (size_t step = 0; step < 16; ++step) {
-    std::vector<Engine::Feed> feeds;
-    std::vector<Engine::Next> nexts;
-    std::vector<at::Tensor> of_feeds, of_nexts;
-    for (size_t i = 0; i < kTexts; ++i) {
-      if (step < i / 3) continue;
-      const auto at = step - i / 3;
-      if (at >= want[i].size()) continue;
-      if (at == 0) {
-        feeds.push_back({&sequences[i], std::span(texts[i]).first(3 + i)});
-        of_feeds.push_back(want[i][0]);
-      } else {
-        nexts.push_back({&sequences[i], texts[i][2 + i + at]});
-        of_nexts.push_back(want[i][at]);
-      }
-    }
-    if (!nexts.empty()) {
-      EXPECT_TRUE(at::equal(engine.decode(nexts), at::stack(of_nexts))) << "step " << step;
-    }
-    if (!feeds.empty()) {
-      EXPECT_TRUE(at::equal(engine.prompt(feeds), at::stack(of_feeds))) << "step " << step;
-    }
+TEST_P(EngineTest, ASeedSaysWhatGenerateSaysFromIt) {
+  for (const auto temperature : {0.0, 1.0}) {
+    at::manual_seed(9);
+    const auto want = model_->generate("The ferry leaves at noon", at::kCPU, 30, temperature, 0.95,
+                                       64, {.kv_dtype = torch::kFloat32});
+    Engine engine(model_, {.kv_dtype = torch::kFloat32});
+    Request request{.prompt = model_->tokenizer().encode("The ferry leaves at noon")};
+    request.rules = {.sampling = {.temperature = temperature, .top_p = 0.95, .top_k = 64},
+                     .seed = 9,
+                     .max_tokens = 30};
+    EXPECT_EQ(engine.generate({request})[0].text, want);
   }
 }
 
-// Past a block, and past the window.
-TEST_P(EngineTest, AForkGoesOnAsItsOriginWould) {
-  const auto ids = random_ids(90, config_);
-  const auto want = alone(model_, ids, 70);
-  Engine engine(model_, {.max_batch = 3});
-  auto first = engine.make_sequence();
-  const Engine::Feed feed{&first, std::span(ids).first(70)};
-  engine.prompt({&feed, 1});
-  auto second = first.fork();
-  for (size_t i = 70; i < 90; ++i) {
-    const Engine::Next other{&second, 5};
-    engine.decode({&other, 1});
-    const Engine::Next next{&first, ids[i]};
-    EXPECT_TRUE(at::equal(engine.decode({&next, 1})[0], want[i - 69]));
-  }
+TEST_P(EngineTest, ASessionGoesOnWhereItWas) {
+  const GenerateRules rules{.sampling = {.temperature = 1.0}, .seed = 3, .max_tokens = 12};
+  Engine engine(model_, {.kv_dtype = torch::kFloat32});
+  auto session = engine.session();
+  session.feed("The ferry leaves");
+  const auto prompt = session.tokens();
+  const auto first = take_all(session.generate(rules));
+  session.feed(Ids{10, 11, 12});
+  const auto second = take_all(session.generate(rules));
+
+  // The same in one piece: what was generated goes through the model as it did.
+  auto whole = prompt;
+  whole.insert(whole.end(), first.begin(), first.end());
+  whole.insert(whole.end(), {10, 11, 12});
+  whole.insert(whole.end(), second.begin(), second.end());
+  EXPECT_EQ(session.tokens(), whole);
+
+  // Back to the first turn's end, and on again: the same.
+  session.truncate(std::ssize(prompt) + std::ssize(first));
+  session.feed(Ids{10, 11, 12});
+  EXPECT_EQ(take_all(session.generate(rules)), second);
+  session.truncate(std::ssize(prompt));
+  EXPECT_EQ(take_all(session.generate(rules)), first);
 }
 
-TEST_P(EngineTest, ATruncatedSequenceGoesOnAsIfItHadNotBeenLonger) {
-  const auto want = alone(model_, ids_, 30);
-  Engine engine(model_);
-  auto sequence = engine.make_sequence();
-  const Engine::Feed feed{&sequence, std::span(ids_).first(30)};
-  engine.prompt({&feed, 1});
-  for (int64_t i = 0; i < 4; ++i) {
-    const Engine::Next other{&sequence, 7};
-    engine.decode({&other, 1});
-  }
-  ASSERT_TRUE(sequence.can_truncate(30));
-  sequence.truncate(30);
-  for (size_t i = 30; i < ids_.size(); ++i) {
-    const Engine::Next next{&sequence, ids_[i]};
-    EXPECT_TRUE(at::equal(engine.decode({&next, 1})[0], want[i - 29]));
-  }
-  EXPECT_THROW(sequence.truncate(kLength + 1), std::invalid_argument);
-}
-
-TEST_P(EngineTest, EndedSequencesLeaveTheirBlocks) {
-  Engine engine(model_, {.max_batch = 2});
-  const auto free_blocks = [&] {
-    int64_t count = 0;
-    for (const auto& kind : engine.store().kinds()) count += kind.pool.free();
-    return count;
+TEST_P(EngineTest, AForkGoesOnAsItsOriginDoes) {
+  Engine engine(model_, {.kv_dtype = torch::kFloat32});
+  auto session = engine.session();
+  session.feed("The ferry leaves at noon");
+  take_all(session.generate({.max_tokens = 5}));
+  std::vector<Session> forks;
+  for (int i = 0; i < 5; ++i) forks.push_back(session.fork());
+  std::vector<Generation> generations;
+  const auto rules = [](uint64_t seed) {
+    return GenerateRules{.sampling = {.temperature = 1.0}, .seed = seed, .max_tokens = 20};
   };
-  const auto all = free_blocks();
-  {
-    auto sequence = engine.make_sequence();
-    engine.extend(sequence, ids_);
-    const auto fork = sequence.fork();
-    auto moved = std::move(sequence);
-    sequence = engine.make_sequence();
-    moved = engine.make_sequence();
-    EXPECT_LT(free_blocks(), all);
-  }
-  EXPECT_EQ(free_blocks(), all);
+  for (uint64_t i = 0; i < 5; ++i) generations.push_back(forks[i].generate(rules(i % 2)));
+  std::vector<Ids> texts;
+  for (auto& generation : generations) texts.push_back(take_all(std::move(generation)));
+  EXPECT_EQ(texts[0], texts[2]);
+  EXPECT_EQ(texts[1], texts[3]);
+  EXPECT_NE(texts[0], texts[1]);
+  EXPECT_EQ(take_all(session.generate(rules(0))), texts[0]);
 }
 
-TEST_P(EngineTest, SaysThatMemoryIsInUse) {
-  Engine engine(model_, {.positions = 60});
-  auto first = engine.make_sequence();
-  engine.extend(first, ids_);
-  auto second = engine.make_sequence();
-  auto third = first.fork();
-  const auto before = third.length();
-  const Engine::Feed feed{&second, std::span(ids_)};
-  EXPECT_TRUE(contains(message_of<OutOfMemory>([&] { engine.prompt({&feed, 1}); }),
-                       "the memory for keys and values"));
-  const Engine::Next next{&third, 5};
-  EXPECT_THROW(engine.decode({&next, 1}), OutOfMemory);
-  EXPECT_EQ(third.length(), before);
-  EXPECT_EQ(second.length(), 0);
-}
-
-TEST_P(EngineTest, GivesTheSameBitsForAnyNumberOfThreads) {
-  const auto threads = at::get_num_threads();
-  at::set_num_threads(1);
-  const auto one = at_once();
-  at::set_num_threads(3);
-  const auto three = at_once();
-  at::set_num_threads(threads);
-  EXPECT_TRUE(at::equal(one, three));
-}
-
-TEST_P(EngineTest, KeepsBFloat16KeysOnRequest) {
-  Engine wide(model_);
-  Engine narrow(model_, {.kv_dtype = torch::kBFloat16});
-  auto wide_sequence = wide.make_sequence();
-  auto narrow_sequence = narrow.make_sequence();
-  const auto want = wide.extend(wide_sequence, ids_);
-  const auto got = narrow.extend(narrow_sequence, ids_);
-  EXPECT_TRUE(near_to(got, want, 0.05));
-  EXPECT_FALSE(at::equal(got, want));
-  EXPECT_EQ(2 * narrow_sequence.bytes(), wide_sequence.bytes());
-}
-
-TEST_P(EngineTest, RefusesMoreTokensThanTheModelHasPositionsFor) {
+TEST_P(EngineTest, StopStringsEndTheTextBeforeThem) {
   Engine engine(model_);
-  auto sequence = engine.make_sequence();
-  const std::vector<int64_t> many(config_.max_position_embeddings + 1, 5);
-  const auto message = message_of<std::invalid_argument>([&] { engine.extend(sequence, many); });
-  EXPECT_TRUE(contains(message, "exceed max_position_embeddings"));
-  EXPECT_EQ(sequence.length(), 0);
+  Request request{.prompt = model_->tokenizer().encode("The ferry")};
+  request.rules = {.sampling = {.temperature = 1.0}, .seed = 4, .max_tokens = 40};
+  const auto whole = engine.generate({request})[0];
+  ASSERT_GT(whole.text.size(), 20U);
+  request.rules.stop = {whole.text.substr(8, 5)};
+  const auto cut = engine.generate({request})[0];
+  EXPECT_EQ(cut.text, whole.text.substr(0, whole.text.find(request.rules.stop[0])));
+  EXPECT_EQ(cut.finish_reason, FinishReason::kStop);
 }
 
-TEST_P(EngineTest, RefusesASequenceTwiceInAStep) {
+TEST_P(EngineTest, EndsForEachReason) {
   Engine engine(model_);
-  auto sequence = engine.make_sequence();
-  const std::vector<Engine::Feed> feeds{{&sequence, ids_}, {&sequence, ids_}};
-  const auto message = message_of<std::invalid_argument>([&] { engine.prompt(feeds); });
-  EXPECT_TRUE(contains(message, "a sequence comes twice"));
-}
-
-// A block or two more than the window, however long the text.
-TEST(Engine, LocalLayersKeepNoMoreThanTheirWindow) {
-  auto config = tiny_config(Architecture::kGemma3);
-  config.attn_types = {AttentionType::kLocalSliding};
-  config.max_position_embeddings = 4096;
-  GemmaForCausalLM model(config);
-  randomize(*model, /*seed=*/1);
-  model->set_numerics(Numerics::kFast);
-  Engine engine(model, {.chunk = 4});
-  auto sequence = engine.make_sequence();
-  engine.extend(sequence, random_ids(2300, config));
-  ASSERT_EQ(engine.store().kinds().size(), 1U);
-  const auto blocks = (*config.sliding_window_size + 63) / 64 + 1;
-  EXPECT_LE(sequence.bytes(), blocks * engine.store().kinds()[0].block_bytes);
-  EXPECT_LE(engine.store().bytes(), (blocks + 3) * engine.store().kinds()[0].block_bytes);
-  // All that the window sees of 2300 tokens is there for one more, but not for one of the first.
-  EXPECT_TRUE(sequence.can_truncate(2300));
-  EXPECT_FALSE(sequence.can_truncate(1000));
-  EXPECT_THROW(sequence.truncate(1000), std::invalid_argument);
-}
-
-TEST(Engine, HasNoMoreMemoryThanItMay) {
-  const GemmaForCausalLM model(tiny_config(Architecture::kGemma3));
-  for (const int64_t bytes : {1 << 20, 1 << 22}) {
-    const Engine engine(model, {.kv_memory = bytes, .max_batch = 100});
-    EXPECT_LE(engine.store().bytes(), bytes);
-    EXPECT_GT(engine.store().bytes(), bytes / 2);
+  auto session = engine.session();
+  session.feed("The ferry");
+  auto endless = session.generate({.max_tokens = 1'000'000});
+  EXPECT_TRUE(endless.next());
+  EXPECT_TRUE(contains(message_of<std::logic_error>([&] { session.feed("more"); }),
+                       "feed while the text is being continued"));
+  endless.cancel();
+  while (endless.next()) {
   }
+  EXPECT_EQ(endless.finish_reason(), FinishReason::kCancelled);
+
+  session.truncate(3);
+  auto full =
+      session.generate({.sampling = {.bias = {{1, -std::numeric_limits<float>::infinity()}}},
+                        .max_tokens = 1'000'000});
+  while (full.next()) {
+  }
+  EXPECT_EQ(full.finish_reason(), FinishReason::kLength);
+  EXPECT_EQ(std::ssize(session.tokens()), model_->config().max_position_embeddings);
+  EXPECT_THROW(session.generate(), std::invalid_argument);
+
+  session.truncate(3);
+  auto late = session.generate({.max_tokens = 10, .timeout = 0.0});
+  EXPECT_FALSE(late.next());
+  EXPECT_EQ(late.finish_reason(), FinishReason::kDeadline);
+}
+
+TEST_P(EngineTest, SaysWhatIsWrong) {
+  Engine engine(model_);
+  auto session = engine.session();
+  EXPECT_TRUE(contains(message_of<std::invalid_argument>([&] { session.generate(); }),
+                       "the text is empty"));
+  EXPECT_TRUE(contains(message_of<std::invalid_argument>([&] { session.feed(Ids{451}); }),
+                       "token 451 is not below the vocabulary's size, 451"));
+  session.feed("The ferry");
   EXPECT_TRUE(
-      contains(message_of<std::invalid_argument>([&] { Engine(model, {.kv_memory = 1000}); }),
-               "kv_memory is 1000 bytes, but"));
+      contains(message_of<std::invalid_argument>([&] { session.generate({.max_tokens = 0}); }),
+               "max_tokens is 0, but must be 1 or more"));
+  EXPECT_TRUE(contains(message_of<std::invalid_argument>(
+                           [&] { session.generate({.sampling = {.temperature = -1}}); }),
+                       "temperature is -1"));
+  // One text's fault is not another's.
+  std::vector<std::pair<int64_t, float>> nothing;
+  for (int64_t token = 0; token < 451; ++token) {
+    nothing.emplace_back(token, -std::numeric_limits<float>::infinity());
+  }
+  auto other = engine.session();
+  other.feed("We");
+  auto good = other.generate({.max_tokens = 30});
+  auto bad = session.generate({.sampling = {.bias = nothing}});
+  EXPECT_TRUE(contains(message_of<std::runtime_error>([&] { bad.next(); }), "no token is allowed"));
+  EXPECT_FALSE(take_all(std::move(good)).empty());
+
+  model_->model->norm->weight.fill_(std::numeric_limits<float>::quiet_NaN());
+  auto broken = other.generate();
+  EXPECT_TRUE(contains(message_of<std::runtime_error>([&] { broken.next(); }),
+                       "the weights hold NaN or infinite numbers"));
 }
 
-TEST(Engine, RefusesACacheThatCannotBe) {
-  const GemmaForCausalLM model(tiny_config(Architecture::kGemma3));
-  EXPECT_TRUE(contains(
-      message_of<std::invalid_argument>([&] { Engine(model, {.kv_dtype = torch::kHalf}); }),
-      "must be float32 or bfloat16"));
-  EXPECT_TRUE(contains(message_of<std::invalid_argument>([&] { Engine(model, {.chunk = 0}); }),
-                       "chunk is 0, but must be 1 or more tokens"));
+// From many threads, cut short at any point.
+TEST_P(EngineTest, NoBlockIsLostWhereTextsAreCancelled) {
+  Engine engine(model_, {.kv_memory = 1 << 21, .max_batch = 6});
+  std::vector<std::future<void>> threads;
+  for (unsigned seed = 0; seed < 8; ++seed) {
+    threads.push_back(std::async(std::launch::async, [&engine, seed, this] {
+      std::mt19937 random(seed);
+      for (int i = 0; i < 40; ++i) {
+        auto request = random_request(random);
+        auto session = engine.session();
+        session.feed(request.prompt);
+        auto generation = session.generate(request.rules);
+        for (auto left = random() % 20; left > 0; --left) {
+          if (!generation.next()) break;
+        }
+        if (random() % 2 == 0) session.cancel();
+        if (random() % 3 == 0) continue;  // The generation ends as it is destroyed.
+        while (generation.next()) {
+        }
+        if (random() % 2 == 0) session.truncate(std::ssize(session.tokens()) / 2);
+        const auto fork = session.fork();
+      }
+    }));
+  }
+  for (auto& thread : threads) thread.get();
+  // What was just destroyed leaves between passes.
+  for (int i = 0; i < 1000 && engine.status().running + engine.status().waiting > 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  expect_nothing_held(engine);
+}
+
+TEST_P(EngineTest, EndsWithTextsUnderWay) {
+  std::optional<Session> session;
+  std::optional<Generation> generation;
+  {
+    Engine engine(model_);
+    session = engine.session();
+    session->feed("The ferry");
+    generation = session->generate({.max_tokens = 1'000'000});
+    EXPECT_TRUE(generation->next());
+  }
+  while (generation->next()) {
+  }
+  EXPECT_EQ(generation->finish_reason(), FinishReason::kCancelled);
+  EXPECT_FALSE(session->tokens().empty());
 }
 
 }  // namespace

@@ -156,7 +156,7 @@ TEST_P(FastGenerate, SaysThatTheTemperatureIsTooSmall) {
   }
 }
 
-// Not through an Engine: the caller's own masks and caches.
+// Not through a ModelRunner: the caller's own masks and caches.
 TEST_P(FastGenerate, ForwardWithMasksIsNearTheExactOne) {
   const auto ids = at::randint(5, 50, {2, 12}, at::kLong);
   const auto exact = testing::logits_by_pieces(model_, ids, {7, 1, 4});

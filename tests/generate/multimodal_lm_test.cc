@@ -9,7 +9,7 @@
 
 #include "tests/testing.h"
 
-#include <gemma/engine/engine.h>
+#include <gemma/engine/model_runner.h>
 #include <gemma/generate/make_model.h>
 #include <gemma/generate/multimodal_lm.h>
 #include <gemma/modules/masks.h>
@@ -78,15 +78,15 @@ class MultimodalTest : public ::testing::Test {
                                    {13, random_tensor({kTokens, 33}, 4)}};
 };
 
-TEST_F(MultimodalTest, AnEngineSeesImagesAsMasksShowThem) {
+TEST_F(MultimodalTest, ARunnerSeesImagesAsMasksShowThem) {
   const auto want = dense();
   for (const auto numerics : {Numerics::kExact, Numerics::kFast}) {
     model_->set_numerics(numerics);
     for (const int64_t chunk : {4, 5, 7, 9, 512}) {
       SCOPED_TRACE(std::string(to_string(numerics)) + ", chunks of " + std::to_string(chunk));
-      Engine engine(model_, {.chunk = chunk});
-      auto sequence = engine.make_sequence();
-      EXPECT_TRUE(near_to(engine.extend(sequence, ids_, images_), want, 1e-5));
+      ModelRunner runner(model_, {.chunk = chunk});
+      auto sequence = runner.make_sequence();
+      EXPECT_TRUE(near_to(runner.extend(sequence, ids_, images_), want, 1e-5));
       EXPECT_EQ(sequence.length(), std::ssize(ids_));
     }
   }
@@ -95,26 +95,26 @@ TEST_F(MultimodalTest, AnEngineSeesImagesAsMasksShowThem) {
 TEST_F(MultimodalTest, ImagesStayInTheCachesOfASequence) {
   model_->set_numerics(Numerics::kFast);
   const auto want = dense();
-  Engine engine(model_);
-  auto with_images = engine.make_sequence();
-  auto text = engine.make_sequence();
+  ModelRunner runner(model_, {.max_batch = 2});
+  auto with_images = runner.make_sequence();
+  auto text = runner.make_sequence();
   const std::span ids(ids_);
-  const std::vector<Engine::Feed> feeds{{&text, ids.first(2)},
-                                        {&with_images, ids.first(18), images_}};
-  const auto last = engine.step(feeds);
+  const std::vector<ModelRunner::Feed> feeds{{&text, ids.first(2)},
+                                             {&with_images, ids.first(18), images_}};
+  const auto last = runner.prompt(feeds);
   EXPECT_TRUE(near_to(last[0], want[1], 1e-5));
   EXPECT_TRUE(near_to(last[1], want[17], 1e-5));
   for (size_t i = 18; i < ids.size(); ++i) {
-    const Engine::Feed feed{&with_images, ids.subspan(i, 1)};
-    EXPECT_TRUE(near_to(engine.step({&feed, 1})[0], want[static_cast<int64_t>(i)], 1e-5));
+    const ModelRunner::Next next{&with_images, ids[i]};
+    EXPECT_TRUE(near_to(runner.decode({&next, 1})[0], want[static_cast<int64_t>(i)], 1e-5));
   }
 }
 
-TEST_F(MultimodalTest, AnEngineRefusesImagesThatCannotBe) {
-  Engine engine(model_, {.chunk = 4});
-  auto sequence = engine.make_sequence();
+TEST_F(MultimodalTest, ARunnerRefusesImagesThatCannotBe) {
+  ModelRunner runner(model_, {.chunk = 4});
+  auto sequence = runner.make_sequence();
   const auto refusal = [&](std::vector<ImageTokens> images) {
-    return message_of<std::invalid_argument>([&] { engine.extend(sequence, ids_, images); });
+    return message_of<std::invalid_argument>([&] { runner.extend(sequence, ids_, images); });
   };
   const auto image = [](int64_t first, int64_t tokens, int64_t width) {
     return ImageTokens{first, at::zeros({tokens, width})};

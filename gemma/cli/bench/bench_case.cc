@@ -9,7 +9,7 @@
 #include <fmt/format.h>
 
 #include <gemma/cli/bench/bench_case.h>
-#include <gemma/engine/engine.h>
+#include <gemma/engine/model_runner.h>
 #include <gemma/modules/masks.h>
 #include <gemma/ops/sampling_params.h>
 
@@ -45,30 +45,30 @@ class FastCase {
   FastCase(const BenchCase& test, const LanguageModel& model, torch::Dtype kv_dtype)
       : test_(test),
         model_(model),
-        engine_(model,
+        runner_(model,
                 {.kv_dtype = kv_dtype, .max_batch = 2, .positions = test.depth + test.tokens}),
-        filled_(engine_.make_sequence()),
+        filled_(runner_.make_sequence()),
         params_(sampling_params(test.is_sampled(), model->embedder->weight.device())),
         first_(at::zeros({1}, at::TensorOptions().dtype(at::kLong))),
         tokens_(random_tokens(test.is_prefill() ? test.tokens : 1, model->config().vocab_size)) {
     if (test.depth == 0) return;
     const auto before = random_tokens(test.depth, model->config().vocab_size);
-    const Engine::Feed feed{&filled_, before};
-    engine_.prompt({&feed, 1});
+    const ModelRunner::Feed feed{&filled_, before};
+    runner_.prompt({&feed, 1});
   }
 
   double operator()() {
     auto sequence = filled_.fork();
     const auto start = Clock::now();
     if (test_.is_prefill()) {
-      const Engine::Feed feed{&sequence, tokens_};
-      sample(engine_.prompt({&feed, 1}));
+      const ModelRunner::Feed feed{&sequence, tokens_};
+      sample(runner_.prompt({&feed, 1}));
       return seconds_since(start);
     }
     auto token = tokens_.front();
     for (int64_t i = 0; i < test_.tokens; ++i) {
-      const Engine::Next next{&sequence, token};
-      token = sample(engine_.decode({&next, 1}));
+      const ModelRunner::Next next{&sequence, token};
+      token = sample(runner_.decode({&next, 1}));
     }
     return seconds_since(start);
   }
@@ -83,7 +83,7 @@ class FastCase {
 
   BenchCase test_;
   LanguageModel model_;
-  Engine engine_;
+  ModelRunner runner_;
   Sequence filled_;
   SamplingParams params_;
   at::Tensor first_;

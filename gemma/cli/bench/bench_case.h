@@ -22,10 +22,10 @@ struct BenchCase {
   std::string name() const;
 };
 
-/// A function that runs the test once, on random tokens -> seconds. Fast numerics run on an Engine
-/// with keys and values of kv_dtype, exact ones through the dense forward; each as generate() does.
-/// Filling the cache to the test's depth happens here.
-/// Throws std::invalid_argument when the test exceeds the model's max_position_embeddings.
+/// A function that runs the test once, on random tokens -> seconds. Fast numerics run on a
+/// ModelRunner with keys and values of kv_dtype, exact ones through the dense forward; each as
+/// generate() does. Filling the cache to the test's depth happens here. Throws
+/// std::invalid_argument when the test exceeds the model's max_position_embeddings.
 std::function<double()> prepare(const BenchCase& test,
                                 const LanguageModel& model,
                                 torch::Dtype kv_dtype);

@@ -1,0 +1,250 @@
+#include <algorithm>
+#include <chrono>
+#include <future>
+#include <stdexcept>
+#include <unistd.h>
+
+#include <ATen/ATen.h>
+
+#include <gemma/engine/engine_core.h>
+
+namespace gemma {
+namespace {
+
+// Room for so many tokens of an answer is wanted before a text begins.
+constexpr int64_t kAnswerRoom = 256;
+
+GenerationState& state_of(Job& job) { return dynamic_cast<GenerationState&>(job); }
+const Text& text_of(const Job& job) { return dynamic_cast<const GenerationState&>(job).text(); }
+
+const Sequence* sequence_of(const Text& text) { return text.sequence ? &*text.sequence : nullptr; }
+
+}  // namespace
+
+EngineCore::EngineCore(LanguageModel model, const EngineOptions& options)
+    : model_(std::move(model)),
+      runner_(model_,
+              {.kv_dtype = options.kv_dtype,
+               .kv_memory = options.kv_memory,
+               .max_batch = options.max_batch}),
+      scheduler_(*this, {.max_batch = options.max_batch, .chunk = runner_.options().chunk}, now),
+      process_(getpid()) {
+  model_->tokenizer();  // Throws where there is none.
+}
+
+double EngineCore::now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void EngineCore::start() {
+  thread_ = std::thread([this] { run(); });
+}
+
+void EngineCore::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+  }
+  posted_or_stopped_.notify_all();
+  // The thread is not there in a process that was forked.
+  if (getpid() != process_) return thread_.detach();
+  thread_.join();
+  run_posted();
+}
+
+void EngineCore::run() {
+  for (;;) {
+    {
+      std::unique_lock lock(mutex_);
+      posted_or_stopped_.wait(lock, [&] { return stopped_ || busy_ || !posted_.empty(); });
+      if (stopped_) break;
+    }
+    run_posted();
+    run_pass();
+  }
+  scheduler_.end_all(FinishReason::kCancelled);
+}
+
+void EngineCore::run_posted() {
+  std::deque<std::function<void()>> bodies;
+  {
+    const std::lock_guard lock(mutex_);
+    bodies.swap(posted_);
+  }
+  for (const auto& body : bodies) body();
+}
+
+void EngineCore::run_pass() {
+  const bool busy = scheduler_.run_once();
+  const std::lock_guard lock(mutex_);
+  busy_ = busy;
+}
+
+void EngineCore::submit(std::shared_ptr<GenerationState> job) {
+  post([this, job = std::move(job)] {
+    job->text().need_pending();
+    scheduler_.submit(job);
+    const std::lock_guard lock(mutex_);
+    busy_ = true;
+  });
+}
+
+void EngineCore::post(std::function<void()> body) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!stopped_ && getpid() == process_) {
+      posted_.push_back(std::move(body));
+      body = nullptr;
+    }
+  }
+  if (body) return body();
+  posted_or_stopped_.notify_all();
+}
+
+void EngineCore::call(const std::function<void()>& body) {
+  if (is_own_thread()) return body();
+  std::packaged_task<void()> task(body);
+  post([&task] { task(); });
+  task.get_future().get();
+}
+
+EngineStatus EngineCore::status() {
+  EngineStatus status{};
+  call([&] {
+    status = {scheduler_.running(), scheduler_.waiting(), runner_.store().bytes(), 0};
+    for (const auto& kind : runner_.store().kinds()) {
+      status.kv_bytes_free += kind.pool.free() * kind.block_bytes;
+    }
+  });
+  return status;
+}
+
+bool EngineCore::has_room(std::span<Job* const> jobs) const {
+  std::vector<ModelRunner::Need> needs;
+  for (const auto* job : jobs) needs.push_back({sequence_of(text_of(*job)), 1});
+  return runner_.has_room(needs);
+}
+
+bool EngineCore::has_room(std::span<const PromptPart> parts) const {
+  std::vector<ModelRunner::Need> needs;
+  for (const auto& [job, tokens] : parts) needs.push_back({sequence_of(text_of(*job)), tokens});
+  return runner_.has_room(needs);
+}
+
+bool EngineCore::should_admit(const Job& job) const {
+  const auto& text = text_of(job);
+  const auto tokens =
+      std::min(text.size() + kAnswerRoom, model_->config().max_position_embeddings) - text.done();
+  for (const auto& kind : runner_.store().kinds()) {
+    const auto wanted = kind.window ? std::min(kind.blocks(tokens, runner_.options().chunk),
+                                               BlockCache::blocks_for(tokens) + 1)
+                                    : BlockCache::blocks_for(tokens) + 1;
+    if (wanted > kind.pool.free()) return false;
+  }
+  return true;
+}
+
+int64_t EngineCore::part_of(const Job& job, int64_t most) const {
+  const auto& text = text_of(job);
+  const auto part = text.part(most);
+  return part > 0 ? part : text.part(runner_.options().chunk);  // An image goes whole.
+}
+
+void EngineCore::decode(std::span<Job* const> jobs) {
+  std::vector<GenerationState*> states;
+  std::vector<ModelRunner::Next> nexts;
+  for (auto* job : jobs) {
+    auto& text = state_of(*job).text();
+    states.push_back(&state_of(*job));
+    nexts.push_back({&*text.sequence, text.tokens()[static_cast<size_t>(text.done())]});
+  }
+  try {
+    sample(states, runner_.decode(nexts));
+  } catch (...) {
+    for (auto* state : states) {
+      state->fail(std::current_exception());
+      scheduler_.end(*state, FinishReason::kError);
+    }
+  }
+}
+
+void EngineCore::prompt(std::span<const PromptPart> parts) {
+  std::vector<GenerationState*> states;
+  std::vector<std::vector<ImageTokens>> images(parts.size());
+  std::vector<ModelRunner::Feed> feeds;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    auto& text = state_of(*parts[i].job).text();
+    states.push_back(&state_of(*parts[i].job));
+    if (!text.sequence) text.sequence = runner_.make_sequence();
+    images[i] = text.images_of(parts[i].tokens);
+    feeds.push_back(
+        {&*text.sequence,
+         std::span(text.tokens())
+             .subspan(static_cast<size_t>(text.done()), static_cast<size_t>(parts[i].tokens)),
+         images[i]});
+  }
+  try {
+    sample(states, runner_.prompt(feeds));
+  } catch (...) {
+    for (auto* state : states) {
+      state->fail(std::current_exception());
+      scheduler_.end(*state, FinishReason::kError);
+    }
+  }
+}
+
+// The next tokens of those whose last row of hidden states [jobs, E] is that of their last token.
+void EngineCore::sample(std::span<GenerationState* const> jobs, const at::Tensor& hidden) {
+  const torch::NoGradGuard no_grad;
+  std::vector<GenerationState*> ready;
+  std::vector<int64_t> rows;
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    if (jobs[i]->text().pending() > 0) continue;
+    ready.push_back(jobs[i]);
+    rows.push_back(static_cast<int64_t>(i));
+  }
+  if (ready.empty()) return;
+  const UseLock::Use use(model_->use_lock());
+  const auto chosen =
+      ready.size() == jobs.size()
+          ? hidden
+          : hidden.index_select(0, at::tensor(rows, hidden.options().dtype(at::kLong)));
+  if (!logits_.defined() || logits_.size(0) < chosen.size(0)) {
+    logits_ = at::empty({chosen.size(0), model_->config().vocab_size}, at::kFloat);
+  }
+  const auto logits = model_->logits(chosen, logits_).to(at::kCPU, at::kFloat);
+  std::vector<SamplingRow> sampling;
+  for (auto* job : ready) sampling.push_back(job->row());
+  auto tokens = sample_rows(logits, model_->config().final_logit_softcapping, sampling);
+  for (size_t i = 0; i < ready.size(); ++i) {
+    if (const auto reason = ready[i]->take(std::move(tokens[i]))) {
+      scheduler_.end(*ready[i], *reason);
+    }
+  }
+}
+
+void EngineCore::drop(Job& job) { state_of(job).text().sequence.reset(); }
+
+void EngineCore::finish(Job& job, FinishReason reason) {
+  auto& state = state_of(job);
+  if (state.is_last) {
+    state.text().sequence.reset();
+  } else {
+    idle_.push_back(state.session());
+  }
+  state.finish(reason);
+}
+
+// A session that waits for its user. Its text goes through the model again when it is continued.
+bool EngineCore::evict() {
+  while (!idle_.empty()) {
+    const auto session = idle_.front().lock();
+    idle_.pop_front();
+    if (!session || session->is_running || !session->text.sequence) continue;
+    session->text.sequence.reset();
+    return true;
+  }
+  return false;
+}
+
+}  // namespace gemma

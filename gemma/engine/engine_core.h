@@ -1,0 +1,140 @@
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include <gemma/engine/engine.h>
+#include <gemma/engine/stop_matcher.h>
+#include <gemma/engine/text.h>
+#include <gemma/text/stream_decoder.h>
+
+// What is behind Engine, Session and Generation.
+namespace gemma {
+
+struct SessionState {
+  explicit SessionState(std::shared_ptr<EngineCore> engine) : core(std::move(engine)) {}
+  ~SessionState();
+  SessionState(const SessionState&) = delete;
+  SessionState& operator=(const SessionState&) = delete;
+
+  std::shared_ptr<EngineCore> core;
+  Text text;                               // While a generation runs, the engine's thread's own.
+  std::atomic<bool> is_running = false;    // A generation has not ended.
+  std::mutex mutex;
+  std::weak_ptr<GenerationState> current;  // The last generation.
+};
+
+/// A generation, between the engine's thread that makes tokens and another that takes them.
+class GenerationState : public Job {
+ public:
+  GenerationState(std::shared_ptr<SessionState> session, const GenerateRules& rules);
+
+  // For the engine's thread.
+  int64_t pending_prompt() const override { return text().pending_prompt(); }
+  bool pending_token() const override { return text().pending_token(); }
+  const Text& text() const { return session_->text; }
+  Text& text() { return session_->text; }
+  SamplingRow row();
+  /// Takes a sampled token -> why the text ends with it, if it does.
+  std::optional<FinishReason> take(SampledToken sampled);
+  const std::shared_ptr<SessionState>& session() const { return session_; }
+  void fail(std::exception_ptr error) { error_ = std::move(error); }
+  void finish(FinishReason reason);
+
+  /// Each token, on the engine's thread.
+  std::function<void(const GeneratedToken& token)> on_token;
+  /// The text is not continued again: what the model keeps of it goes when it ends.
+  bool is_last = false;
+
+  // For the other.
+  std::optional<GeneratedToken> next(double seconds, bool& waited);
+  const std::string& rest() const { return rest_; }
+  FinishReason reason() const { return reason_; }
+  int64_t prompt_tokens() const { return prompt_tokens_; }
+
+ private:
+  void see(int64_t token, bool answered);
+  bool is_stop(int64_t token) const;
+  [[noreturn]] void explain(SampledToken::Failure failure) const;
+
+  std::shared_ptr<SessionState> session_;
+  GenerateRules rules_;
+  at::Generator generator_;
+  StreamDecoder decoder_;
+  StopMatcher matcher_;
+  int64_t prompt_tokens_, generated_ = 0;
+  std::vector<SeenToken> seen_;  // For penalties.
+  std::unordered_map<int64_t, size_t> place_in_seen_;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<GeneratedToken> tokens_;  // Not yet taken.
+  bool over_ = false;
+  std::exception_ptr error_;
+  std::string rest_;
+  FinishReason reason_ = FinishReason::kStop;
+};
+
+/// The engine's thread, and the passes that its scheduler asks for.
+class EngineCore : public PassRunner {
+ public:
+  EngineCore(LanguageModel model, const EngineOptions& options);
+
+  void start();
+  /// Ends all generations and the thread.
+  void stop();
+
+  /// Throws std::logic_error after stop(), and in a process that was forked since start().
+  void submit(std::shared_ptr<GenerationState> job);
+  /// Runs it between passes, and waits for that. Afterwards, or in a callback, at once.
+  void call(const std::function<void()>& body);
+  /// The same without waiting.
+  void post(std::function<void()> body);
+
+  /// The clock of deadlines, in seconds.
+  static double now();
+
+  const LanguageModelImpl& model() const { return *model_; }
+  EngineStatus status();
+
+  bool has_room(std::span<Job* const> jobs) const override;
+  bool has_room(std::span<const PromptPart> parts) const override;
+  bool should_admit(const Job& job) const override;
+  void decode(std::span<Job* const> jobs) override;
+  void prompt(std::span<const PromptPart> parts) override;
+  int64_t part_of(const Job& job, int64_t most) const override;
+  bool evict() override;
+  void drop(Job& job) override;
+  void finish(Job& job, FinishReason reason) override;
+
+ private:
+  void run();
+  void run_posted();
+  void run_pass();
+  void sample(std::span<GenerationState* const> jobs, const at::Tensor& hidden);
+  bool is_own_thread() const { return std::this_thread::get_id() == thread_.get_id(); }
+
+  LanguageModel model_;
+  ModelRunner runner_;
+  Scheduler scheduler_;
+  std::deque<std::weak_ptr<SessionState>> idle_;  // The one that ended first comes first.
+  at::Tensor logits_;                             // Kept from pass to pass.
+  int process_;
+
+  std::mutex mutex_;
+  std::condition_variable posted_or_stopped_;
+  std::deque<std::function<void()>> posted_;
+  bool busy_ = false;     // The scheduler has jobs.
+  bool stopped_ = false;  // No thread takes what is posted.
+  std::thread thread_;
+};
+
+}  // namespace gemma

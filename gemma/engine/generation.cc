@@ -1,0 +1,171 @@
+#include <chrono>
+#include <limits>
+#include <stdexcept>
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <fmt/format.h>
+
+#include <gemma/engine/engine_core.h>
+
+namespace gemma {
+namespace {
+
+uint64_t random_seed() {
+  auto generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard lock(generator.mutex());
+  return at::check_generator<at::CPUGeneratorImpl>(generator)->random64();
+}
+
+}  // namespace
+
+GenerationState::GenerationState(std::shared_ptr<SessionState> session, const GenerateRules& rules)
+    : session_(std::move(session)),
+      rules_(rules),
+      generator_(at::detail::createCPUGenerator(rules.seed ? *rules.seed : random_seed())),
+      decoder_(session_->core->model().tokenizer()),
+      matcher_(rules.stop),
+      prompt_tokens_(session_->text.size()) {
+  priority = rules.priority;
+  if (rules.timeout) deadline = EngineCore::now() + *rules.timeout;
+  if (session_->text.size() == 0) {
+    throw std::invalid_argument("engine: the text is empty; feed it a prompt first");
+  }
+  const auto most = session_->core->model().config().max_position_embeddings;
+  if (session_->text.size() >= most) {
+    throw std::invalid_argument(
+        fmt::format("engine: the text has {} tokens, which leaves none of the model's {} positions",
+                    session_->text.size(), most));
+  }
+  if (rules.max_tokens < 1) {
+    throw std::invalid_argument(
+        fmt::format("engine: max_tokens is {}, but must be 1 or more", rules.max_tokens));
+  }
+  check(rules.sampling, "engine", session_->core->model().config().vocab_size);
+  for (const auto token : session_->text.tokens()) see(token, /*answered=*/false);
+}
+
+void GenerationState::see(int64_t token, bool answered) {
+  const auto [found, is_new] = place_in_seen_.emplace(token, seen_.size());
+  if (is_new) seen_.push_back({token});
+  if (answered) ++seen_[found->second].answered;
+}
+
+SamplingRow GenerationState::row() {
+  return {.rules = &rules_.sampling, .seen = seen_, .generator = generator_};
+}
+
+bool GenerationState::is_stop(int64_t token) const {
+  return token == session_->core->model().tokenizer().eos_id() ||
+         std::ranges::find(rules_.stop_ids, token) != rules_.stop_ids.end();
+}
+
+void GenerationState::explain(SampledToken::Failure failure) const {
+  using Failure = SampledToken::Failure;
+  if (failure == Failure::kNothingAllowed) {
+    throw std::runtime_error("engine: no token is allowed; allow one in logit_bias or the mask");
+  }
+  if (failure == Failure::kNotFiniteByTemperature) {
+    throw std::runtime_error(
+        fmt::format("engine: the logits divided by the temperature, {}, are infinite; give 0 for "
+                    "the likeliest token, or a larger temperature",
+                    rules_.sampling.temperature));
+  }
+  throw std::runtime_error(
+      "engine: the logits are NaN or infinite: the weights hold NaN or infinite numbers; download "
+      "or convert the checkpoint again");
+}
+
+std::optional<FinishReason> GenerationState::take(SampledToken sampled) {
+  if (sampled.failure != SampledToken::Failure::kNone) {
+    try {
+      explain(sampled.failure);
+    } catch (...) {
+      fail(std::current_exception());
+    }
+    return FinishReason::kError;
+  }
+  if (is_stop(sampled.token)) return FinishReason::kStop;
+  text().add(sampled.token);
+  see(sampled.token, /*answered=*/true);
+  ++generated_;
+  GeneratedToken token{.id = sampled.token,
+                       .text = matcher_.add(decoder_.add(sampled.token)),
+                       .logprob = sampled.logprob,
+                       .top = std::move(sampled.top)};
+  try {
+    if (on_token) on_token(token);
+  } catch (...) {
+    fail(std::current_exception());
+    return FinishReason::kError;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    tokens_.push_back(std::move(token));
+  }
+  changed_.notify_all();
+  if (matcher_.stopped()) return FinishReason::kStop;
+  const auto most = session_->core->model().config().max_position_embeddings;
+  if (generated_ == rules_.max_tokens || text().size() >= most) return FinishReason::kLength;
+  return std::nullopt;
+}
+
+void GenerationState::finish(FinishReason reason) {
+  session_->is_running = false;
+  auto rest = matcher_.add(decoder_.finish());
+  rest += matcher_.finish();
+  {
+    const std::lock_guard lock(mutex_);
+    rest_ = std::move(rest);
+    reason_ = reason;
+    over_ = true;
+  }
+  changed_.notify_all();
+}
+
+std::optional<GeneratedToken> GenerationState::next(double seconds, bool& waited) {
+  std::unique_lock lock(mutex_);
+  const auto is_ready = [this] { return over_ || !tokens_.empty(); };
+  if (seconds == std::numeric_limits<double>::infinity()) {
+    changed_.wait(lock, is_ready);
+    waited = false;
+  } else {
+    waited = !changed_.wait_for(lock, std::chrono::duration<double>(seconds), is_ready);
+  }
+  if (!tokens_.empty()) {
+    auto token = std::move(tokens_.front());
+    tokens_.pop_front();
+    return token;
+  }
+  if (over_ && error_) std::rethrow_exception(error_);
+  return std::nullopt;
+}
+
+Generation::Generation(std::shared_ptr<GenerationState> state) : state_(std::move(state)) {}
+
+Generation::~Generation() {
+  if (state_) state_->cancel();
+}
+
+Generation::Generation(Generation&&) noexcept = default;
+
+Generation& Generation::operator=(Generation&& other) noexcept {
+  if (state_ && state_ != other.state_) state_->cancel();
+  state_ = std::move(other.state_);
+  return *this;
+}
+
+std::optional<GeneratedToken> Generation::next() {
+  bool waited = false;
+  return state_->next(std::numeric_limits<double>::infinity(), waited);
+}
+
+std::optional<GeneratedToken> Generation::next(double seconds, bool& waited) {
+  return state_->next(seconds, waited);
+}
+
+const std::string& Generation::rest() const { return state_->rest(); }
+FinishReason Generation::finish_reason() const { return state_->reason(); }
+int64_t Generation::prompt_tokens() const { return state_->prompt_tokens(); }
+void Generation::cancel() { state_->cancel(); }
+
+}  // namespace gemma
