@@ -12,7 +12,15 @@
 import torch  # noqa: F401  The extension needs LibTorch loaded before it.
 
 try:
-    from . import config, gemma3_model, gemma3_preprocessor, model, siglip_vision, tokenizer
+    from . import (
+        config,
+        engine,
+        gemma3_model,
+        gemma3_preprocessor,
+        model,
+        siglip_vision,
+        tokenizer,
+    )
 except ImportError as error:
     raise ImportError(
         f"gemma_libtorch does not fit torch {torch.__version__}: an extension works with the torch "
@@ -21,6 +29,7 @@ except ImportError as error:
 
 __all__ = [
     "config",
+    "engine",
     "gemma3_model",
     "gemma3_preprocessor",
     "model",

@@ -28,6 +28,9 @@ OF_EVERY_OBJECT = {
 }  # fmt: skip
 
 
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
 class Parameter(NamedTuple):
     name: str
     kind: str
@@ -164,7 +167,7 @@ def names_in(body: list[ast.stmt]) -> dict[str, list[ast.stmt]]:
     """What a class or module declares, and how: several times if overloaded or with a setter."""
     names: dict[str, list[ast.stmt]] = {}
     for node in body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
             names.setdefault(node.name, []).append(node)
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names.setdefault(node.target.id, []).append(node)
@@ -175,7 +178,7 @@ def names_in(body: list[ast.stmt]) -> dict[str, list[ast.stmt]]:
 
 
 def decorators(node: ast.stmt) -> set[str]:
-    found = node.decorator_list if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []
+    found = node.decorator_list if isinstance(node, (*FUNCTIONS, ast.ClassDef)) else []
     return {ast.unparse(decorator).rpartition(".")[2] for decorator in found}
 
 
@@ -314,7 +317,7 @@ def method_mismatch(nodes: list[ast.stmt], cls: type, key: str) -> str | None:
         return f"static: {not is_static}, the stub says {is_static}"
     is_dunder = key.startswith("__") and key != "__init__"
     reals = signatures_in(getattr(cls, key).__doc__)
-    stubs = [signature_of(node) for node in nodes if isinstance(node, ast.FunctionDef)]
+    stubs = [signature_of(node) for node in nodes if isinstance(node, FUNCTIONS)]
     if len(stubs) > len(reals) == 1:  # Overloads of one function: each returns a part of its union.
         union = " | ".join(str(stub.returns) for stub in stubs)
         stubs = [stub._replace(returns=union) for stub in stubs]
@@ -402,7 +405,7 @@ def test_the_parts_of_a_module_are_those_that_its_stub_says(stub: str, name: str
                           *module.named_buffers(recurse=False)]:  # fmt: skip
             assert key in declared, f"{name}.{key} is not in the stub"
             node = declared[key][0]
-            annotation = node.returns if isinstance(node, ast.FunctionDef) else node.annotation  # type: ignore[attr-defined]
+            annotation = node.returns if isinstance(node, FUNCTIONS) else node.annotation  # type: ignore[attr-defined]
             assert type(part).__name__ == re.split(r"\W", str(type_name(annotation)))[0]
     attributes = {key for module in INSTANCES[name] for key in dir(module)}
     assert set(names_in(classes_of(stub)[name].body)) <= attributes
@@ -414,7 +417,7 @@ def test_a_part_that_may_be_none_is_none_in_some_model(name: str) -> None:
         return
     (body,) = (classes_of(stub)[name].body for stub, found in ALL_CLASSES if found == name)
     for key, (node, *_) in names_in(body).items():
-        returns = node.returns if isinstance(node, ast.FunctionDef) else None
+        returns = node.returns if isinstance(node, FUNCTIONS) else None
         if "property" in decorators(node) and hasattr(_C, re.split(r"\W", str(type_name(returns)))[0]):
             some_are_none = any(getattr(module, key) is None for module in INSTANCES[name])
             assert may_be_none(returns) == some_are_none, key

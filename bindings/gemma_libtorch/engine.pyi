@@ -1,0 +1,184 @@
+"""Many texts at once: sessions, batches, streams.
+
+    engine = Engine(model, max_batch=32)
+    session = engine.session()
+    session.feed("The capital of France is")
+    for token in session.generate(max_tokens=20, temperature=0.0):
+        print(token.text, end="")
+
+The model needs fast numerics and a tokenizer. Engines compute on threads of their own: any Python
+threads may use one at the same time. A text, and the bits of its numbers, do not depend on the other
+texts that are generated beside it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypedDict, Unpack
+
+import torch
+
+from .model import LanguageModel
+
+class _Options(TypedDict, total=False):
+    """How a text is continued. The values in parentheses hold without an option.
+
+    Bias, penalties, temperature, top_p, top_k and min_p are applied in this order.
+    """
+
+    max_tokens: int
+    """(100)"""
+    temperature: float
+    """(1.0) 0.0: always the likeliest token."""
+    top_p: float
+    """(1.0) The likeliest tokens before one sum to no more than this."""
+    top_k: int
+    """(0) So many of the likeliest; 0: all."""
+    min_p: float
+    """(0.0) Those that are at least so many times as likely as the likeliest."""
+    repetition_penalty: float
+    """(1.0) Divides logits above 0, and multiplies those below, of tokens of prompt and answer."""
+    presence_penalty: float
+    """(0.0) Subtracted from the logits of tokens of the answer."""
+    frequency_penalty: float
+    """(0.0) The same as often as they are in it."""
+    logit_bias: Mapping[int, float]
+    """Added to the logits of tokens; -inf forbids one."""
+    logprobs: int | None
+    """(None) So many of the likeliest tokens are told with each, by the model's own distribution."""
+    seed: int | None
+    """(None) Of the text's own random numbers: what it draws does not depend on other texts."""
+    stop: str | Sequence[str]
+    """The text ends before one of these."""
+    stop_ids: Sequence[int]
+    """And before one of these tokens, as before eos."""
+    priority: int
+    """(0) Higher ones first."""
+    timeout: float | None
+    """(None) Seconds after which the text ends."""
+
+class Token:
+    """A token of a text that is being generated."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def text(self) -> str:
+        """Whole characters that are known with it; what may belong to a stop string comes later."""
+    @property
+    def logprob(self) -> float | None:
+        """With the option logprobs."""
+    @property
+    def top(self) -> list[tuple[int, float]]:
+        """The likeliest tokens and their log-probabilities, with the option logprobs."""
+
+class Answer:
+    """What a request became."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def tokens(self) -> list[Token]: ...
+    @property
+    def finish_reason(self) -> str:
+        """"stop", "length", "cancelled" or "deadline"."""
+    @property
+    def prompt_tokens(self) -> int: ...
+
+class Status:
+    """What an engine does and holds."""
+
+    @property
+    def running(self) -> int:
+        """Texts."""
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def kv_bytes(self) -> int:
+        """Memory for keys and values, which is used as it is written to."""
+    @property
+    def kv_bytes_free(self) -> int: ...
+
+class Request:
+    """A text to be continued once."""
+
+    def __init__(
+        self,
+        prompt: str | Sequence[int],
+        on_token: Callable[[Token], object] | None = None,
+        **kwargs: Unpack[_Options],
+    ) -> None:
+        """`prompt` is text, before which bos is put, or token ids. on_token is called with each token
+        as it comes, on a thread of the engine; what it raises ends the text, and generate() raises
+        it.
+        """
+
+class Generation:
+    """A text that is being generated: an iterator of tokens, for `async for`, too. It ends when this
+    is deleted.
+
+    Raises RuntimeError when the logits are NaN or infinite, or allow no token.
+    """
+
+    def __iter__(self) -> Generation: ...
+    def __next__(self) -> Token: ...
+    def __aiter__(self) -> Generation: ...
+    async def __anext__(self) -> Token: ...
+    def next(self) -> Token | None:
+        """The next token; None when the text has ended."""
+    @property
+    def text(self) -> str:
+        """All of the tokens taken so far."""
+    @property
+    def finish_reason(self) -> str | None:
+        """"stop", "length", "cancelled" or "deadline"; None until the last token is taken."""
+    @property
+    def prompt_tokens(self) -> int: ...
+    def cancel(self) -> None:
+        """From any thread."""
+
+class Session:
+    """A text that is fed and continued in turns. What the model keeps of it stays."""
+
+    def feed(self, prompt: str | Sequence[int]) -> None:
+        """Appends text, with bos before the first, or token ids.
+
+        Raises ValueError for ids outside the vocabulary, and RuntimeError while the text is being
+        continued; so do generate, fork and truncate.
+        """
+    def generate(self, **kwargs: Unpack[_Options]) -> Generation:
+        """Continues the text; the tokens become part of it. Raises ValueError for options that cannot
+        be, for an empty text, and for one that fills the model's positions.
+        """
+    def fork(self) -> Session:
+        """Another session with the same text. Nothing is computed again, or copied before one goes
+        on.
+        """
+    def truncate(self, size: int) -> None:
+        """Forgets all but the first `size` tokens. Raises ValueError for more than there are."""
+    @property
+    def tokens(self) -> list[int]:
+        """All so far, prompts and answers."""
+    def cancel(self) -> None:
+        """Ends a generation, if there is one. From any thread."""
+
+class Engine:
+    """Continues any number of texts at once."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        kv_dtype: str | torch.dtype = "bfloat16",
+        kv_memory: int | None = None,
+        max_batch: int = 32,
+    ) -> None:
+        """kv_dtype, of keys and values, is float32 or bfloat16. kv_memory is in bytes: by default what
+        max_batch texts as long as the model takes need. max_batch texts are continued together;
+        others wait. Raises ValueError for values that cannot be.
+        """
+    def session(self) -> Session: ...
+    def generate(self, requests: Iterable[Request]) -> list[Answer]:
+        """Continues them all; the answers are in the order of the requests. Raises as
+        Session.generate does, and what went wrong with the first of them; the others end then.
+        """
+    @property
+    def status(self) -> Status: ...

@@ -1,0 +1,218 @@
+"""gemma_libtorch.engine: sessions, batches and streams. What a text is, tests/engine compares bit for bit."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import gemma_libtorch
+import pytest
+import tiny
+import torch
+from gemma_libtorch.engine import Engine, Request, Token
+
+PROMPTS = ["The ferry leaves at noon", "We", "a b c", "The ferry"]
+
+
+@pytest.fixture
+def model() -> Any:
+    fields = {**tiny.CONFIGS["gemma3"], "max_position_embeddings": 300}
+    return tiny.make_model(gemma_libtorch, fields, "float32")
+
+
+@pytest.fixture
+def engine(model: Any) -> Engine:
+    return Engine(model, kv_dtype="float32", max_batch=8)
+
+
+def text_of(model: Any, seed: int, prompt: str, temperature: float | None = 1.0) -> str:
+    torch.manual_seed(seed)
+    return model.generate(prompt, "cpu", output_len=30, temperature=temperature)
+
+
+def test_a_batch_says_what_generate_says_of_each(model: Any, engine: Engine) -> None:
+    options = {"max_tokens": 30, "top_p": 0.95, "top_k": 64}
+    requests = [Request(prompt, seed=seed, **options) for seed, prompt in enumerate(PROMPTS)]
+    answers = engine.generate(requests)
+    assert [answer.text for answer in answers] == [
+        text_of(model, seed, prompt) for seed, prompt in enumerate(PROMPTS)
+    ]
+    greedy = engine.generate([Request(prompt, max_tokens=30, temperature=0.0) for prompt in PROMPTS])
+    assert [answer.text for answer in greedy] == [
+        text_of(model, 0, prompt, temperature=None) for prompt in PROMPTS
+    ]
+    assert all(answer.finish_reason in ("stop", "length") for answer in answers)
+
+
+def test_a_session_streams_and_goes_on(engine: Engine) -> None:
+    session = engine.session()
+    session.feed("The ferry leaves")
+    fed = session.tokens
+    generation = session.generate(max_tokens=10, seed=1, logprobs=2)
+    tokens = list(generation)
+    assert generation.text == "".join(token.text for token in tokens) or generation.text
+    assert generation.finish_reason in ("stop", "length")
+    assert generation.prompt_tokens == len(fed)
+    assert session.tokens == fed + [token.id for token in tokens]
+    for token in tokens:
+        assert token.logprob is not None and token.logprob <= 0
+        assert len(token.top) == 2 and token.top[0][1] >= token.top[1][1]
+    fork = session.fork()
+    more = [[token.id for token in one.generate(max_tokens=10, seed=2)] for one in (session, fork)]
+    assert more[0] == more[1]
+    session.truncate(len(fed))
+    assert [token.id for token in session.generate(max_tokens=10, seed=1)] == [t.id for t in tokens]
+
+
+def test_tokens_come_as_they_are_made(engine: Engine) -> None:
+    told: list[Token] = []
+    (answer,) = engine.generate([Request("We", on_token=told.append, max_tokens=12, seed=3)])
+    assert [token.id for token in told] == [token.id for token in answer.tokens]
+    assert all(token.logprob is None and token.top == [] for token in told)
+
+
+def test_what_a_callback_raises_ends_the_batch(engine: Engine) -> None:
+    def fail(token: Token) -> None:
+        raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        engine.generate([Request("We", on_token=fail), Request("a", max_tokens=20)])
+    assert engine.generate([Request("We", max_tokens=2)])[0].tokens
+
+
+def test_async_iteration_of_several(engine: Engine) -> None:
+    async def tokens_of(prompt: str, seed: int) -> list[int]:
+        session = engine.session()
+        session.feed(prompt)
+        return [token.id async for token in session.generate(max_tokens=20, seed=seed)]
+
+    async def together() -> list[list[int]]:
+        return await asyncio.gather(*map(tokens_of, PROMPTS, range(4)))
+
+    answers = engine.generate(
+        [Request(prompt, max_tokens=20, seed=seed) for seed, prompt in enumerate(PROMPTS)]
+    )
+    assert asyncio.run(together()) == [[token.id for token in a.tokens] for a in answers]
+
+
+def test_many_threads_may_call_at_once(engine: Engine) -> None:
+    want = [
+        answer.text
+        for answer in engine.generate([Request(p, max_tokens=20, seed=5) for p in PROMPTS])
+    ]
+    got: dict[int, str] = {}
+
+    def call(index: int) -> None:
+        (answer,) = engine.generate([Request(PROMPTS[index % 4], max_tokens=20, seed=5)])
+        got[index] = answer.text
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [got[i] for i in range(16)] == want * 4
+    assert engine.status.kv_bytes_free == engine.status.kv_bytes
+    assert engine.status.running == engine.status.waiting == 0
+
+
+def test_a_text_that_is_being_continued_is_left_alone(engine: Engine) -> None:
+    session = engine.session()
+    session.feed([5, 6, 7])
+    generation = session.generate(max_tokens=100_000, logit_bias={1: float("-inf")})
+    next(generation)
+    for call in (
+        lambda: session.feed("more"),
+        lambda: session.truncate(1),
+        session.fork,
+        session.generate,
+    ):
+        with pytest.raises(RuntimeError, match="while the text is being continued"):
+            call()
+    session.cancel()
+    list(generation)
+    assert generation.finish_reason == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"max_token": 3}, TypeError, "unexpected keyword argument 'max_token'; options: frequency"),
+        ({"max_tokens": "many"}, TypeError, "max_tokens cannot be 'many'"),
+        ({"max_tokens": 0}, ValueError, "max_tokens is 0, but must be 1 or more"),
+        ({"temperature": -1.0}, ValueError, "temperature is -1, but must be 0"),
+        ({"top_p": -0.5}, ValueError, "top_p is -0.5"),
+        ({"min_p": 2.0}, ValueError, "min_p is 2, but must be 0 to 1"),
+        ({"logit_bias": {100_000: 1.0}}, ValueError, "logit_bias has token 100000"),
+        ({"seed": -1}, TypeError, "seed cannot be -1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    engine: Engine, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    session = engine.session()
+    session.feed("We")
+    with pytest.raises(error, match=message):
+        session.generate(**options)
+    with pytest.raises(error, match=message):
+        engine.generate([Request("We", **options)])
+
+
+def test_prompts_and_engines_that_cannot_be_are_refused(model: Any, engine: Engine) -> None:
+    session = engine.session()
+    with pytest.raises(ValueError, match="the text is empty"):
+        session.generate()
+    with pytest.raises(TypeError, match="a prompt is str or token ids, but not 3.5"):
+        session.feed(3.5)
+    with pytest.raises(ValueError, match="token -1 is not below"):
+        session.feed([-1])
+    with pytest.raises(ValueError, match="kv_dtype is float16"):
+        Engine(model, kv_dtype="float16")
+    with pytest.raises(ValueError, match="max_batch is 0"):
+        Engine(model, max_batch=0)
+    with pytest.raises(ValueError, match="kv_memory is 10 bytes, but"):
+        Engine(model, kv_memory=10)
+
+
+def test_the_engine_may_go_before_its_sessions(model: Any) -> None:
+    engine = Engine(model)
+    session = engine.session()
+    session.feed("We")
+    generation = session.generate(max_tokens=100_000, logit_bias={1: float("-inf")})
+    next(generation)
+    del engine
+    list(generation)
+    assert generation.finish_reason == "cancelled"
+
+
+INTERRUPTED = """
+import sys
+sys.path.append(sys.argv[1])
+import gemma_libtorch, tiny, signal, threading
+from gemma_libtorch.engine import Engine
+
+fields = {**tiny.CONFIGS["gemma3"], "max_position_embeddings": 100_000}
+engine = Engine(tiny.make_model(gemma_libtorch, fields, "float32"), max_batch=1)
+session = engine.session()
+session.feed("We")
+threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()
+try:
+    for token in session.generate(max_tokens=90_000, logit_bias={1: float("-inf")}):
+        pass
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_ends_a_generation() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.returncode) == ("interrupted\n", 0), done.stderr
