@@ -42,29 +42,67 @@ void stretches(int64_t begin, int64_t end, const Use& use) {
   for (auto n = begin + apart * kWeightRows; n < end; ++n) use(Constant<1>(), n, int64_t{0});
 }
 
-// Calls use(weight_rows, rows), both Constants: as many weight rows at once as keep sums and
-// weights in 16 registers; kMost of them for one row.
-template <int kMost, typename Use>
-void with_rows(int64_t rows, const Use& use) {
-  switch (rows) {
-    case 1:
-      return use(Constant<kMost>(), Constant<1>());
-    case 2:
-      return use(Constant<4>(), Constant<2>());
+// Rows of x that are multiplied with weight rows at once, at most, and how many sums registers hold
+// beside weights and x.
+#ifdef __AVX512F__
+constexpr int64_t kRowsAtOnce = 8;
+constexpr int64_t kDotSums = 24;
+#else
+constexpr int64_t kRowsAtOnce = 4;
+constexpr int64_t kDotSums = 12;
+#endif
+constexpr int kMostWeightRows = 4;
+
+// Calls use(weight_rows), a Constant: as many weight rows as are multiplied with `rows` rows of x
+// at once; kOne for one row.
+template <int kOne, typename Use>
+void with_weight_rows(int64_t rows, const Use& use) {
+  if (rows == 1) return use(Constant<kOne>());
+  const auto group = rows < kRowsAtOnce ? rows : kRowsAtOnce;
+  switch (kDotSums / group < kMostWeightRows ? kDotSums / group : kMostWeightRows) {
     case 3:
-      return use(Constant<2>(), Constant<3>());
-    case 4:
-      return use(Constant<2>(), Constant<4>());
-    case 5:
-      return use(Constant<2>(), Constant<5>());
-    case 6:
-      return use(Constant<2>(), Constant<6>());
-    case 7:
-      return use(Constant<1>(), Constant<7>());
-    case 8:
-      return use(Constant<1>(), Constant<8>());
+      return use(Constant<3>());
     default:
-      return;
+      return use(Constant<kMostWeightRows>());
+  }
+}
+
+// Calls use(count, first) for groups of rows of x: `count`, a Constant, of them from `first` on.
+// The next group finds the weights in the first cache.
+template <typename Use>
+inline __attribute__((always_inline)) void each_group(int64_t rows, const Use& use) {
+  static_assert(kRowsAtOnce == 4 || kRowsAtOnce == 8);
+  for (int64_t first = 0; first < rows; first += kRowsAtOnce) {
+    switch (rows - first < kRowsAtOnce ? rows - first : kRowsAtOnce) {
+      case 1:
+        use(Constant<1>(), first);
+        break;
+      case 2:
+        use(Constant<2>(), first);
+        break;
+      case 3:
+        use(Constant<3>(), first);
+        break;
+      case 4:
+        use(Constant<4>(), first);
+        break;
+#ifdef __AVX512F__
+      case 5:
+        use(Constant<5>(), first);
+        break;
+      case 6:
+        use(Constant<6>(), first);
+        break;
+      case 7:
+        use(Constant<7>(), first);
+        break;
+      case 8:
+        use(Constant<8>(), first);
+        break;
+#endif
+      default:
+        break;
+    }
   }
 }
 

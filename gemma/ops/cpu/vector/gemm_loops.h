@@ -28,7 +28,8 @@ void dots(const float* x, int64_t size, const T* w, int64_t apart, float* y, int
     Floats weights[kWeightRows];
     for (int r = 0; r < kWeightRows; ++r) weights[r] = weight(w + r * ldw);
     for (int c = 0; c < kRows; ++c) {
-      const auto of_x = input(x + c * size);
+      auto of_x = input(x + c * size);
+      keep_in_register(of_x);
       for (int r = 0; r < kWeightRows; ++r) sums[r][c] = fma(weights[r], of_x, sums[r][c]);
     }
   };
@@ -56,10 +57,10 @@ void dots(const float* x, int64_t size, const T* w, int64_t apart, float* y, int
     const auto part = [=](const auto* row) { return load_part(row + i, count); };
     add(part, part);
   }
-  for (int c = 0; c < kRows; ++c) {
-    for (int r = 0; r < kWeightRows; ++r) {
-      y[c * ldy + r * apart] = sum(sums[r][c]);
-    }
+  for (int r = 0; r < kWeightRows; ++r) {
+    float totals[kRows];
+    sum_each(sums[r], totals);
+    for (int c = 0; c < kRows; ++c) y[c * ldy + r * apart] = totals[c];
   }
 }
 
@@ -71,9 +72,12 @@ void gemv(const float* x,
           float* y,
           int64_t ldy) {
   visit_floats(w, [&](const auto* data) {
-    with_rows<kFloatRows>(rows, [&](auto weight_rows, auto count) {
+    with_weight_rows<kFloatRows>(rows, [&](auto weight_rows) {
       stretches<weight_rows>(begin, end, [&](auto together, int64_t n, int64_t apart) {
-        dots<together, count>(x, w.columns, data + n * w.columns, apart, y + n - begin, ldy);
+        each_group(rows, [&](auto count, int64_t first) {
+          dots<together, count>(x + first * w.columns, w.columns, data + n * w.columns, apart,
+                                y + first * ldy + n - begin, ldy);
+        });
       });
     });
   });

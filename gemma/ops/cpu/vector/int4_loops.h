@@ -93,8 +93,10 @@ void int4_dots(const Int8Rows& x,
           return padded;
         });
   }
-  for (int c = 0; c < kRows; ++c) {
-    for (int r = 0; r < kWeightRows; ++r) y[c * ldy + r * apart] = sum(sums[r][c]);
+  for (int r = 0; r < kWeightRows; ++r) {
+    float totals[kRows];
+    sum_each(sums[r], totals);
+    for (int c = 0; c < kRows; ++c) y[c * ldy + r * apart] = totals[c];
   }
 }
 
@@ -107,10 +109,15 @@ void gemv_int4(const Int8Rows& x,
                int64_t ldy) {
   const auto groups = w.columns / kGroup;
   const auto* const data = static_cast<const uint8_t*>(w.data);
-  with_rows<4>(rows, [&](auto weight_rows, auto count) {
+  const auto ldx = round_up(groups, kInt8RowGroups) * kGroup;
+  with_weight_rows<4>(rows, [&](auto weight_rows) {
     stretches<weight_rows>(begin, end, [&](auto together, int64_t n, int64_t apart) {
-      int4_dots<together, count>(x, data + n * groups * kGroupBytes, w.group_scales + n * groups,
-                                 groups, apart, y + n - begin, ldy);
+      each_group(rows, [&](auto count, int64_t first) {
+        int4_dots<together, count>(
+            {x.values + first * ldx, x.scales + first * groups, x.offsets + first * groups},
+            data + n * groups * kGroupBytes, w.group_scales + n * groups, groups, apart,
+            y + first * ldy + n - begin, ldy);
+      });
     });
   });
 }

@@ -54,7 +54,8 @@ void int8_dots(const Int16Rows& x,
       Pairs weights[kWeightRows];
       for (int r = 0; r < kWeightRows; ++r) weights[r] = load(rows + r * ldw + i);
       for (int c = 0; c < kRows; ++c) {
-        const auto input = load(x.values + c * size + i);
+        auto input = load(x.values + c * size + i);
+        keep_in_register(input);
         for (int r = 0; r < kWeightRows; ++r) {
           parts[r][c] = add_products(weights[r], input, parts[r][c]);
         }
@@ -76,7 +77,9 @@ void int8_dots(const Int16Rows& x,
   }
   for (int r = 0; r < kWeightRows; ++r) {
     const auto scale = row_scale(w, n + r * apart);
-    for (int c = 0; c < kRows; ++c) y[c * ldy + r * apart] = sum(sums[r][c]) * scale;
+    float totals[kRows];
+    sum_each(sums[r], totals);
+    for (int c = 0; c < kRows; ++c) y[c * ldy + r * apart] = totals[c] * scale;
   }
 }
 
@@ -88,9 +91,13 @@ void gemv_int8(const Int16Rows& x,
                float* y,
                int64_t ldy) {
   const auto block = packed_block(w.columns);
-  with_rows<4>(rows, [&](auto weight_rows, auto count) {
+  const auto blocks = packed_blocks(w.columns);
+  with_weight_rows<4>(rows, [&](auto weight_rows) {
     stretches<weight_rows>(begin, end, [&](auto together, int64_t n, int64_t apart) {
-      int8_dots<together, count>(x, w, block, n, apart, y + n - begin, ldy);
+      each_group(rows, [&](auto count, int64_t first) {
+        int8_dots<together, count>({x.values + first * w.columns, x.scales + first * blocks}, w,
+                                   block, n, apart, y + first * ldy + n - begin, ldy);
+      });
     });
   });
 }

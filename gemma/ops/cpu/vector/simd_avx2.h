@@ -49,6 +49,22 @@ inline float sum(Floats v) {
   return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
 }
 
+inline void sum_each(const Floats (&v)[4], float (&out)[4]) {
+  __m256 pairs[2];
+  for (int i = 0; i < 2; ++i) {
+    pairs[i] = _mm256_add_ps(_mm256_permute2f128_ps(v[2 * i], v[2 * i + 1], 0x20),
+                             _mm256_permute2f128_ps(v[2 * i], v[2 * i + 1], 0x31));
+  }
+  const auto a = _mm256_castps_pd(pairs[0]), b = _mm256_castps_pd(pairs[1]);
+  const auto quads = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)),
+                                   _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+  // The sums of the even vectors, then those of the odd ones.
+  float sums[8];
+  _mm256_storeu_ps(sums, _mm256_add_ps(_mm256_shuffle_ps(quads, quads, 0x88),
+                                       _mm256_shuffle_ps(quads, quads, 0xdd)));
+  for (int i = 0; i < 4; ++i) out[i] = sums[i / 2 + i % 2 * 4];
+}
+
 inline void transpose(Floats (&v)[8]) {
   Floats t[8];
   for (int i = 0; i < 8; i += 2) {

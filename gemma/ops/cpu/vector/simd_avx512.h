@@ -51,6 +51,28 @@ inline float sum(Floats v) {
   return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
 }
 
+inline void sum_each(const Floats (&v)[8], float (&out)[8]) {
+  __m256 pairs[4], quads[2];
+  for (int i = 0; i < 4; ++i) {
+    const auto wide = [&](int j) {
+      return _mm256_add_ps(_mm512_castps512_ps256(v[j]), _mm512_extractf32x8_ps(v[j], 1));
+    };
+    const auto a = wide(2 * i), b = wide(2 * i + 1);
+    pairs[i] =
+        _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+  }
+  for (int i = 0; i < 2; ++i) {
+    const auto a = _mm256_castps_pd(pairs[2 * i]), b = _mm256_castps_pd(pairs[2 * i + 1]);
+    quads[i] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)),
+                             _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+  }
+  // The sums of the even vectors, then those of the odd ones.
+  float sums[8];
+  _mm256_storeu_ps(sums, _mm256_add_ps(_mm256_shuffle_ps(quads[0], quads[1], 0x88),
+                                       _mm256_shuffle_ps(quads[0], quads[1], 0xdd)));
+  for (int i = 0; i < 8; ++i) out[i] = sums[i / 2 + i % 2 * 4];
+}
+
 inline void transpose(Floats (&v)[16]) {
   Floats t[16];
   for (int i = 0; i < 16; i += 2) {

@@ -37,6 +37,18 @@ To bits(From from) {
 
 inline Floats zeros() { return Floats{}; }
 
+// Has the compiler load a vector once, not with every instruction that takes it.
+template <typename Vector>
+inline void keep_in_register(Vector& v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__SSE2__)
+  asm("" : "+x"(v));
+#else
+  (void)v;
+#endif
+}
+
 inline Floats load(const float* from) {
   Floats to;
   std::memcpy(&to, from, sizeof(to));
@@ -63,6 +75,12 @@ inline Floats max(Floats a, Floats b);
 inline Floats min(Floats a, Floats b);
 
 inline float sum(Floats v);
+
+// The same of each vector, with the same bits. Of as many as are faster together there is another.
+template <int kCount>
+inline void sum_each(const Floats (&v)[kCount], float (&out)[kCount]) {
+  for (int i = 0; i < kCount; ++i) out[i] = sum(v[i]);
+}
 
 // sum[i] + a[2 i] * b[2 i] + a[2 i + 1] * b[2 i + 1]
 inline Ints add_products(Pairs a, Pairs b, Ints sum);
