@@ -30,6 +30,7 @@ struct BenchOptions {
   std::vector<int64_t> prompts{512};
   std::vector<int64_t> outputs{128};
   std::vector<int64_t> depths{0};
+  std::vector<int64_t> batches{1};
   std::vector<int> threads;           // Empty: LibTorch's choice.
   std::vector<std::string> numerics;  // Empty: fast on the CPU, exact elsewhere.
   int repetitions = 5;
@@ -63,11 +64,13 @@ struct Probe {
   Samples* samples;
 };
 
-// What limits the test: memory when weights are read for each token, arithmetic otherwise.
+// What limits the test: memory when weights are read for each token, arithmetic for many tokens,
+// and either where texts are continued together.
 std::vector<Probe> probes_of(const BenchCase& test, const Subject& subject, Measurements& result) {
   if (!subject.model->embedder->weight.is_cpu()) return {};
+  const Probe stream{[probe = subject.stream] { return probe->rate(); }, &result.stream};
   if (!test.is_prefill()) {
-    return {{[stream = subject.stream] { return stream->rate(); }, &result.stream}};
+    return test.is_batch() ? std::vector{stream, {fma_rate, &result.fma}} : std::vector{stream};
   }
   const auto& config = subject.model->config();
   const auto sgemm =
@@ -84,7 +87,7 @@ Measurements measure(const BenchCase& test, const Subject& subject) {
 
   Measurements result;
   result.reference.resize(subject.reference == nullptr ? 0 : dtypes.size());
-  const auto tokens = static_cast<double>(test.tokens);
+  const auto tokens = static_cast<double>(test.tokens * test.batch);
   reset_peak_memory();
   run();
   result.peak_bytes = peak_memory() - subject.stream->bytes();
@@ -145,9 +148,8 @@ std::vector<Cell> make_row(const BenchCase& test,
   const auto bytes =
       scaled(measured.rate,
              test.is_prefill() ? 0 : bytes_per_token(test, *subject.model, subject.kv_dtype));
-  const auto flops = scaled(
-      measured.rate,
-      test.is_prefill() ? prefill_flops(test, config) / static_cast<double>(test.tokens) : 0);
+  const bool has_flops = test.is_prefill() || test.is_batch();
+  const auto flops = scaled(measured.rate, has_flops ? flops_per_token(test, config) : 0);
   const auto giga = [](bool wanted, const Samples& samples) -> decltype(Cell::value) {
     if (!wanted) return std::monostate{};
     return samples.median() / kGiga;
@@ -162,7 +164,7 @@ std::vector<Cell> make_row(const BenchCase& test,
       {"gb_per_second", "GB/s", giga(!test.is_prefill(), bytes)},
   };
   add_share(row, "stream", "stream", "GB/s", bytes, measured.stream);
-  row.push_back({"gflop_per_second", "GFLOP/s", giga(test.is_prefill(), flops)});
+  row.push_back({"gflop_per_second", "GFLOP/s", giga(has_flops, flops)});
   add_share(row, "fma", "FMA", "GFLOP/s", flops, measured.fma);
   add_share(row, "sgemm", "sgemm", "GFLOP/s", flops, measured.sgemm);
   row.push_back({"peak_mb", "peak MB", static_cast<double>(measured.peak_bytes) / kMega});
@@ -178,14 +180,16 @@ std::vector<Cell> make_row(const BenchCase& test,
 
 std::vector<BenchCase> tests_of(const BenchOptions& options) {
   std::vector<BenchCase> tests;
-  const auto add = [&](BenchCase::Kind kind, int64_t tokens, int64_t depth) {
-    if (tokens > 0) tests.push_back({kind, tokens, depth});
+  const auto add = [&](BenchCase::Kind kind, int64_t tokens, int64_t depth, int64_t batch = 1) {
+    if (tokens > 0) tests.push_back({kind, tokens, depth, batch});
   };
   for (const auto depth : options.depths) {
     for (const auto tokens : options.prompts) add(BenchCase::Kind::kPrefill, tokens, depth);
     for (const auto tokens : options.outputs) {
-      add(BenchCase::Kind::kDecode, tokens, depth);
-      if (options.sampled) add(BenchCase::Kind::kSampledDecode, tokens, depth);
+      for (const auto batch : options.batches) {
+        add(BenchCase::Kind::kDecode, tokens, depth, batch);
+        if (options.sampled) add(BenchCase::Kind::kSampledDecode, tokens, depth, batch);
+      }
     }
   }
   return tests;
@@ -262,12 +266,14 @@ void add_bench(CLI::App& app) {
   add_list(*command, "-p," + both("n_prompt"), options->prompts, "Tokens of a prompt, 0 for none");
   add_list(*command, "-n," + both("n_gen"), options->outputs, "Tokens to generate, 0 for none");
   add_list(*command, "-d," + both("n_depth"), options->depths, "Tokens in the cache before");
+  add_list(*command, "-b,--batch", options->batches, "Texts that are continued together");
   add_list(*command, "-t,--threads", options->threads,
            "CPU threads; LibTorch's choice when omitted");
   add_list(*command, "--numerics", options->numerics, "fast or exact");
   for (const auto* name : {"-p", "-n", "-d"}) {
     command->get_option(name)->check(CLI::Range(0, 10'000'000));
   }
+  command->get_option("-b")->check(CLI::Range(1, 1'000));
   command->get_option("-t")->check(CLI::Range(1, 10'000));
   command->get_option("--numerics")->check(CLI::IsMember({"fast", "exact"}));
   command->add_option("-r,--repetitions", options->repetitions, "Times, after one unmeasured")

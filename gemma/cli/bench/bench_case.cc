@@ -6,11 +6,13 @@
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <fmt/format.h>
 
 #include <gemma/cli/bench/bench_case.h>
 #include <gemma/engine/model_runner.h>
 #include <gemma/modules/masks.h>
+#include <gemma/ops/row_sampling.h>
 #include <gemma/ops/sampling_params.h>
 
 namespace gemma::cli {
@@ -40,17 +42,28 @@ SamplingParams sampling_params(bool sampled, torch::Device device) {
   return params;
 }
 
+// Of each text: those of `gemma run`, or greedy.
+SamplingRules sampling_rules(bool sampled) {
+  return {.temperature = sampled ? 1.0 : 0.0, .top_p = 0.95, .top_k = 64};
+}
+
 class FastCase {
  public:
   FastCase(const BenchCase& test, const LanguageModel& model, torch::Dtype kv_dtype)
       : test_(test),
         model_(model),
+        // One more, for the block that each fork copies.
         runner_(model,
-                {.kv_dtype = kv_dtype, .max_batch = 2, .positions = test.depth + test.tokens}),
+                {.kv_dtype = kv_dtype,
+                 .max_batch = test.batch + 1,
+                 .positions = test.depth + test.tokens}),
         filled_(runner_.make_sequence()),
-        params_(sampling_params(test.is_sampled(), model->embedder->weight.device())),
-        first_(at::zeros({1}, at::TensorOptions().dtype(at::kLong))),
+        rules_(sampling_rules(test.is_sampled())),
         tokens_(random_tokens(test.is_prefill() ? test.tokens : 1, model->config().vocab_size)) {
+    for (int64_t i = 0; i < test.batch; ++i) {
+      sampling_.push_back({.rules = &rules_,
+                           .generator = at::detail::createCPUGenerator(static_cast<uint64_t>(i))});
+    }
     if (test.depth == 0) return;
     const auto before = random_tokens(test.depth, model->config().vocab_size);
     const ModelRunner::Feed feed{&filled_, before};
@@ -58,35 +71,36 @@ class FastCase {
   }
 
   double operator()() {
-    auto sequence = filled_.fork();
+    std::vector<Sequence> sequences;
+    for (int64_t i = 0; i < test_.batch; ++i) sequences.push_back(filled_.fork());
     const auto start = Clock::now();
     if (test_.is_prefill()) {
-      const ModelRunner::Feed feed{&sequence, tokens_};
+      const ModelRunner::Feed feed{sequences.data(), tokens_};
       sample(runner_.prompt({&feed, 1}));
       return seconds_since(start);
     }
-    auto token = tokens_.front();
+    std::vector<ModelRunner::Next> nexts;
+    for (auto& sequence : sequences) nexts.push_back({&sequence, tokens_.front()});
     for (int64_t i = 0; i < test_.tokens; ++i) {
-      const ModelRunner::Next next{&sequence, token};
-      token = sample(runner_.decode({&next, 1}));
+      const auto tokens = sample(runner_.decode(nexts));
+      for (size_t row = 0; row < nexts.size(); ++row) nexts[row].token = tokens[row].token;
     }
     return seconds_since(start);
   }
 
  private:
-  int64_t sample(const at::Tensor& hidden) {
-    return model_
-        ->sampler(model_->embedder->view(), hidden.unsqueeze(1), first_, params_.temperatures,
-                  params_.top_ps, params_.top_ks)
-        .first.item<int64_t>();
+  std::vector<SampledToken> sample(const at::Tensor& hidden) {
+    logits_ = model_->logits(hidden, logits_);
+    return sample_rows(logits_, model_->config().final_logit_softcapping, sampling_);
   }
 
   BenchCase test_;
   LanguageModel model_;
   ModelRunner runner_;
   Sequence filled_;
-  SamplingParams params_;
-  at::Tensor first_;
+  SamplingRules rules_;
+  std::vector<SamplingRow> sampling_;
+  at::Tensor logits_;
   std::vector<int64_t> tokens_;
 };
 
@@ -145,7 +159,8 @@ class ExactCase {
 }  // namespace
 
 std::string BenchCase::name() const {
-  return fmt::format("{}{}{}{}", is_prefill() ? "pp" : "tg", tokens, is_sampled() ? " sampled" : "",
+  return fmt::format("{}{}{}{}{}", is_prefill() ? "pp" : "tg", tokens,
+                     is_sampled() ? " sampled" : "", is_batch() ? fmt::format(" x {}", batch) : "",
                      depth == 0 ? "" : fmt::format(" @ d{}", depth));
 }
 
@@ -158,7 +173,12 @@ std::function<double()> prepare(const BenchCase& test,
         fmt::format("bench: {} needs {} positions, but the model has {}; lower -d, -p or -n",
                     test.name(), test.depth + test.tokens, most));
   }
-  if (model->numerics() == Numerics::kExact) return ExactCase(test, model);
+  if (model->numerics() == Numerics::kExact) {
+    if (test.is_batch()) {
+      throw std::invalid_argument("bench: -b needs --numerics fast: exact ones continue one text");
+    }
+    return ExactCase(test, model);
+  }
   // std::function copies what it calls, which a Sequence does not allow.
   return [fast = std::make_shared<FastCase>(test, model, kv_dtype)] { return (*fast)(); };
 }

@@ -14,11 +14,13 @@ struct BenchCase {
 
   Kind kind;
   int64_t tokens;
-  int64_t depth;  // Tokens in the cache before.
+  int64_t depth;      // Tokens in the cache before.
+  int64_t batch = 1;  // Texts that are continued together.
 
   bool is_prefill() const { return kind == Kind::kPrefill; }
   bool is_sampled() const { return kind == Kind::kSampledDecode; }
-  /// "pp512", "tg128 @ d16384", "tg128 sampled".
+  bool is_batch() const { return batch > 1; }
+  /// "pp512", "tg128 @ d16384", "tg128 sampled", "tg128 x 8".
   std::string name() const;
 };
 

@@ -33,17 +33,20 @@ double bytes_per_token(const BenchCase& test,
   }
   const auto per_position = static_cast<double>(2 * config.num_key_value_heads * config.head_dim) *
                             static_cast<double>(c10::elementSize(kv_dtype));
-  return weights + positions_seen(test, config) * per_position / static_cast<double>(test.tokens);
+  return weights / static_cast<double>(test.batch) +
+         positions_seen(test, config) * per_position / static_cast<double>(test.tokens);
 }
 
-double prefill_flops(const BenchCase& test, const GemmaConfig& config) {
+double flops_per_token(const BenchCase& test, const GemmaConfig& config) {
   const auto q = config.num_attention_heads * config.head_dim;
   const auto kv = config.num_key_value_heads * config.head_dim;
   const auto layer = config.hidden_size * (2 * q + 2 * kv + 3 * config.intermediate_size);
-  const auto linear = 2.0 * static_cast<double>(layer * config.num_hidden_layers * test.tokens);
+  const auto tokens = static_cast<double>(test.tokens);
+  const auto linear = 2.0 * static_cast<double>(layer * config.num_hidden_layers);
   // Queries times keys, and weights times values.
-  const auto attention = 4.0 * static_cast<double>(q) * positions_seen(test, config);
-  return linear + attention + 2.0 * static_cast<double>(config.vocab_size * config.hidden_size);
+  const auto attention = 4.0 * static_cast<double>(q) * positions_seen(test, config) / tokens;
+  const auto logits = 2.0 * static_cast<double>(config.vocab_size * config.hidden_size);
+  return linear + attention + (test.is_prefill() ? logits / tokens : logits);
 }
 
 }  // namespace gemma::cli
