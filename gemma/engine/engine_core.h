@@ -26,8 +26,8 @@ struct SessionState {
   SessionState& operator=(const SessionState&) = delete;
 
   std::shared_ptr<EngineCore> core;
-  Text text;                               // While a generation runs, the engine's thread's own.
-  std::atomic<bool> is_running = false;    // A generation has not ended.
+  Text text;                             // While a generation runs, the engine's thread's own.
+  std::atomic<bool> is_running = false;  // A generation has not ended.
   std::mutex mutex;
   std::weak_ptr<GenerationState> current;  // The last generation.
 };

@@ -12,8 +12,6 @@
 namespace gemma {
 namespace {
 
-constexpr auto kPositions = BlockCache::kPositions;
-
 int64_t padded(int64_t head_dim) {
   return (head_dim + BlockCache::kPadding - 1) / BlockCache::kPadding * BlockCache::kPadding;
 }
@@ -37,7 +35,7 @@ KVStore::KVStore(const LanguageModelImpl& model, const KVPlan& plan) {
   const auto options =
       at::TensorOptions().dtype(plan.dtype).device(model.embedder->weight.device());
   const auto sizes_of = [](const GemmaAttentionImpl& attention, int64_t blocks) {
-    return std::vector<int64_t>{blocks, attention.num_kv_heads(), kPositions,
+    return std::vector<int64_t>{blocks, attention.num_kv_heads(), BlockCache::kPositions,
                                 padded(attention.head_dim())};
   };
   for (size_t i = 0; i < layers.size(); ++i) {

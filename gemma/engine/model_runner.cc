@@ -10,8 +10,6 @@
 namespace gemma {
 namespace {
 
-int64_t end_of(const ImageTokens& image) { return image.first + image.embeddings.size(0); }
-
 // Cuts a feed into parts, but no image in two.
 class Chunks {
  public:
@@ -26,7 +24,7 @@ class Chunks {
     images_.clear();
     for (const auto& image : feed_.images) {
       if (image.first < taken_ || image.first >= end) continue;
-      if (end_of(image) > end) {
+      if (image.end() > end) {
         end = image.first;
         break;
       }
@@ -59,8 +57,8 @@ void append_segments(const ModelRunner::Feed& feed,
   int64_t done = 0;
   for (const auto& image : feed.images) {
     append(done, image.first, false);
-    append(image.first, end_of(image), true);
-    done = end_of(image);
+    append(image.first, image.end(), true);
+    done = image.end();
   }
   append(done, std::ssize(feed.tokens), false);
 }
@@ -123,12 +121,12 @@ void ModelRunner::check_images(const Feed& feed) const {
           fmt::format("ModelRunner: an image is [{}], but must be [1 to {}, {}]",
                       fmt::join(embeddings.sizes().vec(), ", "), options_.chunk, width));
     }
-    if (image.first < done || end_of(image) > std::ssize(feed.tokens)) {
+    if (image.first < done || image.end() > std::ssize(feed.tokens)) {
       throw std::invalid_argument(
           fmt::format("ModelRunner: an image has tokens {} to {}, but of {} tokens {} are taken",
-                      image.first, end_of(image) - 1, feed.tokens.size(), done));
+                      image.first, image.end() - 1, feed.tokens.size(), done));
     }
-    done = end_of(image);
+    done = image.end();
   }
 }
 

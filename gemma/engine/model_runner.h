@@ -32,6 +32,8 @@ struct RunnerOptions {
 struct ImageTokens {
   int64_t first;             // Which of the feed's tokens is its first.
   torch::Tensor embeddings;  // [U, E], in the place of those of the tokens' ids.
+
+  int64_t end() const { return first + embeddings.size(0); }
 };
 
 /// Runs a model over sequences: prompts in chunks, and one more token of each of any number of

@@ -62,9 +62,7 @@ void Scheduler::leave() {
 }
 
 // What waits longer comes first in the end, whatever the priorities of those that come after it.
-double Scheduler::rank(const Job& job) {
-  return job.priority - job.arrived_ / kSecondsPerPriority;
-}
+double Scheduler::rank(const Job& job) { return job.priority - job.arrived_ / kSecondsPerPriority; }
 
 void Scheduler::sort(Jobs& jobs) {
   std::ranges::sort(jobs, [](const auto& a, const auto& b) {

@@ -9,8 +9,6 @@
 namespace gemma {
 namespace {
 
-constexpr auto kPositions = BlockCache::kPositions;
-
 // The first position that the token at `position` sees.
 int64_t oldest_seen(const KVStore::Kind& kind, int64_t position) {
   return kind.window ? std::max<int64_t>(0, position - *kind.window + 1) : 0;
@@ -62,7 +60,8 @@ Sequence Sequence::fork() const {
 
 bool Sequence::can_truncate(int64_t length) const {
   for (size_t i = 0; i < tables_.size(); ++i) {
-    if (oldest_seen(store_->kinds()[i], length) < tables_[i].first * kPositions) return false;
+    if (oldest_seen(store_->kinds()[i], length) < tables_[i].first * BlockCache::kPositions)
+      return false;
   }
   return true;
 }
@@ -92,7 +91,7 @@ int64_t Sequence::missing(size_t kind, int64_t tokens) const {
   const auto end = first + std::ssize(blocks);
   const auto wanted = BlockCache::blocks_for(length_ + tokens);
   const auto& pool = store_->kinds()[kind].pool;
-  const auto written = length_ / kPositions;  // The block that is written to first.
+  const auto written = length_ / BlockCache::kPositions;  // The block that is written to first.
   const bool copies = written < end && pool.is_shared(blocks[written - first]);
   return std::max<int64_t>(0, wanted - end) + (copies ? 1 : 0);
 }
@@ -101,7 +100,7 @@ void Sequence::reserve(int64_t tokens) {
   for (size_t i = 0; i < tables_.size(); ++i) {
     auto& kind = store_->kinds()[i];
     auto& [blocks, first] = tables_[i];
-    const auto written = length_ / kPositions - first;
+    const auto written = length_ / BlockCache::kPositions - first;
     if (written < std::ssize(blocks) && kind.pool.is_shared(blocks[written])) {
       const auto own = kind.pool.take();
       store_->copy(kind, blocks[written], own);
@@ -118,7 +117,7 @@ void Sequence::advance(int64_t tokens) {
     auto& kind = store_->kinds()[i];
     auto& [blocks, first] = tables_[i];
     // One more, so that the last token can be taken back.
-    const auto oldest = oldest_seen(kind, length_ - 1) / kPositions;
+    const auto oldest = oldest_seen(kind, length_ - 1) / BlockCache::kPositions;
     const auto gone = std::min(oldest - first, std::ssize(blocks));
     if (gone <= 0) continue;
     for (int64_t b = 0; b < gone; ++b) kind.pool.release(blocks[b]);

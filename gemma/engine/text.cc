@@ -3,12 +3,6 @@
 #include <gemma/engine/text.h>
 
 namespace gemma {
-namespace {
-
-int64_t end_of(const ImageTokens& image) { return image.first + image.embeddings.size(0); }
-
-}  // namespace
-
 void Text::feed(std::span<const int64_t> tokens, std::span<const ImageTokens> images) {
   for (const auto& image : images) images_.push_back({size() + image.first, image.embeddings});
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
@@ -23,14 +17,14 @@ void Text::add(int64_t token) {
 void Text::truncate(int64_t size) {
   tokens_.resize(static_cast<size_t>(size));
   generated_.resize(static_cast<size_t>(size));
-  std::erase_if(images_, [&](const ImageTokens& image) { return end_of(image) > size; });
+  std::erase_if(images_, [&](const ImageTokens& image) { return image.end() > size; });
   if (done() > size) undo(size);
 }
 
 void Text::need_pending() {
   if (pending() > 0 || size() == 0) return;
   // An image goes whole.
-  const bool is_image = !images_.empty() && end_of(images_.back()) == size();
+  const bool is_image = !images_.empty() && images_.back().end() == size();
   undo(is_image ? images_.back().first : size() - 1);
 }
 
@@ -52,7 +46,7 @@ int64_t Text::part(int64_t most) const {
   const auto begin = done();
   auto end = begin + std::min(most, pending_prompt());
   for (const auto& image : images_) {
-    if (image.first >= begin && image.first < end && end_of(image) > end) end = image.first;
+    if (image.first >= begin && image.first < end && image.end() > end) end = image.first;
   }
   return end - begin;
 }

@@ -238,7 +238,7 @@ TEST_F(SchedulerTest, AJobThatAllMemoryCannotHoldEnds) {
 TEST_F(SchedulerTest, KeepsItsPromisesWhateverHappens) {
   std::mt19937 random(1);
   std::vector<std::shared_ptr<FakeJob>> live;
-  int64_t ended = 0, submitted = 0;
+  int64_t ended = 0;
   for (int64_t event = 0; event < 1'000'000; ++event) {
     const auto what = random() % 100;
     if (what < 15 && live.size() < 40) {
@@ -246,7 +246,6 @@ TEST_F(SchedulerTest, KeepsItsPromisesWhateverHappens) {
       live.push_back(
           submit(prompt, 1 + static_cast<int64_t>(random() % 150), static_cast<int>(random() % 3)));
       if (random() % 5 == 0) live.back()->deadline = runner.now() + random() % 100;
-      ++submitted;
     } else if (what < 16 && !live.empty()) {
       live[random() % live.size()]->cancel();
     } else {
