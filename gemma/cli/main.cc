@@ -14,6 +14,7 @@
 #include <gemma/cli/convert.h>
 #include <gemma/cli/info.h>
 #include <gemma/cli/interrupt.h>
+#include <gemma/cli/next.h>
 #include <gemma/cli/output.h>
 #include <gemma/cli/perplexity.h>
 #include <gemma/cli/run.h>
@@ -66,6 +67,7 @@ int main(int argc, char** argv) {
                        commands.empty() ? "" : commands.front()->get_name() + " ");
   });
   gemma::cli::add_run(app);
+  gemma::cli::add_next(app);
   gemma::cli::add_info(app);
   gemma::cli::add_bench(app);
   gemma::cli::add_convert(app);

@@ -266,3 +266,33 @@ def test_run_refuses_images_for_a_text_model() -> None:
     result = run("run", "--ckpt", CHECKPOINT / "model.ckpt", "--image", "picture.png")
     assert result.returncode != 0
     assert "--image: this model reads text only; 4b, 12b and 27b_v3 see images" in result.stderr
+
+
+def test_next_tells_what_the_model_expects(tmp_path: Path) -> None:
+    fields = {**tiny.CONFIGS["gemma3"], "max_position_embeddings": 64}
+    model = tiny.make_model(gemma_libtorch, fields, "float32")
+    state = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    torch.save(
+        {"model_state_dict": state, "config.json": model.config.to_hf()}, tmp_path / "model.ckpt"
+    )
+    (tmp_path / "tokenizer.model").write_bytes(tiny.TOKENIZER.read_bytes())
+    arguments = ("next", "The ferry leaves", "--ckpt", tmp_path / "model.ckpt", "-n", "7")
+    rows = json.loads(output_of(*arguments, "--json"))
+    assert [row["rank"] for row in rows] == list(range(1, 8))
+
+    engine = gemma_libtorch.engine.Engine(model, kv_dtype="float32")
+    session = engine.session()
+    session.feed("The ferry leaves")
+    (token,) = session.generate(max_tokens=1, temperature=0.0, logprobs=7)
+    assert [row["id"] for row in rows] == [id_ for id_, _ in token.top]
+    for row, (_, logprob) in zip(rows, token.top, strict=True):
+        assert row["probability"] == pytest.approx(math.exp(logprob), rel=1e-4)
+
+    table = output_of(*arguments).splitlines()
+    assert table[0].split() == ["rank", "id", "prob", "piece"]
+    assert [line.split()[1] for line in table[1:]] == [str(row["id"]) for row in rows]
+    exact = json.loads(output_of(*arguments, "--json", "--numerics", "exact"))
+    assert [row["id"] for row in exact] == [row["id"] for row in rows]
+    failed = run("next", "a " * 100, "--ckpt", tmp_path / "model.ckpt")
+    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
+    assert "tokens, but the model sees 62 at most" in failed.stderr
