@@ -7,8 +7,8 @@
         print(token.text, end="")
 
 The model needs fast numerics and a tokenizer. Engines compute on threads of their own: any Python
-threads may use one at the same time. A text, and the bits of its numbers, do not depend on the other
-texts that are generated beside it.
+threads may use one at the same time. A text, and the bits of its numbers, do not depend on what is
+generated beside it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ class _Options(TypedDict, total=False):
     logit_bias: Mapping[int, float]
     """Added to the logits of tokens; -inf forbids one."""
     logprobs: int | None
-    """(None) So many of the likeliest tokens are told with each, by the model's own distribution."""
+    """(None) So many of the likeliest tokens come with each, by the model's own distribution."""
     seed: int | None
     """(None) Of the text's own random numbers: what it draws does not depend on other texts."""
     stop: str | Sequence[str]
@@ -79,7 +79,7 @@ class Answer:
     def tokens(self) -> list[Token]: ...
     @property
     def finish_reason(self) -> str:
-        """"stop", "length", "cancelled" or "deadline"."""
+        """Why it ended: "stop", "length", "cancelled" or "deadline"."""
     @property
     def prompt_tokens(self) -> int: ...
 
@@ -106,14 +106,14 @@ class Request:
         on_token: Callable[[Token], object] | None = None,
         **kwargs: Unpack[_Options],
     ) -> None:
-        """`prompt` is text, before which bos is put, or token ids. on_token is called with each token
-        as it comes, on a thread of the engine; what it raises ends the text, and generate() raises
-        it.
+        """`prompt` is text, before which bos is put, or token ids. on_token is called with each
+        token as it comes, on a thread of the engine; what it raises ends the text, and generate()
+        raises it.
         """
 
 class Generation:
-    """A text that is being generated: an iterator of tokens, for `async for`, too. It ends when this
-    is deleted.
+    """A text that is being generated: an iterator of tokens, for `async for`, too. It ends when
+    this is deleted.
 
     Raises RuntimeError when the logits are NaN or infinite, or allow no token.
     """
@@ -129,7 +129,7 @@ class Generation:
         """All of the tokens taken so far."""
     @property
     def finish_reason(self) -> str | None:
-        """"stop", "length", "cancelled" or "deadline"; None until the last token is taken."""
+        """Likewise; None until the last token is taken."""
     @property
     def prompt_tokens(self) -> int: ...
     def cancel(self) -> None:
@@ -145,8 +145,8 @@ class Session:
         continued; so do generate, fork and truncate.
         """
     def generate(self, **kwargs: Unpack[_Options]) -> Generation:
-        """Continues the text; the tokens become part of it. Raises ValueError for options that cannot
-        be, for an empty text, and for one that fills the model's positions.
+        """Continues the text; the tokens become part of it. Raises ValueError for options that
+        cannot be, for an empty text, and for one that fills the model's positions.
         """
     def fork(self) -> Session:
         """Another session with the same text. Nothing is computed again, or copied before one goes
@@ -171,9 +171,10 @@ class Engine:
         kv_memory: int | None = None,
         max_batch: int = 32,
     ) -> None:
-        """kv_dtype, of keys and values, is float32 or bfloat16. kv_memory is in bytes: by default what
-        max_batch texts as long as the model takes need. max_batch texts are continued together;
-        others wait. Raises ValueError for values that cannot be.
+        """kv_dtype, of keys and values, is float32 or bfloat16. kv_memory is in bytes: by default
+        what max_batch texts as long as the model takes need, but at most half of the machine's.
+        max_batch texts are continued together; others wait. Raises ValueError for values that
+        cannot be.
         """
     def session(self) -> Session: ...
     def generate(self, requests: Iterable[Request]) -> list[Answer]:

@@ -19,7 +19,7 @@ struct EngineOptions {
   /// Of keys and values: float32 or bfloat16.
   torch::Dtype kv_dtype = torch::kBFloat16;
   /// Memory for keys and values, in bytes; without it, what max_batch texts as long as the model
-  /// takes need. It is used as it is written to.
+  /// takes need, but at most half of the machine's. It is used as it is written to.
   std::optional<int64_t> kv_memory = std::nullopt;
   /// Most texts that are continued together; others wait.
   int64_t max_batch = 32;

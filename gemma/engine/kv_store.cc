@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <stdexcept>
+#include <unistd.h>
 
 #include <ATen/ATen.h>
 #include <c10/util/accumulate.h>
@@ -14,6 +15,10 @@ namespace {
 
 int64_t padded(int64_t head_dim) {
   return (head_dim + BlockCache::kPadding - 1) / BlockCache::kPadding * BlockCache::kPadding;
+}
+
+int64_t machine_memory() {
+  return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
 }
 
 }  // namespace
@@ -74,7 +79,7 @@ void KVStore::divide(const KVPlan& plan) {
     wanted += blocks.back() * kind.block_bytes;
     least += kind.blocks(std::min(plan.positions, plan.chunk), plan.chunk) * kind.block_bytes;
   }
-  const auto bytes = plan.bytes.value_or(wanted);
+  const auto bytes = plan.bytes.value_or(std::min(wanted, machine_memory() / 2));
   if (bytes < least) {
     throw std::invalid_argument(fmt::format("engine: kv_memory is {} bytes, but {} tokens need {}",
                                             bytes, std::min(plan.positions, plan.chunk), least));

@@ -19,8 +19,8 @@ struct KVPlan {
   int64_t positions = 0;
   /// Most tokens that go through the model together.
   int64_t chunk = 512;
-  /// In bytes; what the sequences need when none is given. With fewer, fewer sequences have room at
-  /// a time, with more, longer ones do.
+  /// Without it, what the sequences need, but at most half of the machine's memory. With fewer
+  /// bytes fewer sequences have room at a time, with more, longer ones do.
   std::optional<int64_t> bytes = std::nullopt;
 };
 

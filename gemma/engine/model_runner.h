@@ -16,7 +16,7 @@ struct RunnerOptions {
   /// Of keys and values: float32 or bfloat16.
   torch::Dtype kv_dtype = torch::kFloat32;
   /// Memory for keys and values, in bytes; without it, what `max_batch` sequences of `positions`
-  /// need. It is used as it is written to.
+  /// need, but at most half of the machine's. It is used as it is written to.
   std::optional<int64_t> kv_memory = std::nullopt;
   /// Sequences at a time, when each is as long as `positions`; more when they are shorter.
   int64_t max_batch = 1;

@@ -2,12 +2,12 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace gemma {
@@ -63,7 +63,7 @@ class PassRunner {
   /// Whether a job that has not begun should: its prompt has room, and some of what follows.
   virtual bool should_admit(const Job& job) const = 0;
 
-  /// Runs a pass. Jobs that end by it are told to `ended`.
+  /// Runs a pass. Jobs that end by it are told to Scheduler::end.
   virtual void decode(std::span<Job* const> jobs) = 0;
   virtual void prompt(std::span<const PromptPart> parts) = 0;
 
