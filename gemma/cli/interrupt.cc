@@ -40,4 +40,13 @@ void check_interrupt() {
   if (caught != 0) throw Interrupted(caught);
 }
 
+bool take_interrupt() {
+  if (caught != SIGINT) {
+    check_interrupt();
+    return false;
+  }
+  caught = 0;
+  return true;
+}
+
 }  // namespace gemma::cli

@@ -28,4 +28,7 @@ class InterruptGuard {
 /// Throws Interrupted when a signal came since an InterruptGuard was made.
 void check_interrupt();
 
+/// Whether SIGINT came, which is forgotten then. Throws Interrupted for the other signals.
+bool take_interrupt();
+
 }  // namespace gemma::cli

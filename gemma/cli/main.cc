@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include <gemma/cli/bench/bench.h>
+#include <gemma/cli/chat.h>
 #include <gemma/cli/convert.h>
 #include <gemma/cli/info.h>
 #include <gemma/cli/interrupt.h>
@@ -67,6 +68,7 @@ int main(int argc, char** argv) {
                        commands.empty() ? "" : commands.front()->get_name() + " ");
   });
   gemma::cli::add_run(app);
+  gemma::cli::add_chat(app);
   gemma::cli::add_next(app);
   gemma::cli::add_info(app);
   gemma::cli::add_bench(app);

@@ -158,14 +158,7 @@ void EngineCore::decode(std::span<Job* const> jobs) {
     states.push_back(&state_of(*job));
     nexts.push_back({&*text.sequence, text.tokens()[static_cast<size_t>(text.done())]});
   }
-  try {
-    sample(states, runner_.decode(nexts));
-  } catch (...) {
-    for (auto* state : states) {
-      state->fail(std::current_exception());
-      scheduler_.end(*state, FinishReason::kError);
-    }
-  }
+  pass(states, [&] { return runner_.decode(nexts); });
 }
 
 void EngineCore::prompt(std::span<const PromptPart> parts) {
@@ -183,12 +176,19 @@ void EngineCore::prompt(std::span<const PromptPart> parts) {
              .subspan(static_cast<size_t>(text.done()), static_cast<size_t>(parts[i].tokens)),
          images[i]});
   }
+  pass(states, [&] { return runner_.prompt(feeds); });
+}
+
+// Runs a pass, which gives the hidden states of each job's last token, and samples what follows.
+// What goes wrong ends all of its jobs.
+void EngineCore::pass(std::span<GenerationState* const> jobs,
+                      const std::function<at::Tensor()>& run) {
   try {
-    sample(states, runner_.prompt(feeds));
+    sample(jobs, run());
   } catch (...) {
-    for (auto* state : states) {
-      state->fail(std::current_exception());
-      scheduler_.end(*state, FinishReason::kError);
+    for (auto* job : jobs) {
+      job->fail(std::current_exception());
+      scheduler_.end(*job, FinishReason::kError);
     }
   }
 }

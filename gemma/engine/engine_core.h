@@ -119,6 +119,7 @@ class EngineCore : public PassRunner {
   void run();
   void run_posted();
   void run_pass();
+  void pass(std::span<GenerationState* const> jobs, const std::function<at::Tensor()>& run);
   void sample(std::span<GenerationState* const> jobs, const at::Tensor& hidden);
   bool is_own_thread() const { return std::this_thread::get_id() == thread_.get_id(); }
 
