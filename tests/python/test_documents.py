@@ -204,7 +204,7 @@ def test_the_variants_of_the_table_are_those_that_exist() -> None:
     [
         ("bench.md", ["bench", "perplexity"]),
         ("checkpoints.md", ["convert", "run"]),
-        ("program.md", ["run", "convert", "bench", "perplexity", "info"]),
+        ("program.md", ["run", "chat", "next", "convert", "bench", "perplexity", "info"]),
     ],
 )
 def test_every_flag_that_a_document_names_exists(name: str, commands: list[str]) -> None:
