@@ -73,6 +73,8 @@ class Chat {
     if (options_.seed) rules_.seed = *options_.seed + turns_.size();
     try {
       print_answer();
+    } catch (const Interrupted&) {  // The program ends.
+      throw;
     } catch (...) {
       session_.truncate(turn.begin);
       throw;
