@@ -93,9 +93,9 @@ GenerateRules to_rules(const py::kwargs& given) {
 
 using Tokens = std::vector<int64_t>;
 
-using Prompt = std::variant<std::string, Tokens>;
+using PyPrompt = std::variant<std::string, Tokens>;
 
-Prompt to_prompt(const py::object& given) {
+PyPrompt to_prompt(const py::object& given) {
   if (py::isinstance<py::str>(given)) return to_text(given);
   try {
     return given.cast<Tokens>();
@@ -113,7 +113,7 @@ torch::Dtype to_dtype(const py::object& dtype) {
 
 // A request of Python: its prompt may be text, which the engine's tokenizer takes later.
 struct PyRequest {
-  Prompt prompt;
+  PyPrompt prompt;
   GenerateRules rules;
   std::shared_ptr<py::object> on_token;
 };
@@ -177,7 +177,7 @@ struct PyGeneration {
   bool over = false;
 };
 
-std::vector<Answer> generate(const PyEngine& self, const std::vector<PyRequest>& requests) {
+std::vector<Answer> generate_all(const PyEngine& self, const std::vector<PyRequest>& requests) {
   std::vector<Request> ours;
   for (const auto& request : requests) {
     auto& ask = ours.emplace_back();
@@ -295,7 +295,7 @@ void bind_sessions(py::module_& m) {
            py::arg("model"), py::kw_only(), py::arg("kv_dtype") = "bfloat16",
            py::arg("kv_memory") = py::none(), py::arg("max_batch") = 32)
       .def("session", [](const PyEngine& self) { return self.engine->session(); })
-      .def("generate", generate, py::arg("requests"))
+      .def("generate", generate_all, py::arg("requests"))
       .def_property_readonly("status", [](const PyEngine& self) {
         const py::gil_scoped_release release;
         return self.engine->status();

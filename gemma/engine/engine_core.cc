@@ -125,7 +125,7 @@ bool EngineCore::has_room(std::span<Job* const> jobs) const {
   return runner_.has_room(needs);
 }
 
-bool EngineCore::has_room(std::span<const PromptPart> parts) const {
+bool EngineCore::has_room(std::span<const PromptChunk> parts) const {
   std::vector<ModelRunner::Need> needs;
   for (const auto& [job, tokens] : parts) needs.push_back({sequence_of(text_of(*job)), tokens});
   return runner_.has_room(needs);
@@ -161,7 +161,7 @@ void EngineCore::decode(std::span<Job* const> jobs) {
   pass(states, [&] { return runner_.decode(nexts); });
 }
 
-void EngineCore::prompt(std::span<const PromptPart> parts) {
+void EngineCore::prompt(std::span<const PromptChunk> parts) {
   std::vector<GenerationState*> states;
   std::vector<std::vector<ImageTokens>> images(parts.size());
   std::vector<ModelRunner::Feed> feeds;

@@ -106,10 +106,10 @@ class EngineCore : public PassRunner {
   EngineStatus status();
 
   bool has_room(std::span<Job* const> jobs) const override;
-  bool has_room(std::span<const PromptPart> parts) const override;
+  bool has_room(std::span<const PromptChunk> parts) const override;
   bool should_admit(const Job& job) const override;
   void decode(std::span<Job* const> jobs) override;
-  void prompt(std::span<const PromptPart> parts) override;
+  void prompt(std::span<const PromptChunk> parts) override;
   int64_t part_of(const Job& job, int64_t most) const override;
   bool evict() override;
   void drop(Job& job) override;

@@ -164,7 +164,7 @@ int64_t Scheduler::prompt_tokens() const {
 }
 
 void Scheduler::prompt() {
-  std::vector<PromptPart> parts;
+  std::vector<PromptChunk> parts;
   auto room = prompt_tokens();
   int64_t total = 0;
   for (const auto& job : running_) {

@@ -47,7 +47,7 @@ class Job {
 };
 
 /// A number of prompt tokens of a job.
-struct PromptPart {
+struct PromptChunk {
   Job* job;
   int64_t tokens;
 };
@@ -59,13 +59,13 @@ class PassRunner {
 
   /// Whether there is room for one more token of each job, or for the parts.
   virtual bool has_room(std::span<Job* const> jobs) const = 0;
-  virtual bool has_room(std::span<const PromptPart> parts) const = 0;
+  virtual bool has_room(std::span<const PromptChunk> parts) const = 0;
   /// Whether a job that has not begun should: its prompt has room, and some of what follows.
   virtual bool should_admit(const Job& job) const = 0;
 
   /// Runs a pass. Jobs that end by it are told to Scheduler::end.
   virtual void decode(std::span<Job* const> jobs) = 0;
-  virtual void prompt(std::span<const PromptPart> parts) = 0;
+  virtual void prompt(std::span<const PromptChunk> parts) = 0;
 
   /// The largest part of a job's prompt, of at most `most` tokens, that can go through at once.
   virtual int64_t part_of(const Job& job, int64_t most) const = 0;

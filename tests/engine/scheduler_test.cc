@@ -49,7 +49,7 @@ class FakeRunner : public PassRunner {
     for (const auto* job : jobs) wanted += missing(fake(*job), 1);
     return wanted <= free_;
   }
-  bool has_room(std::span<const PromptPart> parts) const override {
+  bool has_room(std::span<const PromptChunk> parts) const override {
     int64_t wanted = 0;
     for (const auto& [job, tokens] : parts) wanted += missing(fake(*job), tokens);
     return wanted <= free_;
@@ -72,7 +72,7 @@ class FakeRunner : public PassRunner {
     }
     now_ += 0.02 + 0.001 * static_cast<double>(jobs.size());
   }
-  void prompt(std::span<const PromptPart> parts) override {
+  void prompt(std::span<const PromptChunk> parts) override {
     int64_t total = 0;
     for (const auto& [job, tokens] : parts) {
       EXPECT_GT(tokens, 0);
