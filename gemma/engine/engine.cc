@@ -51,7 +51,6 @@ Generation Session::generate(const GenerateRules& rules) {
     const std::lock_guard lock(state_->mutex);
     state_->current = generation;
   }
-  state_->is_running = true;
   state_->core->submit(generation);
   return Generation(std::move(generation));
 }

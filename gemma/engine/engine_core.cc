@@ -81,6 +81,15 @@ void EngineCore::run_pass() {
 }
 
 void EngineCore::submit(std::shared_ptr<GenerationState> job) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopped_ || getpid() != process_) {
+      throw std::logic_error(
+          "engine: the engine is gone, or of another process; keep it as long as its sessions go "
+          "on");
+    }
+  }
+  job->session()->is_running = true;
   post([this, job = std::move(job)] {
     job->text().need_pending();
     scheduler_.submit(job);

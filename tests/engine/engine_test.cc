@@ -308,6 +308,9 @@ TEST_P(EngineTest, EndsWithTextsUnderWay) {
   }
   EXPECT_EQ(generation->finish_reason(), FinishReason::kCancelled);
   EXPECT_FALSE(session->tokens().empty());
+  EXPECT_TRUE(
+      contains(message_of<std::logic_error>([&] { session->generate(); }), "the engine is gone"));
+  session->feed("more");
 }
 
 }  // namespace

@@ -187,6 +187,8 @@ def test_the_engine_may_go_before_its_sessions(model: Any) -> None:
     del engine
     list(generation)
     assert generation.finish_reason == "cancelled"
+    with pytest.raises(RuntimeError, match="the engine is gone"):
+        session.generate()
 
 
 INTERRUPTED = """
