@@ -81,7 +81,7 @@ class Generation {
   const std::string& rest() const;
   /// After next() has given none.
   FinishReason finish_reason() const;
-  /// Prompt tokens, and how many of them had not to go through the model again.
+  /// Tokens of the text before this generation.
   int64_t prompt_tokens() const;
 
   /// From any thread.
@@ -146,8 +146,8 @@ struct Answer {
 /// bits do not depend on the others.
 class Engine {
  public:
-  /// The model needs a tokenizer, fast numerics on the CPU, and must not be used otherwise
-  /// meanwhile but through the engine. Throws std::invalid_argument for options that cannot be.
+  /// The model needs a tokenizer, and fast numerics for what is said above. Throws
+  /// std::invalid_argument for options that cannot be, std::logic_error without a tokenizer.
   explicit Engine(LanguageModel model, const EngineOptions& options = {});
   ~Engine();
   Engine(const Engine&) = delete;

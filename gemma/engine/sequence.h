@@ -51,7 +51,8 @@ class Sequence {
 
   // Blocks that `tokens` more tokens need of a kind, copies of shared ones included.
   int64_t missing(size_t kind, int64_t tokens) const;
-  // Has blocks for so many more tokens of its own. There have to be `missing` free ones.
+  // Takes blocks for `tokens` more tokens, and copies the block that is written to first if it is
+  // shared. The pools must have as many free blocks as `missing` says.
   void reserve(int64_t tokens);
   // These were written. Windows move on.
   void advance(int64_t tokens);

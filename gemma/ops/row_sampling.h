@@ -26,9 +26,9 @@ struct SamplingRules {
   double min_p = 0.0;
   /// Divides logits above 0, and multiplies those below, of tokens of the prompt and the answer.
   double repetition_penalty = 1.0;
-  /// Subtracted from the logits of tokens of the answer,
+  /// Subtracted from the logits of tokens that are in the answer.
   double presence_penalty = 0.0;
-  /// and this as often as they are in it.
+  /// The same for each time that a token is in it.
   double frequency_penalty = 0.0;
   /// Added to the logits of tokens; -infinity forbids one.
   std::vector<std::pair<int64_t, float>> bias = {};
@@ -60,9 +60,10 @@ struct TokenLogprob {
   float logprob;
 };
 
-/// What became of a row.
+/// The result of a row.
 struct SampledToken {
-  /// None: the logits are NaN or infinite, or no token is allowed.
+  /// Why there is no token: the logits are NaN or infinite, or become so when they are divided by
+  /// the temperature, or no token is allowed.
   enum class Failure { kNone, kNotFinite, kNotFiniteByTemperature, kNothingAllowed };
 
   int64_t token = -1;

@@ -14,7 +14,6 @@ from pathlib import Path
 import gemma_libtorch
 import pytest
 import tiny
-import torch
 from gemma_libtorch.engine import Engine
 from test_program import PROGRAM
 
@@ -23,12 +22,7 @@ from test_program import PROGRAM
 def checkpoint(tmp_path: Path) -> Path:
     fields = {**tiny.CONFIGS["gemma3"], "max_position_embeddings": 20_000}
     model = tiny.make_model(gemma_libtorch, fields, "float32")
-    state = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    torch.save(
-        {"model_state_dict": state, "config.json": model.config.to_hf()}, tmp_path / "model.ckpt"
-    )
-    (tmp_path / "tokenizer.model").write_bytes(tiny.TOKENIZER.read_bytes())
-    return tmp_path / "model.ckpt"
+    return tiny.save_checkpoint(model, tmp_path)
 
 
 def chat(

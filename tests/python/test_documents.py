@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import NamedTuple
 import gemma_libtorch
 import pytest
 import tiny
-import torch
 from test_program import PROGRAM, output_of
 
 ROOT = tiny.ROOT
@@ -109,11 +107,7 @@ def write_tiny_model(folder: Path) -> None:
         "head_dim": 32,
     }
     model = tiny.make_model(gemma_libtorch, fields, "float32")
-    state = {key: value.detach() for key, value in model.named_parameters()}
-    torch.save(
-        {"model_state_dict": state, "config.json": model.config.to_hf()}, folder / "model.ckpt"
-    )
-    shutil.copy(tiny.TOKENIZER, folder / "tokenizer.model")
+    tiny.save_checkpoint(model, folder)
 
 
 # What a variant's name means where only a tiny model is there.

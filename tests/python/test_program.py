@@ -271,12 +271,8 @@ def test_run_refuses_images_for_a_text_model() -> None:
 def test_next_tells_what_the_model_expects(tmp_path: Path) -> None:
     fields = {**tiny.CONFIGS["gemma3"], "max_position_embeddings": 64}
     model = tiny.make_model(gemma_libtorch, fields, "float32")
-    state = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    torch.save(
-        {"model_state_dict": state, "config.json": model.config.to_hf()}, tmp_path / "model.ckpt"
-    )
-    (tmp_path / "tokenizer.model").write_bytes(tiny.TOKENIZER.read_bytes())
-    arguments = ("next", "The ferry leaves", "--ckpt", tmp_path / "model.ckpt", "-n", "7")
+    checkpoint = tiny.save_checkpoint(model, tmp_path)
+    arguments = ("next", "The ferry leaves", "--ckpt", checkpoint, "-n", "7")
     rows = json.loads(output_of(*arguments, "--json"))
     assert [row["rank"] for row in rows] == list(range(1, 8))
 
@@ -293,6 +289,6 @@ def test_next_tells_what_the_model_expects(tmp_path: Path) -> None:
     assert [line.split()[1] for line in table[1:]] == [str(row["id"]) for row in rows]
     exact = json.loads(output_of(*arguments, "--json", "--numerics", "exact"))
     assert [row["id"] for row in exact] == [row["id"] for row in rows]
-    failed = run("next", "a " * 100, "--ckpt", tmp_path / "model.ckpt")
+    failed = run("next", "a " * 100, "--ckpt", checkpoint)
     assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
     assert "tokens, but the model sees 62 at most" in failed.stderr

@@ -219,6 +219,15 @@ def make_model(package: ModuleType, fields: dict[str, Any], dtype: str, quant: b
     return randomize(model).eval()
 
 
+def save_checkpoint(model: Any, folder: Path) -> Path:
+    """model.ckpt in `folder`, which says what model it is, and the tokenizer beside it."""
+    state = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    path = folder / "model.ckpt"
+    torch.save({"model_state_dict": state, "config.json": model.config.to_hf()}, path)
+    (folder / "tokenizer.model").write_bytes(TOKENIZER.read_bytes())
+    return path
+
+
 def make_caches(config: Any, batch: int, length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     size = (batch, length, config.num_key_value_heads, config.head_dim)
     dtype = config.get_dtype()

@@ -19,12 +19,6 @@ int64_t keys_per_task(int64_t keys) {
   return std::clamp(cpu::round_up(keys / kTasks, 8), kLeast, kMost);
 }
 
-// parallel_for, but alone for a few: waking threads costs more than they do.
-void each_of_few(int64_t count, c10::function_ref<void(int64_t, int64_t)> body) {
-  if (count > cpu::kGemvRows) return parallel_for(count, body);
-  for (int64_t i = 0; i < count; ++i) body(i, 0);
-}
-
 // A norm's weight, ready for the kernel; without data if there is none.
 struct HeadNorm {
   explicit HeadNorm(const std::optional<NormWeight>& norm)
@@ -213,7 +207,7 @@ void prepare_tokens(const Attention& attention,
     for (int64_t row = 0; row < tokens.segments[i].tokens; ++row) all.push_back({i, row});
   }
   const Scratch scratch(2 * stride);
-  each_of_few(std::ssize(all), [&](int64_t token, int64_t worker) {
+  each_row(std::ssize(all), [&](int64_t token, int64_t worker) {
     const auto [segment, row] = all[token];
     const auto position = tokens.segments[segment].position + row;
     const auto at = tokens.segments[segment].first_token + row;
@@ -237,8 +231,8 @@ void prepare_tokens(const Attention& attention,
 void attend_tokens(const Attention& attention, const AttentionTokens& tokens, float* out) {
   TokenAttention work(attention, tokens);
   parallel_for(work.tasks(), [&](int64_t task, int64_t /*worker*/) { work.work(task); });
-  each_of_few(std::ssize(tokens.segments),
-              [&](int64_t token, int64_t /*worker*/) { work.finish(token, out); });
+  each_row(std::ssize(tokens.segments),
+           [&](int64_t token, int64_t /*worker*/) { work.finish(token, out); });
 }
 
 void attend_chunks(const Attention& attention, const AttentionTokens& tokens, float* out) {

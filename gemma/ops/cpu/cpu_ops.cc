@@ -37,13 +37,7 @@ at::Tensor normed(const at::Tensor& x, const NormWeight& norm, const at::Tensor*
                             static_cast<float>(norm.eps), add ? add + i * size : nullptr,
                             to + i * size);
   };
-  const auto rows = row_count(from);
-  // Waking threads costs more than some rows.
-  if (rows <= cpu::kGemvRows) {
-    for (int64_t i = 0; i < rows; ++i) row(i, 0);
-  } else {
-    parallel_for(rows, row);
-  }
+  each_row(row_count(from), row);
   return in_dtype(out, x.scalar_type());
 }
 

@@ -180,6 +180,11 @@ void GemmInput::each_task(
   });
 }
 
+void each_row(int64_t rows, c10::function_ref<void(int64_t, int64_t)> body) {
+  if (rows > cpu::kGemvRows) return parallel_for(rows, body);
+  for (int64_t i = 0; i < rows; ++i) body(i, 0);
+}
+
 Scratch::Scratch(int64_t size) : size_(cpu::round_up(size, 16)), memory_(num_workers() * size_) {}
 
 bool by_rows(Pass pass, int64_t rows) {

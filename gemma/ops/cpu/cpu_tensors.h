@@ -97,6 +97,10 @@ class GemmInput {
 /// y [rows, w.rows] = x [rows, w.columns] times w^T.
 void multiply(const float* x, int64_t rows, const cpu::WeightView& w, Pass pass, float* y);
 
+/// parallel_for over rows that take little time each: the caller's thread does a few alone, as
+/// waking the others costs more.
+void each_row(int64_t rows, c10::function_ref<void(int64_t row, int64_t worker)> body);
+
 /// Scratch memory: `size` floats for each worker of parallel_for.
 class Scratch {
  public:

@@ -67,42 +67,21 @@ void with_weight_rows(int64_t rows, const Use& use) {
   }
 }
 
+// Calls use(count) with `count`, 1 to kMost, as a Constant.
+template <int kMost, typename Use>
+inline __attribute__((always_inline)) void with_count(int64_t count, const Use& use) {
+  if (count == kMost) return use(Constant<kMost>());
+  if constexpr (kMost > 1) with_count<kMost - 1>(count, use);
+}
+
 // Calls use(count, first) for groups of rows of x: `count`, a Constant, of them from `first` on.
 // The next group finds the weights in the first cache.
 template <typename Use>
 inline __attribute__((always_inline)) void each_group(int64_t rows, const Use& use) {
-  static_assert(kRowsAtOnce == 4 || kRowsAtOnce == 8);
   for (int64_t first = 0; first < rows; first += kRowsAtOnce) {
-    switch (rows - first < kRowsAtOnce ? rows - first : kRowsAtOnce) {
-      case 1:
-        use(Constant<1>(), first);
-        break;
-      case 2:
-        use(Constant<2>(), first);
-        break;
-      case 3:
-        use(Constant<3>(), first);
-        break;
-      case 4:
-        use(Constant<4>(), first);
-        break;
-#ifdef __AVX512F__
-      case 5:
-        use(Constant<5>(), first);
-        break;
-      case 6:
-        use(Constant<6>(), first);
-        break;
-      case 7:
-        use(Constant<7>(), first);
-        break;
-      case 8:
-        use(Constant<8>(), first);
-        break;
-#endif
-      default:
-        break;
-    }
+    const auto left = rows - first;
+    with_count<kRowsAtOnce>(left < kRowsAtOnce ? left : kRowsAtOnce,
+                            [&](auto count) { use(count, first); });
   }
 }
 
