@@ -115,6 +115,7 @@ std::vector<Answer> Engine::generate(std::vector<Request> requests) {
     answer.text += generation.rest();
     answer.finish_reason = generation.finish_reason();
     answer.prompt_tokens = generation.prompt_tokens();
+    answer.cached_tokens = generation.cached_tokens();
   }
   return answers;
 }

@@ -23,6 +23,11 @@ struct EngineOptions {
   std::optional<int64_t> kv_memory = std::nullopt;
   /// Most texts that are continued together; others wait.
   int64_t max_batch = 32;
+  /// Most prompt tokens of a pass. An image is never cut.
+  int64_t chunk = 512;
+  /// Keeps the keys and values of prompts, in memory that nothing else needs, for texts that begin
+  /// as they do.
+  bool prefix_cache = true;
 };
 
 /// How a text is continued.
@@ -53,8 +58,9 @@ struct GeneratedToken {
 
 struct EngineStatus {
   int64_t running, waiting;  ///< Texts.
-  int64_t kv_bytes;          ///< Memory for keys and values,
-  int64_t kv_bytes_free;     ///< and how much of it is free.
+  int64_t kv_bytes;          ///< Memory for keys and values: all,
+  int64_t kv_bytes_free;     ///< what is free,
+  int64_t kv_bytes_cached;   ///< and what only the prefix cache holds, until it is needed.
 };
 
 class EngineCore;
@@ -83,6 +89,9 @@ class Generation {
   FinishReason finish_reason() const;
   /// Tokens of the text before this generation.
   int64_t prompt_tokens() const;
+  /// How many of them did not go through the model for it: the session or the prefix cache had
+  /// their keys and values. After next() has given a token or none.
+  int64_t cached_tokens() const;
 
   /// From any thread.
   void cancel();
@@ -140,6 +149,7 @@ struct Answer {
   std::vector<GeneratedToken> tokens;
   FinishReason finish_reason;
   int64_t prompt_tokens;
+  int64_t cached_tokens;  ///< As Generation::cached_tokens.
 };
 
 /// Continues any number of texts at once, on a thread of its own. From any threads. A text and its
