@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -114,7 +115,7 @@ class Session {
 
   /// Continues the text; its tokens become part of it. Throws std::invalid_argument for rules that
   /// cannot be, for an empty text and for one that fills the model's positions, and
-  /// std::logic_error while it is being continued already. So do feed, truncate and fork.
+  /// std::logic_error while it is being continued already. So do feed, truncate, fork and save.
   Generation generate(const GenerateRules& rules = {});
 
   /// Another session with the same text. Nothing is computed again, or copied before one goes on.
@@ -122,6 +123,10 @@ class Session {
 
   /// Forgets all but the first `size` tokens. Throws std::invalid_argument for more than there are.
   void truncate(int64_t size);
+
+  /// Writes the text and what the model keeps of it, in the place of a file that is there. Throws
+  /// std::runtime_error when it cannot be written.
+  void save(const std::filesystem::path& path) const;
 
   /// All tokens so far, prompt and answers.
   std::vector<int64_t> tokens() const;
@@ -164,6 +169,11 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   Session session();
+
+  /// What Session::save wrote, of this model and kv_dtype. Where memory has no room for what was
+  /// kept, the text goes through the model again. Throws FileNotFound, and std::runtime_error for a
+  /// file that is damaged, something else, or of another model.
+  Session load_session(const std::filesystem::path& path);
 
   /// Continues them all -> the answers, in the order of the requests. Throws as Session::generate,
   /// and what went wrong first; then the others have ended, too.

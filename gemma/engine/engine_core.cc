@@ -145,6 +145,37 @@ EngineStatus EngineCore::status() {
   return status;
 }
 
+NamedTensors EngineCore::snapshot(const SessionState& session) {
+  NamedTensors tensors;
+  call([&] {
+    const UseLock::Use use(model_->use_lock());
+    tensors = session_tensors(session.text, *runner_.store(), *model_);
+  });
+  return tensors;
+}
+
+void EngineCore::restore(const std::filesystem::path& path, SessionState& session) {
+  auto saved = [&] {
+    const UseLock::Use use(model_->use_lock());
+    session.version = model_->use_lock().version();
+    return read_session_file(path, *runner_.store(), *model_);
+  }();
+  call([&] {
+    const auto has_room = [&] {
+      for (size_t i = 0; i < saved.first.size(); ++i) {
+        if (saved.blocks(i) > runner_.store()->kinds()[i].pool.free()) return false;
+      }
+      return true;
+    };
+    while (!has_room() && evict()) {
+    }
+    session.text = std::move(saved.text);
+    if (saved.length > 0 && has_room()) {
+      session.text.sequence = restore_sequence(saved, runner_.store());
+    }
+  });
+}
+
 bool EngineCore::has_room(std::span<Job* const> jobs) const {
   std::vector<ModelRunner::Need> needs;
   for (const auto* job : jobs) needs.push_back({sequence_of(text_of(*job)), 1});

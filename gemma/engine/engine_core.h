@@ -15,6 +15,7 @@
 
 #include <gemma/engine/engine.h>
 #include <gemma/engine/prefix_cache.h>
+#include <gemma/engine/session_file.h>
 #include <gemma/engine/stop_matcher.h>
 #include <gemma/engine/text.h>
 #include <gemma/text/stream_decoder.h>
@@ -109,6 +110,9 @@ class EngineCore : public PassRunner {
 
   /// The clock of deadlines, in seconds.
   static double now();
+
+  NamedTensors snapshot(const SessionState& session);
+  void restore(const std::filesystem::path& path, SessionState& session);
 
   const LanguageModelImpl& model() const { return *model_; }
   EngineStatus status();
