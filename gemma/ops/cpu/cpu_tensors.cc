@@ -51,11 +51,6 @@ int64_t bits_of(cpu::WeightType type) {
   return 32;
 }
 
-// Of a row of Int8Rows.
-int64_t int8_columns(const cpu::WeightView& w) {
-  return cpu::round_up(w.columns, cpu::kInt8RowGroups * cpu::kGroup);
-}
-
 }  // namespace
 
 at::Tensor in_dtype(const at::Tensor& x, at::ScalarType dtype) {
@@ -100,51 +95,23 @@ CpuWeight::CpuWeight(const WeightView& weight) : data_(weight.data.contiguous())
   }
 }
 
-GemvInput::GemvInput(const float* x, int64_t rows, const cpu::WeightView& w) : x_(x), rows_(rows) {
+GemvInput::GemvInput(const float* x, int64_t rows, const cpu::WeightView& w)
+    : rows_(rows), packed_(cpu::kernels().gemv_size(rows, w.columns, w.type)) {
   const auto& kernels = cpu::kernels();
-  if (w.type == cpu::WeightType::kBFloat16) {
-    split_ = Buffer<float>(rows * w.columns);
-    for (int64_t i = 0; i < rows; ++i) {
-      kernels.split_pairs(x + i * w.columns, w.columns, split_.get() + i * w.columns);
-    }
-    x_ = split_.get();
-  } else if (w.type == cpu::WeightType::kInt8) {
-    row_scales_ = cpu::packed_blocks(w.columns);
-    int16_ = Buffer<int16_t>(rows * w.columns);
-    scales_ = Buffer<float>(rows * row_scales_);
-    for (int64_t i = 0; i < rows; ++i) {
-      kernels.quantize_int16(x + i * w.columns, w.columns, int16_.get() + i * w.columns,
-                             scales_.get() + i * row_scales_);
-    }
-  } else if (w.type == cpu::WeightType::kInt4) {
-    row_scales_ = w.columns / cpu::kGroup;
-    const auto width = int8_columns(w);
-    int8_ = Buffer<int8_t>(rows * width);
-    scales_ = Buffer<float>(rows * row_scales_);
-    offsets_ = Buffer<float>(rows * row_scales_);
-    for (int64_t i = 0; i < rows; ++i) {
-      kernels.quantize_int8(x + i * w.columns, w.columns, int8_.get() + i * width,
-                            scales_.get() + i * row_scales_, offsets_.get() + i * row_scales_);
-    }
+  const auto pack = [&](int64_t group, int64_t /*worker*/) {
+    kernels.gemv_pack(x, rows, w.columns, group, w.type, packed_.get());
+  };
+  const auto groups = cpu::round_up(rows, kernels.gemv_mr) / kernels.gemv_mr;
+  if (groups > 1) {
+    parallel_for(groups, pack);
+  } else {
+    pack(0, 0);
   }
 }
 
 void GemvInput::multiply(
     const cpu::WeightView& w, int64_t begin, int64_t end, float* y, int64_t ldy) const {
-  const auto& kernels = cpu::kernels();
-  for (int64_t row = 0; row < rows_; row += cpu::kGemvRows, y += cpu::kGemvRows * ldy) {
-    const auto rows = std::min(cpu::kGemvRows, rows_ - row);
-    if (w.type == cpu::WeightType::kInt8) {
-      kernels.gemv_int8({int16_.get() + row * w.columns, scales_.get() + row * row_scales_}, rows,
-                        w, begin, end, y, ldy);
-    } else if (w.type == cpu::WeightType::kInt4) {
-      kernels.gemv_int4({int8_.get() + row * int8_columns(w), scales_.get() + row * row_scales_,
-                         offsets_.get() + row * row_scales_},
-                        rows, w, begin, end, y, ldy);
-    } else {
-      kernels.gemv(x_ + row * w.columns, rows, w, begin, end, y, ldy);
-    }
-  }
+  cpu::kernels().gemv(packed_.get(), rows_, w, begin, end, y, ldy);
 }
 
 GemmInput::GemmInput(const float* x, int64_t rows, const cpu::WeightView& w)

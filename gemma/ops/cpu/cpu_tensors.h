@@ -58,20 +58,15 @@ bool by_rows(Pass pass, int64_t rows);
 /// Rows of activations for gemv, in the form that a type of weight needs.
 class GemvInput {
  public:
-  /// x [rows, w.columns] must outlive this.
+  /// x [rows, w.columns].
   GemvInput(const float* x, int64_t rows, const cpu::WeightView& w);
 
   /// y[m * ldy + n - begin] = x[m] . w[n] for n in [begin, end); w of the same type and columns.
   void multiply(const cpu::WeightView& w, int64_t begin, int64_t end, float* y, int64_t ldy) const;
 
  private:
-  const float* x_;
   int64_t rows_;
-  Buffer<float> split_;    // Of split_pairs, for bfloat16 weights.
-  Buffer<int16_t> int16_;  // Of Int16Rows, for int8 weights.
-  Buffer<int8_t> int8_;    // Of Int8Rows, for 4-bit weights.
-  Buffer<float> scales_, offsets_;
-  int64_t row_scales_ = 0;  // Of each row.
+  Buffer<std::byte> packed_;
 };
 
 /// Rows of activations for gemm, in the form that a type of weight needs.

@@ -2,6 +2,7 @@
 
 #include <gemma/ops/cpu/vector/attention_blocks.h>
 #include <gemma/ops/cpu/vector/gemm_loops.h>
+#include <gemma/ops/cpu/vector/gemv.h>
 #include <gemma/ops/cpu/vector/int4_loops.h>
 #include <gemma/ops/cpu/vector/int8_loops.h>
 #include <gemma/ops/cpu/vector/probe_loops.h>
@@ -14,12 +15,10 @@ namespace {
 constexpr Kernels make_kernels(const char* name) {
   return {
       .name = name,
-      .split_pairs = split_pairs,
+      .gemv_mr = kGemvRows,
+      .gemv_size = gemv_size,
+      .gemv_pack = gemv_pack,
       .gemv = gemv,
-      .quantize_int16 = quantize_int16,
-      .gemv_int8 = gemv_int8,
-      .quantize_int8 = quantize_int8,
-      .gemv_int4 = gemv_int4,
       .gemm_mr = kGemmMr,
       .packed_size = packed_size,
       .pack = pack,

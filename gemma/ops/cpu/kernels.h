@@ -34,22 +34,6 @@ struct WeightView {
 
 /// Numbers of a row that share a scale, in 4-bit weights and their activations.
 inline constexpr int64_t kGroup = 32;
-/// Int8Rows' values have room for a multiple of this many groups.
-inline constexpr int64_t kInt8RowGroups = 4;
-
-/// Rows of activations as 16-bit integers, with a scale for each packed_block of a row's columns.
-struct Int16Rows {
-  const int16_t* values;  // [rows, columns]
-  const float* scales;    // [rows, packed_blocks(columns)]
-};
-
-/// Rows of activations for 4-bit weights: 8 bits a number, a scale for each group. `offsets`
-/// correct for weights that are stored as their value plus 8.
-struct Int8Rows {
-  const int8_t* values;  // [rows, columns rounded up to kInt8RowGroups groups]
-  const float* scales;   // [rows, columns / kGroup]
-  const float* offsets;  // Likewise.
-};
 
 /// Rows [begin, end) of `rows` that were packed; begin is a multiple of gemm_mr.
 struct PackedRows {
@@ -95,7 +79,7 @@ struct AttentionBlock {
   int64_t ld_out;
 };
 
-/// Most rows that gemv takes.
+/// Rows of x that gemv multiplies with weights that are in the first cache.
 inline constexpr int64_t kGemvRows = 8;
 /// Most columns of x that are packed together.
 inline constexpr int64_t kKc = 320;
@@ -104,45 +88,30 @@ inline constexpr int64_t kKc = 320;
 struct Kernels {
   const char* name;
 
-  /// out [columns] = x [columns] in the order in which gemv takes it for weights of
-  /// kBFloat16. out must not be x.
-  void (*split_pairs)(const float* x, int64_t columns, float* out);
+  /// Rows of x that gemv_pack takes together.
+  int64_t gemv_mr;
 
-  /// y[m * ldy + n - begin] = x[m] . w[n] for m < rows (at most kGemvRows), n in [begin, end).
-  /// x [rows, w.columns] contiguous, for kBFloat16 as split_pairs leaves it; w of floats. The order
-  /// of summation does not depend on `rows`.
-  void (*gemv)(const float* x,
+  /// Bytes that x [rows, columns] has when it is packed for gemv with weights of `type`.
+  int64_t (*gemv_size)(int64_t rows, int64_t columns, WeightType type);
+
+  /// Packs the group-th gemv_mr rows of x [rows, columns] into their place in `packed` (gemv_size
+  /// bytes, aligned to a cache line).
+  void (*gemv_pack)(const float* x,
+                    int64_t rows,
+                    int64_t columns,
+                    int64_t group,
+                    WeightType type,
+                    std::byte* packed);
+
+  /// y[m * ldy + n - begin] = x[m] . w[n] for m < rows, n in [begin, end); w with a column or more.
+  /// x packed, all of its rows. The order of summation does not depend on `rows`.
+  void (*gemv)(const std::byte* x,
                int64_t rows,
                const WeightView& w,
                int64_t begin,
                int64_t end,
                float* y,
                int64_t ldy);
-
-  /// x [columns] in 16 bits: values [columns], scales [packed_blocks(columns)].
-  void (*quantize_int16)(const float* x, int64_t columns, int16_t* values, float* scales);
-
-  /// As gemv, of kInt8.
-  void (*gemv_int8)(const Int16Rows& x,
-                    int64_t rows,
-                    const WeightView& w,
-                    int64_t begin,
-                    int64_t end,
-                    float* y,
-                    int64_t ldy);
-
-  /// x [columns] in 8 bits; pointers into the arrays of Int8Rows.
-  void (*quantize_int8)(
-      const float* x, int64_t columns, int8_t* values, float* scales, float* offsets);
-
-  /// As gemv, of kInt4.
-  void (*gemv_int4)(const Int8Rows& x,
-                    int64_t rows,
-                    const WeightView& w,
-                    int64_t begin,
-                    int64_t end,
-                    float* y,
-                    int64_t ldy);
 
   /// Rows of x that `pack` takes together.
   int64_t gemm_mr;

@@ -137,13 +137,18 @@ struct alignas(64) TileShapes {
   uint8_t rows[16] = {};
 };
 
+// GCC does not know that instructions of AMX read memory: what was written before this is there.
+inline void finish_writes() { asm volatile("" ::: "memory"); }
+
+inline void configure(const TileShapes& shapes) {
+  finish_writes();
+  _tile_loadconfig(&shapes);
+}
+
 // AMX's registers, ready while it lives.
 class TileRegisters {
  public:
-  TileRegisters() {
-    const TileShapes shapes;
-    _tile_loadconfig(&shapes);
-  }
+  explicit TileRegisters(const TileShapes& shapes = {}) { configure(shapes); }
   ~TileRegisters() { _tile_release(); }
   TileRegisters(const TileRegisters&) = delete;
   TileRegisters& operator=(const TileRegisters&) = delete;
@@ -165,6 +170,7 @@ void multiply_tiles(
     int64_t steps, const BFloat16* a, const BFloat16* b, bool add, Sums from, Sums to) {
   constexpr int kRow = kTileColumns * sizeof(BFloat16);
   constexpr int64_t kFloat = sizeof(float);
+  finish_writes();
   if (add) {
     _tile_loadd(0, from.tile(0, 0), from.stride * kFloat);
     _tile_loadd(1, from.tile(0, 1), from.stride * kFloat);

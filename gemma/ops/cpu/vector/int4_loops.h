@@ -14,13 +14,26 @@ constexpr int64_t kGroupBytes = kGroup / 2;
 constexpr int64_t kVectorGroups = kLanes / 4;
 // Groups that are taken together: rows have a multiple of this number in every Gemma.
 constexpr int64_t kStepGroups = 4;
-static_assert(kInt8RowGroups % kStepGroups == 0 && kStepGroups % kVectorGroups == 0);
+static_assert(kStepGroups % kVectorGroups == 0);
 // How often a vector holds a number of each of them.
 constexpr int64_t kCopies = kLanes / kStepGroups;
 
+// Rows' values have room for a multiple of this many groups.
+constexpr int64_t kInt8RowGroups = 4;
+inline int64_t int8_columns(int64_t columns) { return round_up(columns, kInt8RowGroups * kGroup); }
+
+// Rows of activations for 4-bit weights: 8 bits a number, a scale for each group. `offsets`
+// correct for weights that are stored as their value plus 8.
+struct Int8Rows {
+  const int8_t* values;  // [rows, int8_columns(columns)]
+  const float* scales;   // [rows, columns / kGroup]
+  const float* offsets;  // Likewise.
+};
+
 // kVectorGroups groups are multiplied at once: of values, as of the weights' bytes, their first
 // halves come before their second ones. Groups that are missing there are zeros.
-void quantize_int8(const float* x, int64_t columns, int8_t* values, float* scales, float* offsets) {
+inline void quantize_int8(
+    const float* x, int64_t columns, int8_t* values, float* scales, float* offsets) {
   const auto groups = columns / kGroup;
   for (int64_t g = 0; g < round_up(groups, kVectorGroups); ++g) {
     int8_t numbers[kGroup] = {};
@@ -48,7 +61,7 @@ void int4_dots(const Int8Rows& x,
                int64_t ldy) {
   const auto ld_scales = apart * groups;
   const auto ldw = ld_scales * kGroupBytes;
-  const auto ldx = round_up(groups, kInt8RowGroups) * kGroup;
+  const auto ldx = int8_columns(groups * kGroup);
   Floats sums[kWeightRows][kRows] = {};
   // kStepGroups groups from `first`, of which there are `count`.
   const auto step = [&](int64_t first, int64_t count, const auto& load_at,
@@ -100,16 +113,16 @@ void int4_dots(const Int8Rows& x,
   }
 }
 
-void gemv_int4(const Int8Rows& x,
-               int64_t rows,
-               const WeightView& w,
-               int64_t begin,
-               int64_t end,
-               float* y,
-               int64_t ldy) {
+inline void gemv_int4(const Int8Rows& x,
+                      int64_t rows,
+                      const WeightView& w,
+                      int64_t begin,
+                      int64_t end,
+                      float* y,
+                      int64_t ldy) {
   const auto groups = w.columns / kGroup;
   const auto* const data = static_cast<const uint8_t*>(w.data);
-  const auto ldx = round_up(groups, kInt8RowGroups) * kGroup;
+  const auto ldx = int8_columns(w.columns);
   with_weight_rows<4>(rows, [&](auto weight_rows) {
     stretches<weight_rows>(begin, end, [&](auto together, int64_t n, int64_t apart) {
       each_group(rows, [&](auto count, int64_t first) {

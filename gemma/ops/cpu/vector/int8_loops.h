@@ -14,7 +14,13 @@ constexpr float kActivationLimit = 32767.0F;
 constexpr float kInt4Limit = 2047.0F;
 static_assert(kKc <= 511);
 
-void quantize_int16(const float* x, int64_t columns, int16_t* values, float* scales) {
+// Rows of activations as 16-bit integers, with a scale for each packed_block of a row's columns.
+struct Int16Rows {
+  const int16_t* values;  // [rows, columns]
+  const float* scales;    // [rows, packed_blocks(columns)]
+};
+
+inline void quantize_int16(const float* x, int64_t columns, int16_t* values, float* scales) {
   each_block(columns, [&](int64_t begin, int64_t width) {
     *scales++ = to_integers(x + begin, width, kActivationLimit, values + begin);
   });
@@ -83,13 +89,13 @@ void int8_dots(const Int16Rows& x,
   }
 }
 
-void gemv_int8(const Int16Rows& x,
-               int64_t rows,
-               const WeightView& w,
-               int64_t begin,
-               int64_t end,
-               float* y,
-               int64_t ldy) {
+inline void gemv_int8(const Int16Rows& x,
+                      int64_t rows,
+                      const WeightView& w,
+                      int64_t begin,
+                      int64_t end,
+                      float* y,
+                      int64_t ldy) {
   const auto block = packed_block(w.columns);
   const auto blocks = packed_blocks(w.columns);
   with_weight_rows<4>(rows, [&](auto weight_rows) {

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <gemma/ops/cpu/vector/gemv_loops.h>
+#include <gemma/ops/cpu/vector/int4_loops.h>
+#include <gemma/ops/cpu/vector/int8_loops.h>
+
+// Products of few rows of activations with weights. By vectors on every processor: AMX takes as
+// long for a row as for 16, and was two to five times slower than memory for one.
+namespace gemma::cpu {
+namespace {
+
+static_assert(kGemvRows % kRowsAtOnce == 0);
+
+// Where the arrays of packed rows are, for weights of a type that is no float. In bytes.
+struct PackedIntegers {
+  PackedIntegers(int64_t rows, int64_t columns, WeightType type)
+      : scales(type == WeightType::kInt8 ? packed_blocks(columns) : columns / kGroup),
+        scales_at(round_up(
+            type == WeightType::kInt8 ? rows * columns * 2 : rows * int8_columns(columns), kLine)),
+        offsets_at(scales_at + round_up(rows * scales * 4, kLine)),
+        size(type == WeightType::kInt8 ? offsets_at : offsets_at + rows * scales * 4) {}
+
+  int64_t scales;  // Of a row.
+  int64_t scales_at, offsets_at, size;
+
+ private:
+  static constexpr int64_t kLine = 64;
+};
+
+int64_t gemv_size(int64_t rows, int64_t columns, WeightType type) {
+  if (is_float(type)) {
+    return rows * round_up(columns, kLanes) * static_cast<int64_t>(sizeof(float));
+  }
+  return PackedIntegers(rows, columns, type).size;
+}
+
+void gemv_pack(const float* x,
+               int64_t rows,
+               int64_t columns,
+               int64_t group,
+               WeightType type,
+               std::byte* packed) {
+  const auto begin = group * kGemvRows;
+  const auto end = rows - begin < kGemvRows ? rows : begin + kGemvRows;
+  if (is_float(type)) {
+    return pack_gemv_floats(x, begin, end, columns, type == WeightType::kBFloat16,
+                            reinterpret_cast<float*>(packed));
+  }
+  const PackedIntegers layout(rows, columns, type);
+  auto* const scales = reinterpret_cast<float*>(packed + layout.scales_at);
+  auto* const offsets = reinterpret_cast<float*>(packed + layout.offsets_at);
+  for (auto r = begin; r < end; ++r) {
+    if (type == WeightType::kInt8) {
+      quantize_int16(x + r * columns, columns, reinterpret_cast<int16_t*>(packed) + r * columns,
+                     scales + r * layout.scales);
+    } else {
+      quantize_int8(x + r * columns, columns,
+                    reinterpret_cast<int8_t*>(packed) + r * int8_columns(columns),
+                    scales + r * layout.scales, offsets + r * layout.scales);
+    }
+  }
+}
+
+void gemv(const std::byte* x,
+          int64_t rows,
+          const WeightView& w,
+          int64_t begin,
+          int64_t end,
+          float* y,
+          int64_t ldy) {
+  if (is_float(w.type)) {
+    return gemv_floats(reinterpret_cast<const float*>(x), rows, w, begin, end, y, ldy);
+  }
+  const PackedIntegers layout(rows, w.columns, w.type);
+  const auto* const scales = reinterpret_cast<const float*>(x + layout.scales_at);
+  // All groups of rows with some of the weights, so that these are read from memory once.
+  for (int64_t first = 0; first < rows; first += kGemvRows, y += kGemvRows * ldy) {
+    const auto count = rows - first < kGemvRows ? rows - first : kGemvRows;
+    if (w.type == WeightType::kInt8) {
+      gemv_int8(
+          {reinterpret_cast<const int16_t*>(x) + first * w.columns, scales + first * layout.scales},
+          count, w, begin, end, y, ldy);
+    } else {
+      const auto* const offsets = reinterpret_cast<const float*>(x + layout.offsets_at);
+      gemv_int4({reinterpret_cast<const int8_t*>(x) + first * int8_columns(w.columns),
+                 scales + first * layout.scales, offsets + first * layout.scales},
+                count, w, begin, end, y, ldy);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gemma::cpu
