@@ -1,9 +1,11 @@
+#include <filesystem>
 #include <map>
 #include <vector>
 
 #include "recurrentgemma.h"
 
 #include <gemma/config/griffin_config.h>
+#include <gemma/weights/griffin_checkpoint.h>
 
 namespace gemma::bindings {
 namespace {
@@ -74,6 +76,10 @@ void bind_griffin_config(py::module_& part) {
              py::arg("preset") = py::none(), py::arg("embeddings_scale_by_sqrt_dim") = py::none(),
              py::arg("attention_window_size") = py::none(), py::arg("logits_soft_cap") = py::none(),
              py::arg("scan_type") = py::none(), py::arg("max_sequence_length") = py::none());
+  def_static(
+      config, "from_pretrained",
+      [](const std::filesystem::path& path) { return config_from_pretrained(path); },
+      py::arg("path"));
   def_property(config, "max_cache_length",
                [](const GriffinConfig& self) { return self.max_cache_length(); });
   def_property(config, "num_layers", [](const GriffinConfig& self) { return self.num_layers(); });

@@ -115,7 +115,12 @@ struct [[gnu::visibility("hidden")]] NamedTupleCaster {
 
   static py::handle cast(const T& from, py::return_value_policy, py::handle) {
     py::list values;
-    visit_named_tuple<T>([&](const auto& field) { values.append(from.*field.member); });
+    visit_named_tuple<T>([&](const auto& field) {
+      values.append(from.*field.member);
+      // The reference's, so that a config has a hash.
+      if (field.name == "block_types")
+        values[values.size() - 1] = py::tuple(values[values.size() - 1]);
+    });
     const auto type = py::module_::import("gemma_libtorch._C")
                           .attr("_recurrentgemma")
                           .attr(NamedTuple<T>::kName.text);

@@ -90,20 +90,26 @@ void read_blocks(const SizesOf& sizes_of, GriffinConfig& config) {
   }
 }
 
-void check_is_preset(const GriffinConfig& config, Preset preset) {
-  const auto want = GriffinConfig::from_preset(preset, config.vocab_size);
-  const auto check = [&](std::string_view field, const auto& got, const auto& expected) {
-    if (got == expected) return;
-    throw std::invalid_argument(fmt::format(
-        "GriffinConfig: the weights' {} is not that of {}; leave out the preset, and give "
-        "embeddings_scale_by_sqrt_dim, attention_window_size and logits_soft_cap",
-        field, to_string(preset)));
-  };
-  check("width", config.width, want.width);
-  check("mlp_expanded_width", config.mlp_expanded_width, want.mlp_expanded_width);
-  check("num_heads", config.num_heads, want.num_heads);
-  check("lru_width", config.lru_width, want.lru_width);
-  check("block_types", config.block_types, want.block_types);
+// What the shapes say.
+GriffinConfig read_sizes(const SizesOf& sizes_of) {
+  GriffinConfig config;
+  const auto embedding = required(sizes_of, "embedder.input_embedding", 2);
+  config.vocab_size = embedding[0];
+  config.width = embedding[1];
+  config.mlp_expanded_width = required(sizes_of, "blocks.0.mlp_block.ffw_up.w", 3)[2];
+  read_blocks(sizes_of, config);
+  return config;
+}
+
+// The first field that is not the preset's; empty if there is none.
+std::string_view difference(const GriffinConfig& sizes, Preset preset) {
+  const auto want = GriffinConfig::from_preset(preset);
+  if (sizes.width != want.width) return "width";
+  if (sizes.mlp_expanded_width != want.mlp_expanded_width) return "mlp_expanded_width";
+  if (sizes.num_heads != want.num_heads) return "num_heads";
+  if (sizes.lru_width != want.lru_width) return "lru_width";
+  if (sizes.block_types != want.block_types) return "block_types";
+  return {};
 }
 
 }  // namespace
@@ -186,19 +192,27 @@ void validate(const GriffinConfig& config) {
                   head_dim));
 }
 
+std::optional<Preset> preset_of(const SizesOf& sizes_of) {
+  const auto sizes = read_sizes(sizes_of);
+  const auto row = std::ranges::find_if(
+      kPresets, [&](const PresetRow& preset) { return difference(sizes, preset.preset).empty(); });
+  return row == kPresets.end() ? std::nullopt : std::optional(row->preset);
+}
+
 GriffinConfig config_from_sizes(const SizesOf& sizes_of,
                                 std::optional<Preset> preset,
                                 const GriffinHyperparameters& given) {
-  GriffinConfig config;
-  const auto embedding = required(sizes_of, "embedder.input_embedding", 2);
-  config.vocab_size = embedding[0];
-  config.width = embedding[1];
-  config.mlp_expanded_width = required(sizes_of, "blocks.0.mlp_block.ffw_up.w", 3)[2];
-  read_blocks(sizes_of, config);
-  if (preset) check_is_preset(config, *preset);
-
-  const auto rest =
-      preset ? std::optional(GriffinConfig::from_preset(*preset, config.vocab_size)) : std::nullopt;
+  auto config = read_sizes(sizes_of);
+  std::optional<GriffinConfig> rest;
+  if (preset) {
+    rest = GriffinConfig::from_preset(*preset);
+    if (const auto field = difference(config, *preset); !field.empty()) {
+      throw std::invalid_argument(fmt::format(
+          "GriffinConfig: the weights' {} is not that of {}; leave out the preset, and give "
+          "embeddings_scale_by_sqrt_dim, attention_window_size and logits_soft_cap",
+          field, to_string(*preset)));
+    }
+  }
   const auto chosen = [&](std::string_view field, const auto& value, auto GriffinConfig::* member) {
     if (value) return *value;
     if (rest) return *rest.*member;

@@ -82,6 +82,10 @@ struct GriffinHyperparameters {
 /// Sizes of the tensor of that name; empty when there is none.
 using SizesOf = std::function<std::vector<int64_t>(const std::string& name)>;
 
+/// The published model or the paper's whose shapes the weights have; none when they fit no preset.
+/// Throws std::invalid_argument, naming the tensor, when they are of no Griffin.
+std::optional<Preset> preset_of(const SizesOf& sizes_of);
+
 /// recurrentgemma/common.py: GriffinConfig.from_torch_params. Sizes from the weights, the rest from
 /// `given`, or else from the preset. Throws std::invalid_argument, naming the tensor or the field,
 /// when the weights are of no Griffin, are not those of the preset, or nothing says the rest.

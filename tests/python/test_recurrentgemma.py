@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import pytest
 import recurrentgemma_reference
+import sentencepiece
 import tiny
 import tiny_griffin
 import torch
 from gemma_libtorch import recurrentgemma as ours
+from gemma_libtorch import tokenizer
 from tiny_griffin import CONFIGS, A, R
 
 theirs = recurrentgemma_reference.required()
@@ -267,3 +270,116 @@ def test_a_cache_of_the_reference_is_taken() -> None:
         plain(got(tokens[:, 6:], positions[:, 6:], mine)),
         plain(want(tokens[:, 6:], positions[:, 6:], cache)),
     )
+
+
+# --- sampler --------------------------------------------------------------------------------------
+
+PROMPTS = ["The capital of France is", "It is", "a truth universally acknowledged, that a man"]
+
+
+def samplers(fields: dict[str, Any], dtype: str, **flags: bool) -> tuple[Any, Any]:
+    want, got = (tiny_griffin.make(package, fields, dtype) for package in (theirs, ours))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(tiny.TOKENIZER))
+    vocabulary = tokenizer.Tokenizer(str(tiny.TOKENIZER))
+    return theirs.Sampler(want, processor, **flags), ours.Sampler(got, vocabulary, **flags)
+
+
+def assert_same_samples(
+    both: tuple[Any, Any], prompts: list[str], steps: int, **flags: bool
+) -> None:
+    """Texts, tokens, logits and the random numbers used up are equal."""
+    results = []
+    for sampler in both:
+        torch.manual_seed(11)
+        output = sampler(prompts, steps, **flags)
+        results.append((output.text, output.tokens, output.logits, torch.get_rng_state()))
+    assert results[1][0] == results[0][0]
+    tiny.assert_same(results[1][1:], results[0][1:])
+
+
+@DTYPES
+@pytest.mark.parametrize("greedy", [True, False], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("echo", [False, True])
+@pytest.mark.parametrize("return_logits", [False, True])
+def test_samples_are_equal(dtype: str, greedy: bool, echo: bool, return_logits: bool) -> None:
+    both = samplers(CONFIGS["griffin"], dtype, greedy_sampling=greedy)
+    for prompts in ([PROMPTS[0]], PROMPTS, PROMPTS[1:2] * 2):
+        for steps in (0, 1, 2, 11):
+            assert_same_samples(both, prompts, steps, echo=echo, return_logits=return_logits)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_text_ends_where_the_references_does(ends: bool) -> None:
+    both = samplers(CONFIGS["griffin"], "float32")
+    for sampler in both:  # Makes eos the likeliest token from some step on.
+        embedding = sampler.model.embedder.input_embedding
+        embedding[1] = embedding[int(sampler(PROMPTS[:1], 5).tokens[0][-1])] * 3
+    for prompts in (PROMPTS[:1], PROMPTS):
+        assert_same_samples(both, prompts, 20, end_sampling_at_eos_token=ends)
+    tokens = both[1](PROMPTS[:1], 20).tokens[0].tolist()
+    assert tokens.index(1) < 18 and set(tokens[tokens.index(1) + 1 :]) == {0}
+
+
+def test_a_prompt_for_an_instruction_tuned_model_is_equal() -> None:
+    both = samplers(CONFIGS["griffin"], "float32", is_it_model=True)
+    assert_same_samples(both, PROMPTS[:1], 4, echo=True)
+
+
+def test_a_prompt_of_bos_alone_is_equal_where_the_reference_takes_one() -> None:
+    both = samplers(CONFIGS["griffin"], "float32")
+    assert_same_samples(both, [""], 5, return_logits=True)
+    assert_same_samples(both, [""], 5, return_logits=True, echo=True)
+    with pytest.raises(TypeError, match="NoneType"):
+        both[0]([""], 5)
+    with_logits, without = both[1]([""], 5, return_logits=True), both[1]([""], 5)
+    assert without.text == with_logits.text and without.logits == []
+
+
+# --- configs --------------------------------------------------------------------------------------
+
+
+def values_of(config: Any) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(plain, value))
+        return value.name if isinstance(value, enum.Enum) else value
+
+    return {name: plain(value) for name, value in config._asdict().items()}
+
+
+def test_presets_are_equal() -> None:
+    assert [p.name for p in ours.Preset] == [p.name for p in theirs.Preset]
+    for name in (preset.name for preset in theirs.Preset):
+        for arguments in ({}, {"vocab_size": 7}, {"max_sequence_length": 100}):
+            want, got = (
+                package.GriffinConfig.from_preset(package.Preset[name], **arguments)
+                for package in (theirs, ours)
+            )
+            assert values_of(got) == values_of(want)
+            assert (got.num_layers, got.max_cache_length) == (want.num_layers, want.max_cache_length)
+
+
+def test_a_config_from_weights_is_equal() -> None:
+    given = {
+        "embeddings_scale_by_sqrt_dim": True,
+        "attention_window_size": 6,
+        "logits_soft_cap": 3.3,
+    }
+    for name in ("griffin", "hawk"):
+        state = tiny_griffin.make(theirs, CONFIGS[name], "float32").state_dict()
+        for more in ({}, {"max_sequence_length": 2}):
+            want, got = (
+                package.GriffinConfig.from_torch_params(
+                    state, **given, **more, scan_type=package.ScanType.AUTO
+                )
+                for package in (theirs, ours)
+            )
+            assert values_of(got) == values_of(want)
+
+
+def test_heads_are_counted_right_where_the_last_block_attends() -> None:
+    fields = {**CONFIGS["griffin"], "block_types": (R, A)}
+    state = tiny_griffin.make(theirs, fields, "float32").state_dict()
+    given = {"embeddings_scale_by_sqrt_dim": True, "attention_window_size": 6, "logits_soft_cap": 0.0}
+    want, got = (p.GriffinConfig.from_torch_params(state, **given) for p in (theirs, ours))
+    assert (want.num_heads, got.num_heads) == (1, fields["num_heads"])
