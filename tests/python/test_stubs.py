@@ -115,6 +115,8 @@ def covers(stub: ast.expr, real: ast.expr) -> bool:
         return covers(stub.value, real.value) and covers(stub.slice, real.slice)
     if isinstance(stub, ast.Subscript):
         return covers(stub.value, real)
+    if isinstance(stub, ast.BinOp) and isinstance(real, ast.BinOp):
+        return covers(stub.left, real.left) and covers(stub.right, real.right)
     if isinstance(stub, ast.Tuple) and isinstance(real, ast.Tuple):
         return len(stub.elts) == len(real.elts) and all(map(covers, stub.elts, real.elts))
     if ast.unparse(stub) in TYPED_DICTS:
