@@ -13,6 +13,8 @@
 
 namespace gemma::bindings {
 
+namespace rg = recurrentgemma;
+
 // The part of the extension that has the names of recurrentgemma.torch, some of which are also
 // names of gemma_pytorch.
 void bind_griffin(py::module_& part);
@@ -39,31 +41,30 @@ template <typename T>
 struct NamedTuple;
 
 template <>
-struct NamedTuple<recurrentgemma::RecurrentBlockCache> {
-  using T = recurrentgemma::RecurrentBlockCache;
+struct NamedTuple<rg::RecurrentBlockCache> {
+  using T = rg::RecurrentBlockCache;
   static constexpr auto kName = py::detail::const_name("RecurrentBlockCache");
   static constexpr std::tuple kFields{Field{"rg_lru_state", &T::rg_lru_state},
                                       Field{"conv1d_state", &T::conv1d_state}};
 };
 
 template <>
-struct NamedTuple<recurrentgemma::AttentionBlockCache> {
-  using T = recurrentgemma::AttentionBlockCache;
+struct NamedTuple<rg::AttentionBlockCache> {
+  using T = rg::AttentionBlockCache;
   static constexpr auto kName = py::detail::const_name("AttentionBlockCache");
   static constexpr std::tuple kFields{Field{"keys", &T::keys}, Field{"values", &T::values},
                                       Field{"num_tokens", &T::num_tokens}};
 };
 
 template <>
-struct NamedTuple<recurrentgemma::GriffinConfig> {
+struct NamedTuple<rg::GriffinConfig> {
   static constexpr auto kName = py::detail::const_name("GriffinConfig");
-  static constexpr auto kFields =
-      detail::fields_of(static_cast<const recurrentgemma::GriffinConfig*>(nullptr));
+  static constexpr auto kFields = detail::fields_of(static_cast<const rg::GriffinConfig*>(nullptr));
 };
 
 template <>
-struct NamedTuple<recurrentgemma::SamplerOutput> {
-  using T = recurrentgemma::SamplerOutput;
+struct NamedTuple<rg::SamplerOutput> {
+  using T = rg::SamplerOutput;
   static constexpr auto kName = py::detail::const_name("SamplerOutput");
   static constexpr std::tuple kFields{Field{"text", &T::text}, Field{"logits", &T::logits},
                                       Field{"tokens", &T::tokens}};

@@ -505,6 +505,8 @@ class Griffin(Module):
         mmap: bool = False,
     ) -> LoadReport:
         """Loads a file of Google's (.pt), or what Hugging Face has; see GemmaForCausalLM."""
+    def to_transformers_state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights under the names of transformers' RecurrentGemmaForCausalLM: views of them."""
     @property
     def config(self) -> GriffinConfig: ...
     @property

@@ -154,6 +154,25 @@ def test_a_directory_of_hugging_face_computes_as_transformers(
     torch.testing.assert_close(logits, want(tokens).logits, rtol=0, atol=2e-5)
 
 
+def test_transformers_takes_the_weights(model: Any, hugging_face: tuple[Path, Any]) -> None:
+    _, theirs = hugging_face
+    theirs.load_state_dict(model.to_transformers_state_dict())
+    tokens = tiny.random_ids((2, 20), model.config.vocab_size)
+    logits = model(tokens, tiny_griffin.positions(2, 20))[0]
+    torch.testing.assert_close(theirs(tokens).logits, logits, rtol=0, atol=2e-5)
+
+
+def test_weights_that_went_to_transformers_come_back_as_they_were(
+    model: Any, hugging_face: tuple[Path, Any]
+) -> None:
+    folder, theirs = hugging_face
+    theirs.load_state_dict(model.to_transformers_state_dict())
+    theirs.save_pretrained(folder)
+    other = empty()
+    other.load_weights(folder)
+    tiny.assert_same(dict(other.state_dict()), dict(model.state_dict()))
+
+
 def test_what_every_recurrentgemma_has_must_not_be_otherwise(
     hugging_face: tuple[Path, Any],
 ) -> None:

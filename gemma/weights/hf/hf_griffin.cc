@@ -92,6 +92,28 @@ std::optional<Recipe> layer_recipe(const InLayer& layer, const TensorEntry& entr
                 .parts = {entry.name}};
 }
 
+// What a tensor of a block becomes.
+void add_hf_parts(std::string_view name, const torch::Tensor& tensor, StateDict& theirs) {
+  constexpr std::string_view kBlocks = "blocks.";
+  name.remove_prefix(kBlocks.size());
+  const auto dot = name.find('.');
+  const auto add = [&, number = name.substr(0, dot)](std::string_view end, const auto& value) {
+    theirs.emplace_back(fmt::format("{}{}.{}", kHfLayers, number, end), value);
+  };
+  name.remove_prefix(dot + 1);
+  if (name == "mlp_block.ffw_up.w") {
+    add("mlp_block.gate_proj.weight", tensor[0].t());
+    add("mlp_block.up_proj.weight", tensor[1].t());
+  } else if (name == "mlp_block.ffw_up.b") {
+    add("mlp_block.gate_proj.bias", tensor[0].flatten());
+    add("mlp_block.up_proj.bias", tensor[1].flatten());
+  } else if (name == "recurrent_block.conv_1d.w") {
+    add("temporal_block.conv_1d.weight", tensor.t().unsqueeze(1));
+  } else {
+    add(std::ranges::find(kRenamed, name, &GriffinName::ours)->theirs, tensor);
+  }
+}
+
 }  // namespace
 
 std::optional<Layout> hf_griffin_layout(const Checkpoint& checkpoint,
@@ -121,6 +143,21 @@ std::optional<Layout> hf_griffin_layout(const Checkpoint& checkpoint,
   }
   if (!head.empty()) layout.unembedding = Unembedding{head, embedding};
   return layout;
+}
+
+StateDict griffin_to_hf(const StateDict& weights) {
+  StateDict theirs;
+  for (const auto& [name, tensor] : weights) {
+    if (name == "embedder.input_embedding") {
+      theirs.emplace_back(kHfEmbedding, tensor);
+      theirs.emplace_back(kHfHead, tensor);
+    } else if (name == "final_norm.scale") {
+      theirs.emplace_back(kHfFinalNorm, tensor);
+    } else {
+      add_hf_parts(name, tensor, theirs);
+    }
+  }
+  return theirs;
 }
 
 recurrentgemma::GriffinHyperparameters griffin_from_hf(std::string_view json,
