@@ -166,8 +166,8 @@ void print_checkpoint(const WeightSource& source, const std::string& dtype) {
   print_file(source);
   if (recurrentgemma::is_griffin(source)) {
     show("\n");
-    print_griffin(recurrentgemma::config_of(source),
-                  dtype.empty() ? recurrentgemma::dtype_of(source) : dtype);
+    print_griffin(recurrentgemma::griffin_config_of(source),
+                  dtype.empty() ? recurrentgemma::griffin_dtype_of(source) : dtype);
     return;
   }
   auto config = config_of(source);

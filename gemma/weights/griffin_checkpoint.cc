@@ -28,7 +28,7 @@ std::optional<GriffinHyperparameters> stated_hyperparameters(const WeightSource&
 
 bool is_griffin(const WeightSource& source) { return source.contains(kEmbeddingName); }
 
-GriffinConfig config_of(const WeightSource& source) {
+GriffinConfig griffin_config_of(const WeightSource& source) {
   const auto sizes_of = [&](const std::string& name) {
     const auto* entry = source.find(name);
     return entry == nullptr ? std::vector<int64_t>() : entry->sizes;
@@ -47,10 +47,10 @@ GriffinConfig config_of(const WeightSource& source) {
 }
 
 GriffinConfig config_from_pretrained(const std::filesystem::path& path) {
-  return config_of(WeightSource::open(path));
+  return griffin_config_of(WeightSource::open(path));
 }
 
-std::string dtype_of(const WeightSource& source) {
+std::string griffin_dtype_of(const WeightSource& source) {
   const auto* entry = source.find(kEmbeddingName);
   const bool is_half =
       entry != nullptr && (entry->dtype == at::kHalf || entry->dtype == at::kBFloat16);

@@ -60,9 +60,11 @@ void check_holds(const Checkpoint& checkpoint,
                  const std::vector<int64_t>& sizes,
                  const Recipe& recipe) {
   if (c10::multiply_integers(sizes) == c10::multiply_integers(recipe.sizes)) return;
-  refuse_file(checkpoint.file_of(entry.name),
-              fmt::format("tensor '{}' is [{}], but [{}] is '{}'", entry.name,
-                          fmt::join(sizes, ", "), fmt::join(recipe.sizes, ", "), recipe.name));
+  refuse_file(
+      checkpoint.file_of(entry.name),
+      fmt::format("tensor '{}', with those that belong to it, is [{}], of which '{}', [{}], "
+                  "cannot be made",
+                  entry.name, fmt::join(sizes, ", "), recipe.name, fmt::join(recipe.sizes, ", ")));
 }
 
 // The shape of what the recipe makes.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch as safetensors
 import tiny
 import tiny_griffin
 import torch
@@ -171,6 +172,25 @@ def test_weights_that_went_to_transformers_come_back_as_they_were(
     other = empty()
     other.load_weights(folder)
     tiny.assert_same(dict(other.state_dict()), dict(model.state_dict()))
+
+
+def test_a_directory_of_hugging_face_that_is_not_whole_is_refused(
+    model: Any, tmp_path: Path
+) -> None:
+    theirs = model.to_transformers_state_dict()
+    gate, up = (f"model.layers.0.mlp_block.{name}_proj.weight" for name in ("gate", "up"))
+    for changes, words in [
+        ({up: None}, f"has no tensor '{up}', which belongs to 'blocks.0.mlp_block.ffw_up.w'"),
+        ({up: theirs[up][:1]}, r"is \[41, 48\], of which 'blocks.0.mlp_block.ffw_up.w', \[2, 40, 48\], cannot"),
+        ({gate: theirs[gate][0]}, "ffw_up.w"),
+        ({"lm_head.weight": theirs["lm_head.weight"] + 1}, "'lm_head.weight' is not"),
+        ({"model.layers.0.temporal_block.linear_x.lora_A": theirs[gate]}, "of an adapter"),
+    ]:
+        state = {name: value for name, value in {**theirs, **changes}.items() if value is not None}
+        tensors = {name: value.clone().contiguous() for name, value in state.items()}
+        safetensors.save_file(tensors, tmp_path / "model.safetensors")
+        with pytest.raises(RuntimeError, match=words):
+            empty().load_weights(tmp_path / "model.safetensors")
 
 
 def test_what_every_recurrentgemma_has_must_not_be_otherwise(
