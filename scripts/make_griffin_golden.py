@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs Google's recurrentgemma on a tiny model and writes down what it gives: tests/golden/griffin.*
+"""Runs recurrentgemma on a tiny model and writes down what it gives: tests/golden/griffin.*
 
     scripts/make_griffin_golden.py --reference <checkout of recurrentgemma>
 

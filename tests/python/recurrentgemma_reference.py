@@ -25,7 +25,7 @@ def checkout() -> Path | None:
 
 
 def required() -> Any:
-    """The names of the checkout's recurrentgemma.torch; without one the calling module is skipped."""
+    """The names of its recurrentgemma.torch; without a checkout the calling module is skipped."""
     root = checkout()
     if root is None:
         pytest.skip(

@@ -181,7 +181,7 @@ def test_a_directory_of_hugging_face_that_is_not_whole_is_refused(
     gate, up = (f"model.layers.0.mlp_block.{name}_proj.weight" for name in ("gate", "up"))
     for changes, words in [
         ({up: None}, f"has no tensor '{up}', which belongs to 'blocks.0.mlp_block.ffw_up.w'"),
-        ({up: theirs[up][:1]}, r"is \[41, 48\], of which 'blocks.0.mlp_block.ffw_up.w', \[2, 40, 48\], cannot"),
+        ({up: theirs[up][:1]}, r"is \[41, 48\], of which 'blocks.0.mlp_block.ffw_up.w'"),
         ({gate: theirs[gate][0]}, "ffw_up.w"),
         ({"lm_head.weight": theirs["lm_head.weight"] + 1}, "'lm_head.weight' is not"),
         ({"model.layers.0.temporal_block.linear_x.lora_A": theirs[gate]}, "of an adapter"),
@@ -266,7 +266,7 @@ def test_what_does_not_fit_is_refused_in_one_line(model: Any) -> None:
     for arguments, words in [
         ((tokens, positions[:1]), r"segment_pos must be \[2, 3\]"),
         ((tokens, positions, cache), "x has 3 tokens, but with a cache takes one"),
-        ((tokens[:, :1], positions[:, :1], {**cache, "blocks.0": cache["blocks.2"]}), "another type"),
+        ((tokens[:, :1], positions[:, :1], {**cache, "blocks.0": cache["blocks.2"]}), "another"),
         ((tokens, positions, {"blocks.0": cache["blocks.0"]}), "the cache has no 'blocks.1'"),
     ]:
         with pytest.raises(ValueError, match=words) as error:

@@ -356,7 +356,8 @@ def test_presets_are_equal() -> None:
                 for package in (theirs, ours)
             )
             assert values_of(got) == values_of(want)
-            assert (got.num_layers, got.max_cache_length) == (want.num_layers, want.max_cache_length)
+            assert got.num_layers == want.num_layers
+            assert got.max_cache_length == want.max_cache_length
 
 
 def test_a_config_from_weights_is_equal() -> None:
@@ -380,6 +381,10 @@ def test_a_config_from_weights_is_equal() -> None:
 def test_heads_are_counted_right_where_the_last_block_attends() -> None:
     fields = {**CONFIGS["griffin"], "block_types": (R, A)}
     state = tiny_griffin.make(theirs, fields, "float32").state_dict()
-    given = {"embeddings_scale_by_sqrt_dim": True, "attention_window_size": 6, "logits_soft_cap": 0.0}
+    given = {
+        "embeddings_scale_by_sqrt_dim": True,
+        "attention_window_size": 6,
+        "logits_soft_cap": 0.0,
+    }
     want, got = (p.GriffinConfig.from_torch_params(state, **given) for p in (theirs, ours))
     assert (want.num_heads, got.num_heads) == (1, fields["num_heads"])
