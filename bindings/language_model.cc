@@ -8,28 +8,6 @@
 namespace gemma::bindings {
 namespace {
 
-LoadReport load_weights(LanguageModelImpl& self,
-                        const std::filesystem::path& model_path,
-                        const py::object& progress,
-                        bool mmap) {
-  const LoadOptions options{.mmap = mmap, .progress = [&progress](const LoadProgress& state) {
-                              const py::gil_scoped_acquire gil;
-                              if (!progress.is_none()) progress(state);
-                              if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-                            }};
-  auto report = [&] {
-    const py::gil_scoped_release release;
-    return self.load_weights(model_path.string(), options);
-  }();
-  const auto warning = describe_unexpected(report);
-  if (!warning.empty() &&
-      PyErr_WarnEx(PyExc_UserWarning, fmt::format("{}: {}", model_path.string(), warning).c_str(),
-                   /*stack_level=*/1) != 0) {
-    throw py::error_already_set();
-  }
-  return report;
-}
-
 // Lets Ctrl-C, or any other signal whose Python handler raises, end a generation. Looks a few times
 // a second only, as it waits for the GIL, which other threads may be busy with.
 class SignalCheck {
@@ -49,6 +27,34 @@ class SignalCheck {
 
 }  // namespace
 
+LayerCallback signal_check() {
+  return [check = std::make_shared<SignalCheck>()](int64_t /*done*/, int64_t /*total*/) {
+    (*check)();
+  };
+}
+
+LoadReport loaded(const std::filesystem::path& model_path,
+                  const py::object& progress,
+                  bool mmap,
+                  const std::function<LoadReport(const std::string&, const LoadOptions&)>& load) {
+  const LoadOptions options{.mmap = mmap, .progress = [&progress](const LoadProgress& state) {
+                              const py::gil_scoped_acquire gil;
+                              if (!progress.is_none()) progress(state);
+                              if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+                            }};
+  auto report = [&] {
+    const py::gil_scoped_release release;
+    return load(model_path.string(), options);
+  }();
+  const auto warning = describe_unexpected(report);
+  if (!warning.empty() &&
+      PyErr_WarnEx(PyExc_UserWarning, fmt::format("{}: {}", model_path.string(), warning).c_str(),
+                   /*stack_level=*/1) != 0) {
+    throw py::error_already_set();
+  }
+  return report;
+}
+
 std::string to_text(py::handle text) {
   if (!PyUnicode_Check(text.ptr())) {
     throw py::type_error(fmt::format("a text must be str, got {}",
@@ -67,8 +73,7 @@ std::string to_text(py::handle text) {
 GenerateOptions generate_options(const py::object& on_token,
                                  const std::vector<int64_t>& stop_ids,
                                  const py::object& kv_dtype) {
-  const auto check = std::make_shared<SignalCheck>();
-  const auto check_layer = [check](int64_t /*done*/, int64_t /*total*/) { (*check)(); };
+  const auto check_layer = signal_check();
   GenerateOptions options{.on_layer = check_layer, .on_encode = check_layer, .stop_ids = stop_ids};
   if (!kv_dtype.is_none()) options.kv_dtype = kv_dtype.cast<torch::ScalarType>();
   if (!on_token.is_none()) {
@@ -94,8 +99,8 @@ void bind_language_model(py::module_& m) {
 
   using Self = LanguageModelImpl;
   ModuleClass<Self>(m, "LanguageModel", "What the text and the multimodal model share.")
-      .def("load_weights", load_weights, py::arg("model_path"), py::arg("progress") = py::none(),
-           py::kw_only(), py::arg("mmap") = false,
+      .def("load_weights", load_weights<Self>, py::arg("model_path"),
+           py::arg("progress") = py::none(), py::kw_only(), py::arg("mmap") = false,
            "Loads a checkpoint; progress(LoadProgress) after each tensor. mmap=True leaves weights "
            "in the file, which nobody may write to then.")
       .def_property_readonly("config", &Self::config)

@@ -54,4 +54,5 @@ PYBIND11_MODULE(_C, m) {
   bind_siglip_vision_model(m);
   bind_multimodal_lm(m);
   bind_engine(m);
+  bind_recurrentgemma(m);
 }

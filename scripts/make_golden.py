@@ -128,9 +128,7 @@ def manifest(checkout: Path, files: list[Path]) -> dict[str, Any]:
             "commit": commit_of(checkout),
         },
         "seed": SEED,
-        "torch": torch.__version__,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "arithmetic": cases.arithmetic(),
+        **cases.machine(),
         "configs": {**cases.CONFIGS, **cases.TEXT_CONFIGS, **cases.MULTIMODAL_CONFIGS},
         "files": {path.name: describe(path) for path in files},
     }

@@ -11,6 +11,7 @@ usage: scripts/test.sh [--quick]
 
 environment:
   GEMMA_PYTORCH   a checkout of google/gemma_pytorch: compare with it live, bit for bit
+  RECURRENTGEMMA  a checkout of google-deepmind/recurrentgemma: likewise
   FUZZ_SECONDS    how long to fuzz all readers together (default: 30)
 EOF
 }

@@ -13,12 +13,15 @@
 #include <fmt/ranges.h>
 
 #include <gemma/checkpoint/gguf_blocks.h>
+#include <gemma/cli/griffin_info.h>
 #include <gemma/cli/info.h>
+#include <gemma/cli/module_sizes.h>
 #include <gemma/cli/output.h>
 #include <gemma/config/dtype_name.h>
 #include <gemma/config/fields.h>
 #include <gemma/generate/make_model.h>
 #include <gemma/weights/checkpoint_config.h>
+#include <gemma/weights/griffin_checkpoint.h>
 
 namespace gemma::cli {
 namespace {
@@ -28,15 +31,6 @@ struct InfoOptions {
   std::string dtype;  // Empty: the file's, or bfloat16 for a variant.
   bool quant = false;
 };
-
-// "1,234,567".
-std::string grouped(int64_t number) {
-  auto text = fmt::format("{}", number);
-  for (auto i = static_cast<int64_t>(text.size()) - 3; i > 0; i -= 3) {
-    text.insert(static_cast<size_t>(i), 1, ',');
-  }
-  return text;
-}
 
 std::string value_text(Architecture architecture) { return std::string(to_string(architecture)); }
 std::string value_text(int64_t number) { return grouped(number); }
@@ -83,23 +77,6 @@ void print_config(const GemmaConfig& config) {
   });
 }
 
-struct Size {
-  int64_t count = 0, bytes = 0;
-};
-
-Size size_of(const torch::nn::Module& module) {
-  Size size;
-  for (const auto& parameter : module.parameters()) {
-    size.count += parameter.numel();
-    size.bytes += static_cast<int64_t>(parameter.nbytes());
-  }
-  return size;
-}
-
-void print_size(const std::string& name, const Size& size) {
-  show("  {:<44} {:>16} {:>18}\n", name, grouped(size.count), grouped(size.bytes));
-}
-
 // A list of layers, and what is in one of them: they are alike.
 void print_layers(const std::string& name, const torch::nn::ModuleListImpl& layers) {
   print_size(fmt::format("{} (all {})", name, layers.size()), size_of(layers));
@@ -109,7 +86,7 @@ void print_layers(const std::string& name, const torch::nn::ModuleListImpl& laye
 }
 
 void print_parameters(const LanguageModelImpl& model) {
-  show("\nParameters\n  {:<44} {:>16} {:>18}\n", "module", "count", "bytes");
+  print_size_header();
   for (const auto& child : model.named_children()) {
     bool has_layers = false;
     for (const auto& part : child.value()->named_children()) {
@@ -170,7 +147,9 @@ void print_file(const WeightSource& source) {
          metadata->contains("tokenizer.ggml.tokens") ? "with" : "without");
   }
   const auto detected = detect_variant(source);
-  if (detected) {
+  if (recurrentgemma::is_griffin(source)) {
+    show("  a RecurrentGemma\n");
+  } else if (detected) {
     show("  variant {}{}\n", detected->variant, detected->quant ? ", int8" : "");
   } else {
     show("  no variant: {}\n", why_unknown(source));
@@ -185,6 +164,12 @@ void print_tensors(const WeightSource& source) {
 
 void print_checkpoint(const WeightSource& source, const std::string& dtype) {
   print_file(source);
+  if (recurrentgemma::is_griffin(source)) {
+    show("\n");
+    print_griffin(recurrentgemma::griffin_config_of(source),
+                  dtype.empty() ? recurrentgemma::griffin_dtype_of(source) : dtype);
+    return;
+  }
   auto config = config_of(source);
   if (!config) {
     show("\nTensors\n");
@@ -197,6 +182,11 @@ void print_checkpoint(const WeightSource& source, const std::string& dtype) {
 }
 
 void info(const InfoOptions& options) {
+  if (const auto preset = griffin_preset(options.target)) {
+    print_griffin(recurrentgemma::GriffinConfig::from_preset(*preset),
+                  options.dtype.empty() ? "bfloat16" : options.dtype);
+    return;
+  }
   const auto variants = model_variants();
   if (std::find(variants.begin(), variants.end(), options.target) != variants.end()) {
     auto config =
@@ -206,8 +196,9 @@ void info(const InfoOptions& options) {
     return;
   }
   if (!std::filesystem::exists(options.target)) {
-    throw std::invalid_argument(fmt::format("'{}' is neither a file nor a variant; variants: {}",
-                                            options.target, fmt::join(variants, ", ")));
+    throw std::invalid_argument(
+        fmt::format("'{}' is neither a file nor a variant; variants: {}; of RecurrentGemma: {}",
+                    options.target, fmt::join(variants, ", "), fmt::join(griffin_presets(), ", ")));
   }
   print_checkpoint(WeightSource::open(options.target), options.dtype);
 }
@@ -218,9 +209,10 @@ void add_info(CLI::App& app) {
   const auto options = std::make_shared<InfoOptions>();
   auto* command = app.add_subcommand("info", "Show what a variant or a checkpoint is.");
   command
-      ->add_option("target", options->target,
-                   "A variant, a .ckpt, .safetensors or .gguf file, or a directory of shards or of "
-                   "Hugging Face")
+      ->add_option(
+          "target", options->target,
+          "A variant, a .ckpt, .pt, .safetensors or .gguf file, or a directory of shards or "
+          "of Hugging Face")
       ->required();
   command->add_option("--dtype", options->dtype,
                       "What sizes are counted in: the file's, or bfloat16, when omitted");

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include <gemma/config/config.h>
+#include <gemma/config/griffin_config.h>
 
 namespace gemma {
 
@@ -83,10 +84,27 @@ constexpr auto fields_of(const SiglipVisionModelConfig*) {
   };
 }
 
+constexpr auto fields_of(const recurrentgemma::GriffinConfig*) {
+  using C = recurrentgemma::GriffinConfig;
+  return std::tuple{
+      Field{"vocab_size", &C::vocab_size, "vocab_size"},
+      Field{"width", &C::width, "hidden_size"},
+      Field{"mlp_expanded_width", &C::mlp_expanded_width},
+      Field{"num_heads", &C::num_heads, "num_attention_heads"},
+      Field{"block_types", &C::block_types},
+      Field{"embeddings_scale_by_sqrt_dim", &C::embeddings_scale_by_sqrt_dim,
+            "embeddings_scale_by_sqrt_dim"},
+      Field{"attention_window_size", &C::attention_window_size, "attention_window_size"},
+      Field{"logits_soft_cap", &C::logits_soft_cap, "logits_soft_cap"},
+      Field{"lru_width", &C::lru_width, "lru_width"},
+      Field{"scan_type", &C::scan_type},
+  };
+}
+
 }  // namespace detail
 
-/// Calls visit(field) for every Field of Config, GemmaConfig or SiglipVisionModelConfig, in the
-/// order of the reference.
+/// Calls visit(field) for every Field of Config (GemmaConfig, SiglipVisionModelConfig,
+/// GriffinConfig) in the order of the reference.
 template <typename Config, typename Visit>
 void visit_fields(Visit&& visit) {
   std::apply([&](const auto&... field) { (visit(field), ...); },

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <utility>
 
 #include <ATen/core/Tensor.h>
@@ -111,6 +112,57 @@ class Ops {
 
   /// Means of squares of 4 x 4 patches: [N, P, E] -> [N, P / 16, E]. P has to be a square number.
   virtual at::Tensor pool_patches(const at::Tensor& x) const;
+
+  /// RecurrentGemma's operations. positions [B, T] of any integer dtype: 0 begins a document, and
+  /// what is left of it, documents and padding (-1), is not seen. What a layer keeps between calls
+  /// is its state; with one, T is 1.
+
+  /// Each of H parts of x times its own matrix: x [..., H * W], weight [H, W, W], bias [H, W]
+  /// -> [..., H * W].
+  virtual at::Tensor block_diagonal_linear(const at::Tensor& x, const BiasedWeight& blocks) const;
+
+  /// Convolution over time, each feature by itself: x [B, T, E], weight [K, E], bias [E], state
+  /// [B, K - 1, E], the inputs before x, or none -> ([B, T, E], the next state). Without a state,
+  /// the inputs that no later output sees, as a document begins between, become 0 in `x` itself.
+  virtual std::pair<at::Tensor, at::Tensor> causal_conv(
+      const at::Tensor& x,
+      const BiasedWeight& conv,
+      const at::Tensor& positions,
+      const std::optional<at::Tensor>& state) const;
+
+  /// The gated recurrence: x [B, T, E], state float32 [B, E] or none
+  /// -> ([B, T, E] in x's dtype, the next state).
+  virtual std::pair<at::Tensor, at::Tensor> rg_lru(const at::Tensor& x,
+                                                   const RgLruWeights& weights,
+                                                   const at::Tensor& positions,
+                                                   const std::optional<at::Tensor>& state) const;
+
+  /// Rotates the pairs (i, i + D / 4) in the first half of every head: x [B, T, heads, D]
+  /// -> the same shape.
+  virtual at::Tensor rotate_first_half(const at::Tensor& x, const at::Tensor& positions) const;
+
+  /// Attention of q [B, T, H, D] to the keys and values [B, S, 1, D] where `seen`, bool [B, T, S],
+  /// says so -> [B, T, H * D].
+  virtual at::Tensor attend_seen(const at::Tensor& q,
+                                 const at::Tensor& k,
+                                 const at::Tensor& v,
+                                 const at::Tensor& seen) const;
+
+  /// linear(x * gelu_tanh(gate)): [..., E] each.
+  virtual at::Tensor gelu_gated_linear(const at::Tensor& x,
+                                       const at::Tensor& gate,
+                                       const BiasedWeight& linear) const;
+
+  /// einsum of x and the weight by the equation, plus the bias, of any shapes that fit it.
+  virtual at::Tensor biased_einsum(std::string_view equation,
+                                   const at::Tensor& x,
+                                   const BiasedWeight& weight) const;
+
+  /// down(gelu_tanh(x @ weight[0] + bias[0]) * (x @ weight[1] + bias[1])): x [B, T, E], weight
+  /// [2, E, F], bias [2, 1, 1, F] -> [B, T, E].
+  virtual at::Tensor stacked_mlp(const at::Tensor& x,
+                                 const BiasedWeight& gate_and_up,
+                                 const BiasedWeight& down) const;
 
   /// Logits of `hidden` [B, E] against the embedding, then a token for each row: drawn, or the
   /// likeliest.

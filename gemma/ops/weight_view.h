@@ -32,12 +32,22 @@ struct NormWeight {
   at::Tensor weight;  // [normalised size]
   double eps;
   bool add_unit_offset;
+  /// Computed in float32, or else in x's dtype, as RecurrentGemma does.
+  bool in_float32 = true;
 };
 
-/// A linear layer's parameters where it has a bias, as in the vision model.
+/// A linear layer's parameters where it has a bias, as in the vision model; other shapes are said
+/// where they are taken.
 struct BiasedWeight {
   at::Tensor weight;  // [out, in]
   at::Tensor bias;    // [out]
+};
+
+/// RG-LRU's parameters.
+struct RgLruWeights {
+  BiasedWeight input_gate;  // Of [H, E / H, E / H] and [H, E / H].
+  BiasedWeight a_gate;      // Likewise.
+  at::Tensor a_param;       // [E]
 };
 
 /// nn.LayerNorm's parameters: (x - mean) / sqrt(variance + eps) * weight + bias.

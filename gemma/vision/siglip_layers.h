@@ -5,30 +5,12 @@
 
 #include <torch/nn/pimpl.h>
 
+#include <gemma/modules/biased_linear.h>
 #include <gemma/modules/module.h>
 
 // The layers of torch.nn that the vision model is made of, without contents until weights are
 // loaded. E is the width of the vision model, P the number of patches of an image.
 namespace gemma {
-
-/// torch.nn.Linear: x @ weight^T + bias. The text model's Linear has no bias, but may be quantised.
-class BiasedLinearImpl : public Module {
- public:
-  /// Throws std::invalid_argument for a negative size.
-  BiasedLinearImpl(int64_t in_features, int64_t out_features);
-
-  /// [..., in_features] -> [..., out_features].
-  torch::Tensor forward(const torch::Tensor& x);
-
-  /// The parameters as an operation takes them.
-  BiasedWeight view() const { return {weight, bias}; }
-
-  std::string signature() const override;
-
-  torch::Tensor weight;  // [out_features, in_features]
-  torch::Tensor bias;    // [out_features]
-};
-TORCH_MODULE(BiasedLinear);
 
 /// torch.nn.LayerNorm over the last dimension.
 class LayerNormImpl : public Module {

@@ -13,6 +13,7 @@
 #include <gemma/config/dtype_name.h>
 #include <gemma/modules/module.h>
 #include <gemma/weights/gguf/gguf_layout.h>
+#include <gemma/weights/hf/hf_griffin.h>
 #include <gemma/weights/hf/hf_layout.h>
 #include <gemma/weights/layout.h>
 #include <gemma/weights/row_blocks.h>
@@ -53,6 +54,19 @@ void check_is_matrix(const Checkpoint& checkpoint, const TensorEntry& entry) {
       fmt::format("tensor '{}' is [{}], not a matrix", entry.name, fmt::join(entry.sizes, ", ")));
 }
 
+// Whether a tensor of `sizes` can be seen as the recipe's.
+void check_holds(const Checkpoint& checkpoint,
+                 const TensorEntry& entry,
+                 const std::vector<int64_t>& sizes,
+                 const Recipe& recipe) {
+  if (c10::multiply_integers(sizes) == c10::multiply_integers(recipe.sizes)) return;
+  refuse_file(
+      checkpoint.file_of(entry.name),
+      fmt::format("tensor '{}', with those that belong to it, is [{}], of which '{}', [{}], "
+                  "cannot be made",
+                  entry.name, fmt::join(sizes, ", "), recipe.name, fmt::join(recipe.sizes, ", ")));
+}
+
 // The shape of what the recipe makes.
 std::vector<int64_t> sizes_of(const Checkpoint& checkpoint, const Recipe& recipe) {
   const auto& first = part_of(checkpoint, recipe, recipe.parts.front());
@@ -66,9 +80,13 @@ std::vector<int64_t> sizes_of(const Checkpoint& checkpoint, const Recipe& recipe
     check_is_matrix(checkpoint, first);
     sizes[0] = std::min(sizes[0], *recipe.rows);
   }
+  if (!recipe.sizes.empty()) {
+    check_holds(checkpoint, first, sizes, recipe);
+    sizes = recipe.sizes;
+  }
   if (recipe.transposed) {
-    check_is_matrix(checkpoint, first);
-    std::swap(sizes[0], sizes[1]);
+    if (recipe.sizes.empty()) check_is_matrix(checkpoint, first);
+    std::swap(sizes.end()[-1], sizes.end()[-2]);
   }
   return sizes;
 }
@@ -88,12 +106,14 @@ TensorEntry entry_of(const Checkpoint& checkpoint, const Recipe& recipe) {
 }
 
 // The rows of all parts in one tensor.
-torch::Tensor joined(const Checkpoint& checkpoint,
-                     const Recipe& recipe,
-                     const std::vector<int64_t>& sizes) {
-  auto target = uninitialized(sizes, checkpoint.find(recipe.parts.front())->dtype);
+torch::Tensor joined(const Checkpoint& checkpoint, const Recipe& recipe) {
+  const auto& parts = recipe.parts;
+  const auto& first_part = *checkpoint.find(parts.front());
+  auto sizes = first_part.sizes;
+  for (size_t i = 1; i < parts.size(); ++i) sizes[0] += checkpoint.find(parts[i])->sizes[0];
+  auto target = uninitialized(sizes, first_part.dtype);
   int64_t row = 0;
-  for (const auto& part : recipe.parts) {
+  for (const auto& part : parts) {
     const auto source = checkpoint.tensor(part);
     for_row_blocks(source, [&](int64_t first, int64_t count) {
       target.narrow(0, row + first, count).copy_(source.narrow(0, first, count));
@@ -104,12 +124,13 @@ torch::Tensor joined(const Checkpoint& checkpoint,
   return target;
 }
 
-torch::Tensor made(const Checkpoint& checkpoint, const Recipe& recipe, const TensorEntry& entry) {
+torch::Tensor made(const Checkpoint& checkpoint, const Recipe& recipe) {
   const torch::NoGradGuard no_grad;
   auto tensor = recipe.parts.size() == 1 ? checkpoint.tensor(recipe.parts.front())
-                                         : joined(checkpoint, recipe, entry.sizes);
+                                         : joined(checkpoint, recipe);
   if (recipe.rows && tensor.size(0) > *recipe.rows) tensor = tensor.narrow(0, 0, *recipe.rows);
-  if (recipe.transposed) tensor = tensor.t().contiguous();
+  if (!recipe.sizes.empty()) tensor = tensor.reshape(recipe.sizes);
+  if (recipe.transposed) tensor = tensor.transpose(-2, -1).contiguous();
   if (recipe.plus != 0) tensor = tensor + recipe.plus;
   return tensor;
 }
@@ -167,17 +188,24 @@ bool is_embedding(std::string_view name) {
   const auto dot = name.rfind('.', name.rfind('.') - 1);
   const auto end = dot == std::string_view::npos ? name : name.substr(dot + 1);
   return end == "embedder.weight" || end == "text_token_embedder.weight" ||
-         end == "embed_tokens.weight";
+         end == "embedder.input_embedding" || end == "embed_tokens.weight";
 }
 
-// The names of gemma_pytorch, where a file has them behind something else.
+// The embeddings of gemma_pytorch and of recurrentgemma.
+constexpr std::array<std::string_view, 3> kOwnEmbeddings = {
+    "embedder.weight", "text_token_embedder.weight", "embedder.input_embedding"};
+
+// Whose names they are, of those two.
+std::string_view own_name(bool is_griffin) {
+  return is_griffin ? "recurrentgemma" : "gemma_pytorch";
+}
+
+// Those names, where a file has them behind something else.
 std::optional<Layout> own_layout(const Checkpoint& checkpoint,
                                  const std::vector<std::string>& names) {
-  const bool is_own = std::ranges::any_of(names, [](const auto& name) {
-    return name == "embedder.weight" || name == "text_token_embedder.weight";
-  });
-  if (!is_own) return std::nullopt;
-  Layout layout{.name = "gemma_pytorch", .recipes = {}};
+  const auto embedding = std::ranges::find_first_of(names, kOwnEmbeddings);
+  if (embedding == names.end()) return std::nullopt;
+  Layout layout{.name = own_name(*embedding == kOwnEmbeddings.back()), .recipes = {}};
   for (size_t i = 0; i < names.size(); ++i) {
     layout.recipes.push_back({.name = names[i], .parts = {checkpoint.entries()[i].name}});
   }
@@ -199,6 +227,7 @@ std::optional<Layout> layout_behind_prefix(const Checkpoint& checkpoint) {
   }
   for (size_t begin = 0;; begin = embedding->find('.', begin) + 1) {
     const auto rest = names_without(checkpoint, embedding->substr(0, begin));
+    if (auto layout = hf_griffin_layout(checkpoint, rest)) return layout;
     if (auto layout = hf_layout(checkpoint, rest)) return layout;
     if (auto layout = own_layout(checkpoint, rest)) return layout;
     if (embedding->find('.', begin) == std::string::npos) return std::nullopt;
@@ -208,7 +237,7 @@ std::optional<Layout> layout_behind_prefix(const Checkpoint& checkpoint) {
 std::optional<Layout> find_layout(const Checkpoint& checkpoint) {
   if (auto layout = gguf_layout(checkpoint)) return layout;
   const bool is_own =
-      checkpoint.contains("embedder.weight") || checkpoint.contains("text_token_embedder.weight");
+      std::ranges::any_of(kOwnEmbeddings, [&](auto name) { return checkpoint.contains(name); });
   const bool is_plain = std::ranges::none_of(checkpoint.entries(), [](const TensorEntry& entry) {
     return unwrapped(entry.name) != entry.name;
   });
@@ -271,7 +300,7 @@ size_t WeightSource::index_of(std::string_view name) const {
 torch::Tensor WeightSource::tensor(std::string_view name) const {
   if (!contents_->layout) return contents_->checkpoint.tensor(name);
   const auto i = index_of(name);
-  return made(contents_->checkpoint, contents_->layout->recipes[i], contents_->entries[i]);
+  return made(contents_->checkpoint, contents_->layout->recipes[i]);
 }
 
 bool WeightSource::is_view(std::string_view name) const {
@@ -321,7 +350,7 @@ const std::string& WeightSource::name_in_file(std::string_view name) const {
 const std::string& WeightSource::path() const { return contents_->checkpoint.path(); }
 
 std::string_view WeightSource::layout() const {
-  return contents_->layout ? contents_->layout->name : "gemma_pytorch";
+  return contents_->layout ? contents_->layout->name : own_name(contains(kOwnEmbeddings.back()));
 }
 
 }  // namespace gemma

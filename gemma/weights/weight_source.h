@@ -13,9 +13,10 @@
 
 namespace gemma {
 
-/// The weights of a model under gemma_pytorch's names, whatever names the files have: a Checkpoint,
-/// seen through the Layout that its names fit. With gemma_pytorch's own names that is the
-/// Checkpoint as it is. Copies are cheap and share the mapping.
+/// The weights of a model under the reference's names, gemma_pytorch's or recurrentgemma's,
+/// whatever names the files have: a Checkpoint, seen through the Layout that its names fit. With
+/// the reference's own names that is the Checkpoint as it is. Copies are cheap and share the
+/// mapping.
 class WeightSource {
  public:
   /// What Checkpoint::open takes, but for one shard of several; throws as it does and as the
@@ -67,8 +68,8 @@ class WeightSource {
   /// As given to `open`, for messages.
   const std::string& path() const;
 
-  /// "gemma_pytorch", "Hugging Face", "GGUF": whose names the files have. gemma_pytorch too when
-  /// nobody's.
+  /// "gemma_pytorch", "recurrentgemma", "Hugging Face", "GGUF": whose names the files have.
+  /// gemma_pytorch too when nobody's.
   std::string_view layout() const;
 
  private:

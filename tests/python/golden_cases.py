@@ -333,6 +333,15 @@ def draws(
 # --- the machine ----------------------------------------------------------------------------------
 
 
+def machine() -> dict[str, str]:
+    """What the last bits depend on."""
+    return {
+        "torch": torch.__version__,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "arithmetic": arithmetic(),
+    }
+
+
 def arithmetic() -> str:
     """A fingerprint of how this machine rounds, by LibTorch alone.
 

@@ -29,17 +29,12 @@ MODES = pytest.mark.parametrize("mode", cases.MODES)
 MODELS = pytest.mark.parametrize("name", cases.CONFIGS)
 
 
-@pytest.fixture(scope="module")
-def exact() -> bool:
-    here = {
-        "torch": torch.__version__,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "arithmetic": cases.arithmetic(),
-    }
+def is_exact(manifest: dict[str, Any]) -> bool:
+    """Whether this machine computes as the one where the goldens of `manifest` were made."""
     differing = [
-        f"{key} {MANIFEST[key]:.10}, here {value:.10}"
-        for key, value in here.items()
-        if value != MANIFEST[key]
+        f"{key} {manifest[key]:.10}, here {value:.10}"
+        for key, value in cases.machine().items()
+        if value != manifest[key]
     ]
     if differing:
         warnings.warn(
@@ -48,6 +43,11 @@ def exact() -> bool:
             stacklevel=1,
         )
     return not differing
+
+
+@pytest.fixture(scope="module")
+def exact() -> bool:
+    return is_exact(MANIFEST)
 
 
 def load(name: str) -> dict[str, cases.Tensors]:

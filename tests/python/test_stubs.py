@@ -6,6 +6,7 @@ writes at the head of each docstring.
 from __future__ import annotations
 
 import ast
+import collections
 import enum
 import importlib
 import re
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import gemma_libtorch
 import pytest
 import tiny
+import tiny_griffin
 from gemma_libtorch import _C
 
 PACKAGE = Path(gemma_libtorch.__file__).parent
@@ -113,6 +115,8 @@ def covers(stub: ast.expr, real: ast.expr) -> bool:
         return covers(stub.value, real.value) and covers(stub.slice, real.slice)
     if isinstance(stub, ast.Subscript):
         return covers(stub.value, real)
+    if isinstance(stub, ast.BinOp) and isinstance(real, ast.BinOp):
+        return covers(stub.left, real.left) and covers(stub.right, real.right)
     if isinstance(stub, ast.Tuple) and isinstance(real, ast.Tuple):
         return len(stub.elts) == len(real.elts) and all(map(covers, stub.elts, real.elts))
     if ast.unparse(stub) in TYPED_DICTS:
@@ -182,6 +186,11 @@ def decorators(node: ast.stmt) -> set[str]:
     return {ast.unparse(decorator).rpartition(".")[2] for decorator in found}
 
 
+def part_of(stub: str) -> Any:
+    """Where the extension has the names of a module."""
+    return _C._recurrentgemma if stub == "recurrentgemma" else _C
+
+
 def real_class(stub: str, name: str) -> type:
     return getattr(module_of(stub), name) if hasattr(module_of(stub), name) else getattr(_C, name)
 
@@ -194,6 +203,10 @@ def is_typed_dict(node: ast.ClassDef) -> bool:
     return "TypedDict" in map(ast.unparse, node.bases)
 
 
+def is_named_tuple(node: ast.ClassDef) -> bool:
+    return "NamedTuple" in map(ast.unparse, node.bases)
+
+
 TYPED_DICTS = {
     name for stub in STUBS for name, node in classes_of(stub).items() if is_typed_dict(node)
 }
@@ -201,7 +214,13 @@ ALL_CLASSES = [
     (stub, name)
     for stub in STUBS
     for name, node in classes_of(stub).items()
-    if not is_typed_dict(node)
+    if not is_typed_dict(node) and not is_named_tuple(node)
+]
+NAMED_TUPLES = [
+    (stub, name)
+    for stub in STUBS
+    for name, node in classes_of(stub).items()
+    if is_named_tuple(node)
 ]
 
 
@@ -217,7 +236,8 @@ def test_a_stub_has_the_names_of_its_module(stub: str) -> None:
         if not name.startswith("_") and "type_check_only" not in decorators(node)
     }
     assert declared == set(module.__all__)
-    imported = {name for name, value in vars(module).items() if value is getattr(_C, name, None)}
+    part = part_of(stub)
+    imported = {name for name, value in vars(module).items() if value is getattr(part, name, None)}
     assert imported == set(module.__all__), "imported from the extension, but not in __all__"
 
 
@@ -228,9 +248,11 @@ def test_every_module_has_a_stub_and_every_public_name_of_the_extension_a_module
         if not path.name.startswith("_")
     }
     assert modules == set(STUBS)
-    exported = {name for stub in STUBS for name in module_of(stub).__all__}
-    exported |= {name for _, name in ALL_CLASSES if not name.startswith("_")}
-    assert {name for name in vars(_C) if not name.startswith("_")} == exported
+    for part in (_C, _C._recurrentgemma):
+        stubs = [stub for stub in STUBS if part_of(stub) is part]
+        exported = {name for stub in stubs for name in module_of(stub).__all__}
+        exported |= {n for s, n in ALL_CLASSES if s in stubs and not n.startswith("_")}
+        assert {name for name in vars(part) if not name.startswith("_")} == exported
 
 
 def test_every_variant_has_its_function() -> None:
@@ -356,18 +378,46 @@ def test_a_config_has_the_fields_and_defaults_that_its_stub_says(cls: str) -> No
         assert parameter.default == text, parameter.name
 
 
+@pytest.mark.parametrize(("stub", "name"), NAMED_TUPLES)
+def test_a_named_tuple_is_as_its_stub_says(stub: str, name: str) -> None:
+    real: Any = real_class(stub, name)
+    declared = names_in(classes_of(stub)[name].body)
+    fields = {key: node for key, (node, *_) in declared.items() if isinstance(node, ast.AnnAssign)}
+    assert tuple(fields) == real._fields
+    defaults = {key: node.value for key, node in fields.items() if node.value is not None}
+    assert {key: default_text(value) for key, value in defaults.items()} == {
+        key: value.name if isinstance(value, enum.Enum) else repr(value)
+        for key, value in real._field_defaults.items()
+    }
+    of_every_tuple = set(vars(collections.namedtuple("Empty", []))) | {"__module__", "__doc__"}
+    assert set(vars(real)) - of_every_tuple == set(declared)
+    for key in set(declared) - set(fields):
+        (node,) = declared[key]
+        assert isinstance(node, ast.FunctionDef)
+        value = vars(real)[key]
+        is_property = isinstance(value, property)
+        assert is_property == ("property" in decorators(node)), key
+        function = value.fget if is_property else getattr(real, key)
+        (signature,) = signatures_in(function.__doc__)
+        stubbed = signature_of(node)
+        assert is_property or mismatch(stubbed, signature) is None, key
+        assert same_type(stubbed.returns, signature.returns), key
+
+
 # --- what instances have --------------------------------------------------------------------------
 
 
-def instances() -> dict[str, list[Any]]:
+def instances() -> dict[type, list[Any]]:
     """Of every module that can be constructed, of each form that has other parts."""
-    made: dict[str, list[Any]] = {}
+    made: dict[type, list[Any]] = {}
     roots = [tiny.make_model(gemma_libtorch, fields, "float32") for fields in tiny.CONFIGS.values()]
     roots.append(tiny.make_model(gemma_libtorch, tiny.CONFIGS["gemma3"], "float32", quant=True))
     roots.append(tiny.make_multimodal(gemma_libtorch, "float32"))
+    for fields in tiny_griffin.CONFIGS.values():
+        roots.append(tiny_griffin.make(gemma_libtorch.recurrentgemma, fields, "float32"))
     for root in roots:
         for module in root.modules():
-            made.setdefault(type(module).__name__, []).append(module)
+            made.setdefault(type(module), []).append(module)
     return made
 
 
@@ -392,14 +442,14 @@ def parts_of(stub: str, name: str) -> set[str]:
 def test_the_parts_of_a_module_are_those_that_its_stub_says(stub: str, name: str) -> None:
     cls = real_class(stub, name)
     if name in ("_NNModule", "Module", "ModuleList", "LanguageModel", "DecoderLayer"):
-        assert name == "ModuleList" or name not in INSTANCES  # Bases; a list's parts have numbers.
+        assert name == "ModuleList" or cls not in INSTANCES  # Bases; a list's parts have numbers.
         return
-    assert INSTANCES[name], "no model here has one"
+    assert INSTANCES[cls], "no model here has one"
     declared: dict[str, list[ast.stmt]] = {}
     for s, n in ALL_CLASSES:
-        if n in {base.__name__ for base in cls.__mro__}:
+        if real_class(s, n) in cls.__mro__:
             declared |= names_in(classes_of(s)[n].body)
-    for module in INSTANCES[name]:
+    for module in INSTANCES[cls]:
         children = dict(module.named_children())
         for key, part in [*children.items(), *module.named_parameters(recurse=False),
                           *module.named_buffers(recurse=False)]:  # fmt: skip
@@ -407,19 +457,19 @@ def test_the_parts_of_a_module_are_those_that_its_stub_says(stub: str, name: str
             node = declared[key][0]
             annotation = node.returns if isinstance(node, FUNCTIONS) else node.annotation  # type: ignore[attr-defined]
             assert type(part).__name__ == re.split(r"\W", str(type_name(annotation)))[0]
-    attributes = {key for module in INSTANCES[name] for key in dir(module)}
+    attributes = {key for module in INSTANCES[cls] for key in dir(module)}
     assert set(names_in(classes_of(stub)[name].body)) <= attributes
 
 
-@pytest.mark.parametrize("name", INSTANCES)
-def test_a_part_that_may_be_none_is_none_in_some_model(name: str) -> None:
-    if name == "ModuleList":
+@pytest.mark.parametrize("cls", INSTANCES)
+def test_a_part_that_may_be_none_is_none_in_some_model(cls: type) -> None:
+    if cls is _C.ModuleList:
         return
-    (body,) = (classes_of(stub)[name].body for stub, found in ALL_CLASSES if found == name)
+    (body,) = (classes_of(s)[n].body for s, n in ALL_CLASSES if real_class(s, n) is cls)
     for key, (node, *_) in names_in(body).items():
         returns = node.returns if isinstance(node, FUNCTIONS) else None
         if "property" in decorators(node) and hasattr(_C, re.split(r"\W", str(type_name(returns)))[0]):
-            some_are_none = any(getattr(module, key) is None for module in INSTANCES[name])
+            some_are_none = any(getattr(module, key) is None for module in INSTANCES[cls])
             assert may_be_none(returns) == some_are_none, key
 
 

@@ -1,0 +1,33 @@
+#include <fmt/format.h>
+
+#include <gemma/cli/module_sizes.h>
+#include <gemma/cli/output.h>
+
+namespace gemma::cli {
+
+std::string grouped(int64_t number) {
+  auto text = fmt::format("{}", number);
+  for (auto i = static_cast<int64_t>(text.size()) - 3; i > 0; i -= 3) {
+    text.insert(static_cast<size_t>(i), 1, ',');
+  }
+  return text;
+}
+
+Size size_of(const torch::nn::Module& module) {
+  Size size;
+  for (const auto& parameter : module.parameters()) {
+    size.count += parameter.numel();
+    size.bytes += static_cast<int64_t>(parameter.nbytes());
+  }
+  return size;
+}
+
+void print_size_header() {
+  show("\nParameters\n  {:<44} {:>16} {:>18}\n", "module", "count", "bytes");
+}
+
+void print_size(const std::string& name, const Size& size) {
+  show("  {:<44} {:>16} {:>18}\n", name, grouped(size.count), grouped(size.bytes));
+}
+
+}  // namespace gemma::cli

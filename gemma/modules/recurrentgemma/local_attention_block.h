@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <torch/nn/pimpl.h>
+
+#include <gemma/modules/biased_linear.h>
+#include <gemma/modules/linear.h>
+#include <gemma/modules/module.h>
+#include <gemma/modules/recurrentgemma/cache.h>
+
+namespace gemma::recurrentgemma {
+
+/// recurrentgemma/torch/modules.py: LocalAttentionBlock. Attention with one key/value head, to the
+/// token itself and the window_size tokens before it.
+class LocalAttentionBlockImpl : public Module {
+ public:
+  /// Throws std::invalid_argument for a negative size, and unless num_heads divides width.
+  LocalAttentionBlockImpl(int64_t width, int64_t num_heads, int64_t window_size);
+
+  /// x [B, T, width], segment_pos [B, T], 0 where a document begins and -1 for padding on the left;
+  /// with a cache, T is 1, or window_size or more -> ([B, T, width], the next cache, none unless
+  /// return_cache). Writes into the tensors of a cache. Throws c10::ValueError for other shapes.
+  std::pair<torch::Tensor, std::optional<AttentionBlockCache>> forward(
+      const torch::Tensor& x,
+      const torch::Tensor& segment_pos,
+      const std::optional<AttentionBlockCache>& cache = std::nullopt,
+      bool return_cache = true);
+
+  /// Zeros; num_tokens is int32.
+  static AttentionBlockCache init_cache(int64_t batch_size,
+                                        int64_t window_size,
+                                        int64_t heads_dim,
+                                        torch::Dtype dtype,
+                                        torch::Device device = torch::kCPU);
+
+  int64_t width() const { return proj_q->weight.size(0); }
+  int64_t num_heads() const { return num_heads_; }
+  int64_t head_dim() const { return proj_k->weight.size(0); }
+  int64_t window_size() const { return window_size_; }
+  std::string signature() const override { return "LocalAttentionBlock()"; }
+
+  Linear proj_q{nullptr};
+  Linear proj_k{nullptr};
+  Linear proj_v{nullptr};
+  BiasedLinear proj_final{nullptr};
+
+ private:
+  int64_t num_heads_;
+  int64_t window_size_;
+};
+TORCH_MODULE(LocalAttentionBlock);
+
+}  // namespace gemma::recurrentgemma

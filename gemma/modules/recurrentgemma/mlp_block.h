@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <torch/nn/pimpl.h>
+
+#include <gemma/modules/biased_linear.h>
+#include <gemma/modules/module.h>
+#include <gemma/modules/recurrentgemma/einsum.h>
+
+namespace gemma::recurrentgemma {
+
+/// recurrentgemma/torch/modules.py: MLPBlock. ffw_down(gelu_tanh(up[0]) * up[1]), both of ffw_up.
+class MLPBlockImpl : public Module {
+ public:
+  /// Throws std::invalid_argument for a negative size.
+  MLPBlockImpl(int64_t width, int64_t expanded_width);
+
+  /// [B, T, width] -> [B, T, width].
+  torch::Tensor forward(const torch::Tensor& x);
+
+  int64_t width() const { return ffw_up->w.size(1); }
+  int64_t expanded_width() const { return ffw_up->w.size(2); }
+  std::string signature() const override { return "MLPBlock()"; }
+
+  Einsum ffw_up{nullptr};  // w [2, width, expanded_width], b [2, 1, 1, expanded_width]
+  BiasedLinear ffw_down{nullptr};
+};
+TORCH_MODULE(MLPBlock);
+
+}  // namespace gemma::recurrentgemma

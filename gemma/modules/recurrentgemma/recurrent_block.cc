@@ -1,0 +1,45 @@
+#include <gemma/modules/recurrentgemma/recurrent_block.h>
+#include <gemma/ops/ops.h>
+
+namespace gemma::recurrentgemma {
+
+RecurrentBlockImpl::RecurrentBlockImpl(int64_t width,
+                                       int64_t num_heads,
+                                       std::optional<int64_t> lru_width,
+                                       int64_t conv1d_temporal_width) {
+  const auto inner = lru_width.value_or(width);
+  linear_y = register_module("linear_y", BiasedLinear(width, inner));
+  linear_x = register_module("linear_x", BiasedLinear(width, inner));
+  linear_out = register_module("linear_out", BiasedLinear(inner, width));
+  conv_1d = register_module("conv_1d", Conv1D(inner, conv1d_temporal_width));
+  rg_lru = register_module("rg_lru", RGLRU(inner, num_heads));
+}
+
+std::pair<torch::Tensor, std::optional<RecurrentBlockCache>> RecurrentBlockImpl::forward(
+    const torch::Tensor& x,
+    const torch::Tensor& segment_pos,
+    const std::optional<RecurrentBlockCache>& cache,
+    bool return_cache) {
+  const auto state = [&](auto RecurrentBlockCache::* member) {
+    return cache ? std::optional(*cache.*member) : std::nullopt;
+  };
+  const auto gate = linear_y(x);
+  const auto [convolved, conv1d_state] = conv_1d->forward(
+      linear_x(x), segment_pos, state(&RecurrentBlockCache::conv1d_state), return_cache);
+  const auto [y, rg_lru_state] = rg_lru->forward(
+      convolved, segment_pos, state(&RecurrentBlockCache::rg_lru_state), return_cache);
+  auto out = ops().gelu_gated_linear(y, gate, linear_out->view());
+  if (!return_cache) return {std::move(out), std::nullopt};
+  return {std::move(out), RecurrentBlockCache{*rg_lru_state, *conv1d_state}};
+}
+
+RecurrentBlockCache RecurrentBlockImpl::init_cache(int64_t batch_size,
+                                                   int64_t lru_width,
+                                                   torch::Dtype dtype,
+                                                   int64_t conv1d_temporal_width,
+                                                   torch::Device device) {
+  return {RGLRUImpl::init_cache(batch_size, lru_width, device),
+          Conv1DImpl::init_cache(batch_size, lru_width, dtype, conv1d_temporal_width, device)};
+}
+
+}  // namespace gemma::recurrentgemma

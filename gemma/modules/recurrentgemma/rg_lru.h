@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <torch/nn/pimpl.h>
+
+#include <gemma/modules/module.h>
+#include <gemma/modules/recurrentgemma/block_diagonal_linear.h>
+
+namespace gemma::recurrentgemma {
+
+/// recurrentgemma/torch/layers.py: RGLRU. The Real-Gated Linear Recurrent Unit.
+class RGLRUImpl : public Module {
+ public:
+  /// Throws std::invalid_argument for a negative size, and unless num_heads divides width.
+  RGLRUImpl(int64_t width, int64_t num_heads);
+
+  /// x [B, T, width], segment_pos [B, T], 0 where a document begins, cache float32 [B, width] or
+  /// none -> ([B, T, width], the next cache, none unless return_cache). Throws c10::ValueError for
+  /// a segment_pos of another shape.
+  std::pair<torch::Tensor, std::optional<torch::Tensor>> forward(
+      const torch::Tensor& x,
+      const torch::Tensor& segment_pos,
+      const std::optional<torch::Tensor>& cache = std::nullopt,
+      bool return_cache = true);
+
+  /// Zeros, float32 [batch_size, width].
+  static torch::Tensor init_cache(int64_t batch_size,
+                                  int64_t width,
+                                  torch::Device device = torch::kCPU);
+
+  int64_t width() const { return a_param.size(0); }
+  int64_t num_heads() const { return a_gate->num_blocks(); }
+  std::string signature() const override { return "RGLRU()"; }
+
+  torch::Tensor a_param;  // [width]
+  BlockDiagonalLinear input_gate{nullptr};
+  BlockDiagonalLinear a_gate{nullptr};
+};
+TORCH_MODULE(RGLRU);
+
+}  // namespace gemma::recurrentgemma

@@ -1,0 +1,17 @@
+#include <ATen/ops/zeros.h>
+
+#include <gemma/modules/recurrentgemma/rms_norm.h>
+#include <gemma/ops/ops.h>
+
+namespace gemma::recurrentgemma {
+
+RMSNormImpl::RMSNormImpl(int64_t width, double eps) : eps_(eps) {
+  check_size("RMSNorm", "width", width);
+  scale = register_parameter("scale", at::zeros({width}, default_dtype()), /*requires_grad=*/false);
+}
+
+torch::Tensor RMSNormImpl::forward(const torch::Tensor& x) {
+  return ops().rms_norm(x, {scale, eps_, /*add_unit_offset=*/true, /*in_float32=*/false});
+}
+
+}  // namespace gemma::recurrentgemma
