@@ -54,4 +54,6 @@ PYBIND11_MODULE(_C, m) {
   bind_siglip_vision_model(m);
   bind_multimodal_lm(m);
   bind_engine(m);
+  bind_chat_prompt(m);
+  bind_fim_prompt(m);
 }

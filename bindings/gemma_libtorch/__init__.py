@@ -18,6 +18,7 @@ try:
         gemma3_model,
         gemma3_preprocessor,
         model,
+        prompts,
         siglip_vision,
         tokenizer,
     )
@@ -33,6 +34,7 @@ __all__ = [
     "gemma3_model",
     "gemma3_preprocessor",
     "model",
+    "prompts",
     "siglip_vision",
     "tokenizer",
 ]

@@ -64,7 +64,8 @@ class Chat {
               .max_tokens = options.max_tokens > 0 ? options.max_tokens
                                                    : model->config().max_position_embeddings,
               .stop_ids = stop_tokens(options.model.ckpt)};
-    rules_.stop_ids.push_back(prompt_.end_of_turn());
+    const auto ends = prompt_.stop_ids();
+    rules_.stop_ids.insert(rules_.stop_ids.end(), ends.begin(), ends.end());
   }
 
   void answer(const std::string& text) {

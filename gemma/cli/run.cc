@@ -14,8 +14,12 @@
 #include <gemma/cli/output.h>
 #include <gemma/cli/progress.h>
 #include <gemma/cli/run.h>
+#include <gemma/cli/run_options.h>
 #include <gemma/cli/text_file.h>
+#include <gemma/generate/causal_lm.h>
+#include <gemma/generate/fim_prompt.h>
 #include <gemma/generate/generate.h>
+#include <gemma/generate/prompt_tokens.h>
 #include <gemma/generate/request.h>
 #include <gemma/text/stream_decoder.h>
 #include <gemma/weights/stop_tokens.h>
@@ -24,19 +28,6 @@ namespace gemma::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-struct RunOptions {
-  ModelOptions model;
-  int64_t output_len = 10;
-  uint64_t seed = 12345;
-  std::string prompt = "What are large language models?";
-  std::string prompt_file;
-  std::vector<std::string> images;
-  double temperature = 1.0;
-  double top_p = 0.95;
-  int64_t top_k = 64;
-  bool greedy = false;
-};
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -54,8 +45,9 @@ std::string read_prompt(const RunOptions& options) {
 std::vector<int64_t> stop_ids(LanguageModelImpl& model, const std::string& ckpt) {
   if (model.numerics() == Numerics::kExact) return {};
   auto ids = stop_tokens(ckpt);
-  const auto end_of_turn = model.tokenizer().piece_to_id("<end_of_turn>");
-  if (end_of_turn != model.tokenizer().piece_to_id("<unk>")) ids.push_back(end_of_turn);
+  if (has_piece(model.tokenizer(), "<end_of_turn>")) {
+    ids.push_back(model.tokenizer().piece_to_id("<end_of_turn>"));
+  }
   return ids;
 }
 
@@ -189,28 +181,7 @@ void run(const RunOptions& options) {
 void add_run(CLI::App& app) {
   const auto options = std::make_shared<RunOptions>();
   auto* command = app.add_subcommand("run", "Continue a prompt.");
-  add_model_options(*command, options->model);
-  command->add_option(both("output_len"), options->output_len, "Tokens to generate")
-      ->capture_default_str();
-  command->add_option("--seed", options->seed, "Random seed")->capture_default_str();
-  auto* prompt = command->add_option("--prompt", options->prompt, "Text to continue");
-  prompt->capture_default_str();
-  command
-      ->add_option(both("prompt_file"), options->prompt_file,
-                   "File with the text to continue, less a newline at its end; - is standard "
-                   "input")
-      ->excludes(prompt);
-  command
-      ->add_option("--image", options->images,
-                   "A JPEG or PNG file for the prompt, where it says <image>, else in front; may "
-                   "come several times")
-      ->allow_extra_args(false);
-  command->add_option("--temperature", options->temperature, "0 takes the likeliest token")
-      ->capture_default_str();
-  command->add_option(both("top_p"), options->top_p, "Probability that the candidates add up to")
-      ->capture_default_str();
-  command->add_option(both("top_k"), options->top_k, "Number of candidates")->capture_default_str();
-  command->add_flag("--greedy", options->greedy, "Always take the likeliest token");
+  add_run_options(*command, *options);
   command->callback([options] { run(*options); });
 }
 
