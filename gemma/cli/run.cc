@@ -144,12 +144,44 @@ Prompt make_prompt(const RunOptions& options, const GemmaConfig& config) {
   return with_images(std::move(text), options.images);
 }
 
+struct Gap {
+  std::string prefix, suffix;
+  std::vector<std::string> files;
+};
+
+// The texts around a gap, line breaks at the ends of files included; none when it is not given.
+std::optional<Gap> read_gap(const GapOptions& options) {
+  if (!options.is_given()) {
+    if (options.context_files.empty()) return std::nullopt;
+    throw std::invalid_argument("--context_file is for a gap; give --prefix or --suffix, too");
+  }
+  Gap gap{.prefix = checked_utf8("--prefix", options.prefix.value_or("")),
+          .suffix = checked_utf8("--suffix", options.suffix.value_or("")),
+          .files = {}};
+  if (!options.prefix_file.empty()) {
+    gap.prefix = read_text_file("--prefix_file", options.prefix_file);
+  }
+  if (!options.suffix_file.empty()) {
+    gap.suffix = read_text_file("--suffix_file", options.suffix_file);
+  }
+  for (const auto& file : options.context_files) {
+    gap.files.push_back(read_text_file("--context_file", file));
+  }
+  return gap;
+}
+
+std::optional<double> temperature_of(const RunOptions& options) {
+  if (options.greedy || (options.gap.is_given() && !options.temperature)) return std::nullopt;
+  return options.temperature.value_or(1.0);
+}
+
 void run(const RunOptions& options) {
-  const auto temperature = options.greedy ? std::nullopt : std::optional(options.temperature);
+  const auto temperature = temperature_of(options);
   check_sampling(/*num_prompts=*/1, options.output_len, temperature, options.top_p, options.top_k);
   const auto load_start = Clock::now();
   const auto checkpoint = open_checkpoint(options.model);
   const auto prompt = make_prompt(options, checkpoint.config);
+  const auto gap = read_gap(options.gap);
   auto model = load_model(options.model, checkpoint);
   const auto load_seconds = seconds_since(load_start);
 
@@ -167,11 +199,20 @@ void run(const RunOptions& options) {
             encoding(done, total);
             if (done == total) timer.images_encoded();
           },
-      .stop_ids = stop_ids(*model, options.model.ckpt),
+      .stop_ids =
+          gap ? FimPrompt(model->tokenizer()).stop_ids() : stop_ids(*model, options.model.ckpt),
       .kv_dtype = kv_dtype_of(options.model),
   };
-  generate(model, {&prompt, 1}, device_of(options.model), options.output_len, temperature,
-           options.top_p, options.top_k, callbacks);
+  const auto device = device_of(options.model);
+  if (gap) {
+    const auto ids = FimPrompt(model->tokenizer()).encode(gap->prefix, gap->suffix, gap->files);
+    dynamic_cast<GemmaForCausalLMImpl&>(*model.ptr())
+        .generate_ids({ids}, device, options.output_len, temperature, options.top_p, options.top_k,
+                      callbacks);
+  } else {
+    generate(model, {&prompt, 1}, device, options.output_len, temperature, options.top_p,
+             options.top_k, callbacks);
+  }
   printer.finish();
   timer.print(load_seconds, options.images.size(), prompt_tokens);
 }

@@ -51,7 +51,7 @@ void add_run_options(CLI::App& command, RunOptions& options) {
   command
       .add_option("--temperature", options.temperature,
                   "0 takes the likeliest token, as a gap does by default")
-      ->capture_default_str();
+      ->default_str("1");
   command.add_option(both("top_p"), options.top_p, "Probability that the candidates add up to")
       ->capture_default_str();
   command.add_option(both("top_k"), options.top_k, "Number of candidates")->capture_default_str();

@@ -29,7 +29,7 @@ struct RunOptions {
   std::string prompt_file;
   std::vector<std::string> images;
   GapOptions gap;
-  double temperature = 1.0;
+  std::optional<double> temperature;  // None: 1, or 0 of a gap.
   double top_p = 0.95;
   int64_t top_k = 64;
   bool greedy = false;
