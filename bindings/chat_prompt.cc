@@ -11,17 +11,9 @@
 namespace gemma::bindings {
 namespace {
 
-ChatRole to_role(const std::string& name) {
-  if (name == "user") return ChatRole::kUser;
-  if (name == "assistant" || name == "model") return ChatRole::kModel;
-  if (name == "system" || name == "developer") return ChatRole::kSystem;
-  throw py::value_error(fmt::format(
-      "chat: role '{}' is unknown; roles: system, developer, user, assistant, model", name));
-}
-
 ChatMessage to_message(const py::handle& given) {
   try {
-    return {to_role(to_text(given["role"])), to_text(given["content"])};
+    return {chat_role(to_text(given["role"])), to_text(given["content"])};
   } catch (const py::error_already_set& error) {
     if (!error.matches(PyExc_KeyError) && !error.matches(PyExc_TypeError)) throw;
     throw py::type_error(

@@ -10,6 +10,7 @@
 #include <ATen/Context.h>
 #include <sys/resource.h>
 
+#include <gemma/cli/batch.h>
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/output.h>
 #include <gemma/cli/progress.h>
@@ -19,10 +20,8 @@
 #include <gemma/generate/causal_lm.h>
 #include <gemma/generate/fim_prompt.h>
 #include <gemma/generate/generate.h>
-#include <gemma/generate/prompt_tokens.h>
 #include <gemma/generate/request.h>
 #include <gemma/text/stream_decoder.h>
-#include <gemma/weights/stop_tokens.h>
 
 namespace gemma::cli {
 namespace {
@@ -39,16 +38,6 @@ std::string read_prompt(const RunOptions& options) {
   auto text = read_text_file("--prompt_file", options.prompt_file);
   if (text.ends_with('\n')) text.pop_back();
   return text;
-}
-
-// Tokens that end the text besides eos: with exact numerics none, as in the reference.
-std::vector<int64_t> stop_ids(LanguageModelImpl& model, const std::string& ckpt) {
-  if (model.numerics() == Numerics::kExact) return {};
-  auto ids = stop_tokens(ckpt);
-  if (has_piece(model.tokenizer(), "<end_of_turn>")) {
-    ids.push_back(model.tokenizer().piece_to_id("<end_of_turn>"));
-  }
-  return ids;
 }
 
 // When the images of a prompt were encoded, and when the steps of its generation ended; the first
@@ -170,11 +159,6 @@ std::optional<Gap> read_gap(const GapOptions& options) {
   return gap;
 }
 
-std::optional<double> temperature_of(const RunOptions& options) {
-  if (options.greedy || (options.gap.is_given() && !options.temperature)) return std::nullopt;
-  return options.temperature.value_or(1.0);
-}
-
 void run(const RunOptions& options) {
   const auto temperature = temperature_of(options);
   check_sampling(/*num_prompts=*/1, options.output_len, temperature, options.top_p, options.top_k);
@@ -200,7 +184,7 @@ void run(const RunOptions& options) {
             if (done == total) timer.images_encoded();
           },
       .stop_ids =
-          gap ? FimPrompt(model->tokenizer()).stop_ids() : stop_ids(*model, options.model.ckpt),
+          gap ? FimPrompt(model->tokenizer()).stop_ids() : stop_ids_of(model, options.model.ckpt),
       .kv_dtype = kv_dtype_of(options.model),
   };
   const auto device = device_of(options.model);
@@ -223,7 +207,7 @@ void add_run(CLI::App& app) {
   const auto options = std::make_shared<RunOptions>();
   auto* command = app.add_subcommand("run", "Continue a prompt.");
   add_run_options(*command, *options);
-  command->callback([options] { run(*options); });
+  command->callback([options] { options->prompts.empty() ? run(*options) : run_batch(*options); });
 }
 
 }  // namespace gemma::cli

@@ -1,4 +1,6 @@
 #include <gemma/cli/run_options.h>
+#include <gemma/generate/prompt_tokens.h>
+#include <gemma/weights/stop_tokens.h>
 
 namespace gemma::cli {
 namespace {
@@ -19,10 +21,43 @@ void add_gap_options(CLI::App& command, GapOptions& gap) {
       ->allow_extra_args(false);
 }
 
+void add_batch_options(CLI::App& command, RunOptions& options) {
+  auto* prompts = command.add_option(
+      "--prompts", options.prompts,
+      "File with many texts, which are continued together: an object of JSON a line, with a prompt "
+      "or messages");
+  for (const auto* flag : {"--prefix", "--suffix", "--prefix_file", "--suffix_file"}) {
+    prompts->excludes(flag);
+  }
+  auto* out = command.add_option(
+      "--out", options.out,
+      "File for the results of --prompts, a line each; where it has some, the rest is done");
+  prompts->needs(out);
+  out->needs(prompts);
+  command.add_option(both("max_batch"), options.max_batch, "Texts of --prompts at a time")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+}
+
 }  // namespace
 
 bool GapOptions::is_given() const {
   return prefix || suffix || !prefix_file.empty() || !suffix_file.empty();
+}
+
+std::optional<double> temperature_of(const RunOptions& options) {
+  if (options.greedy || (options.gap.is_given() && !options.temperature)) return std::nullopt;
+  return options.temperature.value_or(1.0);
+}
+
+std::vector<int64_t> stop_ids_of(const LanguageModel& model, const std::string& ckpt) {
+  if (model->numerics() == Numerics::kExact) return {};
+  auto ids = stop_tokens(ckpt);
+  for (const auto* piece : {"<end_of_turn>", "<start_function_response>"}) {
+    if (!has_piece(model->tokenizer(), piece)) continue;
+    ids.push_back(model->tokenizer().piece_to_id(piece));
+  }
+  return ids;
 }
 
 void add_run_options(CLI::App& command, RunOptions& options) {
@@ -45,7 +80,8 @@ void add_run_options(CLI::App& command, RunOptions& options) {
                       "may come several times")
           ->allow_extra_args(false);
   add_gap_options(command, options.gap);
-  for (const auto* flag : {"--prefix", "--suffix", "--prefix_file", "--suffix_file"}) {
+  add_batch_options(command, options);
+  for (const auto* flag : {"--prefix", "--suffix", "--prefix_file", "--suffix_file", "--prompts"}) {
     for (auto* other : {prompt, prompt_file, image}) command.get_option(flag)->excludes(other);
   }
   command

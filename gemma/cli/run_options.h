@@ -29,13 +29,21 @@ struct RunOptions {
   std::string prompt_file;
   std::vector<std::string> images;
   GapOptions gap;
+  std::string prompts, out;  // Files of a batch; empty: none.
+  int64_t max_batch = 32;
   std::optional<double> temperature;  // None: 1, or 0 of a gap.
   double top_p = 0.95;
   int64_t top_k = 64;
   bool greedy = false;
 };
 
-/// They are complete when the command's callback runs.
 void add_run_options(CLI::App& command, RunOptions& options);
+
+/// None: always the likeliest token.
+std::optional<double> temperature_of(const RunOptions& options);
+
+/// Tokens that end a text besides eos: with exact numerics none, as in the reference; else those
+/// that the checkpoint names, and the end of a turn.
+std::vector<int64_t> stop_ids_of(const LanguageModel& model, const std::string& ckpt);
 
 }  // namespace gemma::cli

@@ -2,6 +2,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include <gemma/generate/chat_prompt.h>
 #include <gemma/generate/prompt_tokens.h>
 
@@ -84,6 +86,14 @@ void add_turn_end(PromptTokens& tokens) {
 }
 
 }  // namespace
+
+ChatRole chat_role(std::string_view name) {
+  if (name == "user") return ChatRole::kUser;
+  if (name == "assistant" || name == "model") return ChatRole::kModel;
+  if (name == "system" || name == "developer") return ChatRole::kSystem;
+  throw std::invalid_argument(fmt::format(
+      "chat: role '{}' is unknown; roles: system, developer, user, assistant, model", name));
+}
 
 ChatPrompt::ChatPrompt(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {
   if (has_piece(tokenizer, kStart) && has_piece(tokenizer, kEnd)) return;

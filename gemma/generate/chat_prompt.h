@@ -17,6 +17,10 @@ enum class ChatRole {
   kModel,
 };
 
+/// By its name: "system" or "developer", "user", "assistant" or "model". Throws
+/// std::invalid_argument for others.
+ChatRole chat_role(std::string_view name);
+
 struct ChatMessage {
   ChatRole role;
   std::string text;
