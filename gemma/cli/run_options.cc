@@ -35,7 +35,7 @@ void add_batch_options(CLI::App& command, RunOptions& options) {
   prompts->needs(out);
   out->needs(prompts);
   command.add_option(both("max_batch"), options.max_batch, "Texts of --prompts at a time")
-      ->check(CLI::Range(1, 1024))
+      ->check(CLI::Range(1, 1024).description(""))
       ->capture_default_str();
 }
 
