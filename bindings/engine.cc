@@ -1,4 +1,5 @@
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -10,8 +11,10 @@
 #include <fmt/ranges.h>
 
 #include "bindings.h"
+#include "image.h"
 
 #include <gemma/engine/engine.h>
+#include <gemma/generate/multimodal_lm.h>
 
 namespace gemma::bindings {
 namespace {
@@ -93,16 +96,41 @@ GenerateRules to_rules(const py::kwargs& given) {
 
 using Tokens = std::vector<int64_t>;
 
-using PyPrompt = std::variant<std::string, Tokens>;
+using PyPrompt = std::variant<std::string, Tokens, Prompt>;
+
+PromptPart to_part(const py::handle& given) {
+  if (py::isinstance<py::str>(given)) return to_text(given);
+  return given.cast<Image>();
+}
 
 PyPrompt to_prompt(const py::object& given) {
   if (py::isinstance<py::str>(given)) return to_text(given);
   try {
-    return given.cast<Tokens>();
+    if (is_pil_image(given)) return Prompt{to_part(given)};
+    if (!py::isinstance<py::sequence>(given)) throw py::cast_error();
+    const auto parts = py::reinterpret_borrow<py::sequence>(given);
+    if (parts.size() == 0 || py::isinstance<py::int_>(parts[0])) return given.cast<Tokens>();
+    Prompt prompt;
+    for (const auto part : parts) prompt.push_back(to_part(part));
+    return prompt;
   } catch (const py::cast_error&) {
-    throw py::type_error(fmt::format("a prompt is str or token ids, but not {}",
-                                     py::repr(given).cast<std::string>()));
+    throw py::type_error(fmt::format(
+        "a prompt is str, token ids, a PIL image, or a list of str and images, but not {}",
+        py::repr(given).cast<std::string>()));
   }
+}
+
+// Text is the tokenizer's, as everywhere; images are encoded here.
+PromptTokens tokenize(LanguageModelImpl& model, const PyPrompt& prompt, bool bos) {
+  if (const auto* text = std::get_if<std::string>(&prompt)) {
+    return {.ids = model.tokenizer().encode(*text, bos), .images = {}};
+  }
+  if (const auto* tokens = std::get_if<Tokens>(&prompt)) return {.ids = *tokens, .images = {}};
+  auto* sees = dynamic_cast<Gemma3ForMultimodalLMImpl*>(&model);
+  if (sees == nullptr) {
+    throw py::type_error("a prompt has images, but only Gemma3ForMultimodalLM takes them");
+  }
+  return sees->prompt_tokens(std::get<Prompt>(prompt), bos);
 }
 
 // "bfloat16" or torch.bfloat16.
@@ -129,9 +157,8 @@ std::shared_ptr<py::object> shared_function(py::object function) {
 
 // The engine's thread may wait for the GIL when the engine goes.
 struct PyEngine {
-  PyEngine(std::shared_ptr<LanguageModelImpl> model, const EngineOptions& options)
-      : tokenizer(&model->tokenizer()),
-        engine(std::make_unique<Engine>(LanguageModel(std::move(model)), options)) {}
+  PyEngine(std::shared_ptr<LanguageModelImpl> of, const EngineOptions& options)
+      : model(std::move(of)), engine(std::make_unique<Engine>(LanguageModel(model), options)) {}
   ~PyEngine() {
     const py::gil_scoped_release release;
     engine.reset();
@@ -139,8 +166,14 @@ struct PyEngine {
   PyEngine(const PyEngine&) = delete;
   PyEngine& operator=(const PyEngine&) = delete;
 
-  const Tokenizer* tokenizer;
+  std::shared_ptr<LanguageModelImpl> model;
   std::unique_ptr<Engine> engine;
+};
+
+// A session, and what its prompts are for.
+struct PySession {
+  Session session;
+  std::shared_ptr<LanguageModelImpl> model;
 };
 
 // A generation, and the text that has come.
@@ -178,20 +211,20 @@ struct PyGeneration {
 };
 
 std::vector<Answer> generate_all(const PyEngine& self, const std::vector<PyRequest>& requests) {
+  const py::gil_scoped_release release;
   std::vector<Request> ours;
   for (const auto& request : requests) {
     auto& ask = ours.emplace_back();
+    auto [ids, images] = tokenize(*self.model, request.prompt, /*bos=*/true);
+    ask.prompt = std::move(ids);
+    ask.images = std::move(images);
     ask.rules = request.rules;
-    ask.prompt = std::holds_alternative<Tokens>(request.prompt)
-                     ? std::get<Tokens>(request.prompt)
-                     : self.tokenizer->encode(std::get<std::string>(request.prompt));
     if (!request.on_token) continue;
     ask.on_token = [function = request.on_token](const GeneratedToken& token) {
       const py::gil_scoped_acquire gil;
       (*function)(token);
     };
   }
-  const py::gil_scoped_release release;
   return self.engine->generate(std::move(ours));
 }
 
@@ -221,12 +254,14 @@ void bind_results(py::module_& m) {
       .def_readonly("tokens", &Answer::tokens)
       .def_property_readonly("finish_reason",
                              [](const Answer& self) { return name_of(self.finish_reason); })
-      .def_readonly("prompt_tokens", &Answer::prompt_tokens);
+      .def_readonly("prompt_tokens", &Answer::prompt_tokens)
+      .def_readonly("cached_tokens", &Answer::cached_tokens);
   py::class_<EngineStatus>(m, "Status", "What an engine does and holds.")
       .def_readonly("running", &EngineStatus::running)
       .def_readonly("waiting", &EngineStatus::waiting)
       .def_readonly("kv_bytes", &EngineStatus::kv_bytes)
-      .def_readonly("kv_bytes_free", &EngineStatus::kv_bytes_free);
+      .def_readonly("kv_bytes_free", &EngineStatus::kv_bytes_free)
+      .def_readonly("kv_bytes_cached", &EngineStatus::kv_bytes_cached);
   py::class_<PyRequest>(m, "Request", "A text to be continued once.")
       .def(py::init(
                [](const py::object& prompt, const py::object& on_token, const py::kwargs& given) {
@@ -259,42 +294,68 @@ void bind_sessions(py::module_& m) {
                              })
       .def_property_readonly(
           "prompt_tokens", [](const PyGeneration& self) { return self.generation.prompt_tokens(); })
+      .def_property_readonly(
+          "cached_tokens", [](const PyGeneration& self) { return self.generation.cached_tokens(); })
       .def("cancel", [](PyGeneration& self) { self.generation.cancel(); });
-  py::class_<Session>(m, "Session", "A text that is fed and continued in turns.")
+  py::class_<PySession>(m, "Session", "A text that is fed and continued in turns.")
       .def(
           "feed",
-          [](Session& self, const py::object& given) {
+          [](PySession& self, const py::object& given) {
             const auto prompt = to_prompt(given);
             const py::gil_scoped_release release;
-            if (const auto* text = std::get_if<std::string>(&prompt)) return self.feed(*text);
-            self.feed(std::get<Tokens>(prompt));
+            const bool first = self.session.tokens().empty();
+            const auto tokens = tokenize(*self.model, prompt, /*bos=*/first);
+            self.session.feed(tokens.ids, tokens.images);
           },
           py::arg("prompt"))
-      .def("generate",
-           [](Session& self, const py::kwargs& given) {
-             const auto rules = to_rules(given);
-             const py::gil_scoped_release release;
-             return std::make_unique<PyGeneration>(self.generate(rules));
-           })
-      .def("fork", &Session::fork, ReleaseGil())
-      .def("truncate", &Session::truncate, py::arg("size"), ReleaseGil())
+      .def(
+          "generate",
+          [](PySession& self, const py::kwargs& given) {
+            const auto rules = to_rules(given);
+            const py::gil_scoped_release release;
+            return std::make_unique<PyGeneration>(self.session.generate(rules));
+          },
+          py::keep_alive<0, 1>())
+      .def(
+          "fork", [](const PySession& self) { return PySession{self.session.fork(), self.model}; },
+          ReleaseGil(), py::keep_alive<0, 1>())
+      .def(
+          "truncate", [](PySession& self, int64_t size) { self.session.truncate(size); },
+          py::arg("size"), ReleaseGil())
+      .def(
+          "save",
+          [](const PySession& self, const std::filesystem::path& path) { self.session.save(path); },
+          py::arg("path"), ReleaseGil())
       .def_property_readonly("tokens",
-                             [](const Session& self) {
+                             [](const PySession& self) {
                                const py::gil_scoped_release release;
-                               return self.tokens();
+                               return self.session.tokens();
                              })
-      .def("cancel", &Session::cancel, ReleaseGil());
+      .def("cancel", [](PySession& self) { self.session.cancel(); }, ReleaseGil());
   py::class_<PyEngine>(m, "Engine", "Continues any number of texts at once.")
       .def(py::init([](std::shared_ptr<LanguageModelImpl> model, const py::object& kv_dtype,
-                       std::optional<int64_t> kv_memory, int64_t max_batch) {
+                       std::optional<int64_t> kv_memory, int64_t max_batch, int64_t chunk,
+                       bool prefix_cache) {
              return std::make_unique<PyEngine>(std::move(model),
                                                EngineOptions{.kv_dtype = to_dtype(kv_dtype),
                                                              .kv_memory = kv_memory,
-                                                             .max_batch = max_batch});
+                                                             .max_batch = max_batch,
+                                                             .chunk = chunk,
+                                                             .prefix_cache = prefix_cache});
            }),
            py::arg("model"), py::kw_only(), py::arg("kv_dtype") = "bfloat16",
-           py::arg("kv_memory") = py::none(), py::arg("max_batch") = 32)
-      .def("session", [](const PyEngine& self) { return self.engine->session(); })
+           py::arg("kv_memory") = py::none(), py::arg("max_batch") = 32, py::arg("chunk") = 512,
+           py::arg("prefix_cache") = true)
+      .def(
+          "session",
+          [](const PyEngine& self) { return PySession{self.engine->session(), self.model}; },
+          py::keep_alive<0, 1>())
+      .def(
+          "load_session",
+          [](const PyEngine& self, const std::filesystem::path& path) {
+            return PySession{self.engine->load_session(path), self.model};
+          },
+          py::arg("path"), ReleaseGil(), py::keep_alive<0, 1>())
       .def("generate", generate_all, py::arg("requests"))
       .def_property_readonly("status", [](const PyEngine& self) {
         const py::gil_scoped_release release;

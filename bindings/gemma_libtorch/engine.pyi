@@ -11,12 +11,16 @@ threads may use one at the same time. A text, and the bits of its numbers, do no
 generated beside it.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypedDict, Unpack
 
 import torch
+from PIL import Image
 
 from .model import LanguageModel
+
+_Prompt = str | Image.Image | Sequence[str | Image.Image] | Sequence[int]
 
 class _Options(TypedDict, total=False):
     """How a text is continued. The values in parentheses hold without an option.
@@ -82,6 +86,9 @@ class Answer:
         """Why it ended: "stop", "length", "cancelled" or "deadline"."""
     @property
     def prompt_tokens(self) -> int: ...
+    @property
+    def cached_tokens(self) -> int:
+        """How many of them did not go through the model: their keys and values were there."""
 
 class Status:
     """What an engine does and holds."""
@@ -96,19 +103,22 @@ class Status:
         """Memory for keys and values, which is used as it is written to."""
     @property
     def kv_bytes_free(self) -> int: ...
+    @property
+    def kv_bytes_cached(self) -> int:
+        """What only the prefix cache holds, until it is needed."""
 
 class Request:
     """A text to be continued once."""
 
     def __init__(
         self,
-        prompt: str | Sequence[int],
+        prompt: _Prompt,
         on_token: Callable[[Token], object] | None = None,
         **kwargs: Unpack[_Options],
     ) -> None:
-        """`prompt` is text, before which bos is put, or token ids. on_token is called with each
-        token as it comes, on a thread of the engine; what it raises ends the text, and generate()
-        raises it.
+        """`prompt` is text or images, before which bos is put, or token ids. on_token is called
+        with each token as it comes, on a thread of the engine; what it raises ends the text, and
+        generate() raises it.
         """
 
 class Generation:
@@ -132,17 +142,21 @@ class Generation:
         """Likewise; None until the last token is taken."""
     @property
     def prompt_tokens(self) -> int: ...
+    @property
+    def cached_tokens(self) -> int:
+        """How many of them the session or the prefix cache had keys and values of."""
     def cancel(self) -> None:
         """From any thread."""
 
 class Session:
     """A text that is fed and continued in turns. What the model keeps of it stays."""
 
-    def feed(self, prompt: str | Sequence[int]) -> None:
-        """Appends text, with bos before the first, or token ids.
+    def feed(self, prompt: _Prompt) -> None:
+        """Appends text or images, with bos before the first, or token ids.
 
-        Raises ValueError for ids outside the vocabulary, and RuntimeError while the text is being
-        continued; so do generate, fork and truncate.
+        Raises TypeError for images that the model does not take, ValueError for ids outside the
+        vocabulary, and RuntimeError while the text is being continued; so do generate, fork,
+        truncate and save.
         """
     def generate(self, **kwargs: Unpack[_Options]) -> Generation:
         """Continues the text; the tokens become part of it. Raises ValueError for options that
@@ -154,6 +168,8 @@ class Session:
         """
     def truncate(self, size: int) -> None:
         """Forgets all but the first `size` tokens. Raises ValueError for more than there are."""
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the text and what the model keeps of it, in the place of a file that is there."""
     @property
     def tokens(self) -> list[int]:
         """All so far, prompts and answers."""
@@ -170,13 +186,21 @@ class Engine:
         kv_dtype: str | torch.dtype = "bfloat16",
         kv_memory: int | None = None,
         max_batch: int = 32,
+        chunk: int = 512,
+        prefix_cache: bool = True,
     ) -> None:
         """kv_dtype, of keys and values, is float32 or bfloat16. kv_memory is in bytes: by default
         what max_batch texts as long as the model takes need, but at most half of the machine's.
-        max_batch texts are continued together; others wait. Raises ValueError for values that
+        max_batch texts are continued together; others wait. At most `chunk` tokens of prompts go
+        through the model at once. prefix_cache keeps the keys and values of prompts, in memory that
+        nothing else needs, for texts that begin as they do. Raises ValueError for values that
         cannot be.
         """
     def session(self) -> Session: ...
+    def load_session(self, path: str | os.PathLike[str]) -> Session:
+        """What Session.save wrote, of this model and kv_dtype. Raises FileNotFoundError, and
+        RuntimeError for a file that is damaged, something else, or of another model.
+        """
     def generate(self, requests: Iterable[Request]) -> list[Answer]:
         """Continues them all; the answers are in the order of the requests. Raises as
         Session.generate does, and what went wrong with the first of them; the others end then.

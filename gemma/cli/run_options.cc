@@ -1,5 +1,5 @@
 #include <gemma/cli/run_options.h>
-#include <gemma/generate/prompt_tokens.h>
+#include <gemma/generate/prompt_builder.h>
 #include <gemma/weights/stop_tokens.h>
 
 namespace gemma::cli {

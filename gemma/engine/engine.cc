@@ -71,6 +71,11 @@ void Session::truncate(int64_t size) {
   state_->core->call([&] { state_->text.truncate(size); });
 }
 
+void Session::save(const std::filesystem::path& path) const {
+  check_idle(*state_, "save");
+  write_session_file(path, state_->core->snapshot(*state_));
+}
+
 std::vector<int64_t> Session::tokens() const {
   std::vector<int64_t> tokens;
   state_->core->call([&] { tokens = state_->text.tokens(); });
@@ -90,6 +95,12 @@ Engine::Engine(LanguageModel model, const EngineOptions& options)
 Engine::~Engine() { core_->stop(); }
 
 Session Engine::session() { return Session(std::make_shared<SessionState>(core_)); }
+
+Session Engine::load_session(const std::filesystem::path& path) {
+  auto state = std::make_shared<SessionState>(core_);
+  core_->restore(path, *state);
+  return Session(std::move(state));
+}
 
 std::vector<Answer> Engine::generate(std::vector<Request> requests) {
   std::vector<std::shared_ptr<GenerationState>> states;
@@ -115,6 +126,7 @@ std::vector<Answer> Engine::generate(std::vector<Request> requests) {
     answer.text += generation.rest();
     answer.finish_reason = generation.finish_reason();
     answer.prompt_tokens = generation.prompt_tokens();
+    answer.cached_tokens = generation.cached_tokens();
   }
   return answers;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -23,6 +24,11 @@ struct EngineOptions {
   std::optional<int64_t> kv_memory = std::nullopt;
   /// Most texts that are continued together; others wait.
   int64_t max_batch = 32;
+  /// Most prompt tokens of a pass. An image is never cut.
+  int64_t chunk = 512;
+  /// Keeps the keys and values of prompts, in memory that nothing else needs, for texts that begin
+  /// as they do.
+  bool prefix_cache = true;
 };
 
 /// How a text is continued.
@@ -53,8 +59,9 @@ struct GeneratedToken {
 
 struct EngineStatus {
   int64_t running, waiting;  ///< Texts.
-  int64_t kv_bytes;          ///< Memory for keys and values,
-  int64_t kv_bytes_free;     ///< and how much of it is free.
+  int64_t kv_bytes;          ///< Memory for keys and values: all,
+  int64_t kv_bytes_free;     ///< what is free,
+  int64_t kv_bytes_cached;   ///< and what only the prefix cache holds, until it is needed.
 };
 
 class EngineCore;
@@ -83,6 +90,9 @@ class Generation {
   FinishReason finish_reason() const;
   /// Tokens of the text before this generation.
   int64_t prompt_tokens() const;
+  /// How many of them did not go through the model for it: the session or the prefix cache had
+  /// their keys and values. After next() has given a token or none.
+  int64_t cached_tokens() const;
 
   /// From any thread.
   void cancel();
@@ -105,7 +115,7 @@ class Session {
 
   /// Continues the text; its tokens become part of it. Throws std::invalid_argument for rules that
   /// cannot be, for an empty text and for one that fills the model's positions, and
-  /// std::logic_error while it is being continued already. So do feed, truncate and fork.
+  /// std::logic_error while it is being continued already. So do feed, truncate, fork and save.
   Generation generate(const GenerateRules& rules = {});
 
   /// Another session with the same text. Nothing is computed again, or copied before one goes on.
@@ -113,6 +123,10 @@ class Session {
 
   /// Forgets all but the first `size` tokens. Throws std::invalid_argument for more than there are.
   void truncate(int64_t size);
+
+  /// Writes the text and what the model keeps of it, in the place of a file that is there. Throws
+  /// std::runtime_error when it cannot be written.
+  void save(const std::filesystem::path& path) const;
 
   /// All tokens so far, prompt and answers.
   std::vector<int64_t> tokens() const;
@@ -140,6 +154,7 @@ struct Answer {
   std::vector<GeneratedToken> tokens;
   FinishReason finish_reason;
   int64_t prompt_tokens;
+  int64_t cached_tokens;  ///< As Generation::cached_tokens.
 };
 
 /// Continues any number of texts at once, on a thread of its own. From any threads. A text and its
@@ -154,6 +169,11 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   Session session();
+
+  /// What Session::save wrote, of this model and kv_dtype. Where memory has no room for what was
+  /// kept, the text goes through the model again. Throws FileNotFound, and std::runtime_error for a
+  /// file that is damaged, something else, or of another model.
+  Session load_session(const std::filesystem::path& path);
 
   /// Continues them all -> the answers, in the order of the requests. Throws as Session::generate,
   /// and what went wrong first; then the others have ended, too.

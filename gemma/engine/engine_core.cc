@@ -26,10 +26,12 @@ EngineCore::EngineCore(LanguageModel model, const EngineOptions& options)
       runner_(model_,
               {.kv_dtype = options.kv_dtype,
                .kv_memory = options.kv_memory,
-               .max_batch = options.max_batch}),
+               .max_batch = options.max_batch,
+               .chunk = options.chunk}),
       scheduler_(*this, {.max_batch = options.max_batch, .chunk = runner_.options().chunk}, now),
       process_(getpid()) {
   model_->tokenizer();  // Throws where there is none.
+  if (options.prefix_cache) prefix_cache_.emplace(runner_.store());
 }
 
 double EngineCore::now() {
@@ -74,7 +76,14 @@ void EngineCore::run_posted() {
   for (const auto& body : bodies) body();
 }
 
+// Keys and values are of the model as it was when they were made.
+void EngineCore::forget_other_model() {
+  const auto version = model_->use_lock().version();
+  if (std::exchange(version_, version) != version && prefix_cache_) prefix_cache_->clear();
+}
+
 void EngineCore::run_pass() {
+  forget_other_model();
   const bool busy = scheduler_.run_once();
   const std::lock_guard lock(mutex_);
   busy_ = busy;
@@ -91,6 +100,10 @@ void EngineCore::submit(std::shared_ptr<GenerationState> job) {
   }
   job->session()->is_running = true;
   post([this, job = std::move(job)] {
+    forget_other_model();
+    if (std::exchange(job->session()->version, version_) != version_) {
+      job->text().sequence.reset();
+    }
     job->text().need_pending();
     scheduler_.submit(job);
     const std::lock_guard lock(mutex_);
@@ -120,12 +133,47 @@ void EngineCore::call(const std::function<void()>& body) {
 EngineStatus EngineCore::status() {
   EngineStatus status{};
   call([&] {
-    status = {scheduler_.running(), scheduler_.waiting(), runner_.store().bytes(), 0};
-    for (const auto& kind : runner_.store().kinds()) {
+    status = {.running = scheduler_.running(),
+              .waiting = scheduler_.waiting(),
+              .kv_bytes = runner_.store()->bytes(),
+              .kv_bytes_free = 0,
+              .kv_bytes_cached = prefix_cache_ ? prefix_cache_->bytes() : 0};
+    for (const auto& kind : runner_.store()->kinds()) {
       status.kv_bytes_free += kind.pool.free() * kind.block_bytes;
     }
   });
   return status;
+}
+
+NamedTensors EngineCore::snapshot(const SessionState& session) {
+  NamedTensors tensors;
+  call([&] {
+    const UseLock::Use use(model_->use_lock());
+    tensors = session_tensors(session.text, *runner_.store(), *model_);
+  });
+  return tensors;
+}
+
+void EngineCore::restore(const std::filesystem::path& path, SessionState& session) {
+  auto saved = [&] {
+    const UseLock::Use use(model_->use_lock());
+    session.version = model_->use_lock().version();
+    return read_session_file(path, *runner_.store(), *model_);
+  }();
+  call([&] {
+    const auto has_room = [&] {
+      for (size_t i = 0; i < saved.first.size(); ++i) {
+        if (saved.blocks(i) > runner_.store()->kinds()[i].pool.free()) return false;
+      }
+      return true;
+    };
+    while (!has_room() && evict()) {
+    }
+    session.text = std::move(saved.text);
+    if (saved.length > 0 && has_room()) {
+      session.text.sequence = restore_sequence(saved, runner_.store());
+    }
+  });
 }
 
 bool EngineCore::has_room(std::span<Job* const> jobs) const {
@@ -140,17 +188,23 @@ bool EngineCore::has_room(std::span<const PromptChunk> parts) const {
   return runner_.has_room(needs);
 }
 
-bool EngineCore::should_admit(const Job& job) const {
+bool EngineCore::should_admit(const Job& job) {
   const auto& text = text_of(job);
+  const auto done = text.sequence || !prefix_cache_ ? text.done() : prefix_cache_->known(text);
   const auto tokens =
-      std::min(text.size() + kAnswerRoom, model_->config().max_position_embeddings) - text.done();
-  for (const auto& kind : runner_.store().kinds()) {
+      std::min(text.size() + kAnswerRoom, model_->config().max_position_embeddings) - done;
+  for (const auto& kind : runner_.store()->kinds()) {
     const auto wanted = kind.window ? std::min(kind.blocks(tokens, runner_.options().chunk),
                                                BlockCache::blocks_for(tokens) + 1)
                                     : BlockCache::blocks_for(tokens) + 1;
     if (wanted > kind.pool.free()) return false;
   }
   return true;
+}
+
+void EngineCore::begin(Job& job) {
+  auto& text = state_of(job).text();
+  if (!text.sequence && prefix_cache_) text.sequence = prefix_cache_->find(text);
 }
 
 int64_t EngineCore::part_of(const Job& job, int64_t most) const {
@@ -165,6 +219,7 @@ void EngineCore::decode(std::span<Job* const> jobs) {
   for (auto* job : jobs) {
     auto& text = state_of(*job).text();
     states.push_back(&state_of(*job));
+    states.back()->begin();
     nexts.push_back({&*text.sequence, text.tokens()[static_cast<size_t>(text.done())]});
   }
   pass(states, [&] { return runner_.decode(nexts); });
@@ -177,6 +232,7 @@ void EngineCore::prompt(std::span<const PromptChunk> parts) {
   for (size_t i = 0; i < parts.size(); ++i) {
     auto& text = state_of(*parts[i].job).text();
     states.push_back(&state_of(*parts[i].job));
+    states.back()->begin();
     if (!text.sequence) text.sequence = runner_.make_sequence();
     images[i] = text.images_of(parts[i].tokens);
     feeds.push_back(
@@ -185,7 +241,13 @@ void EngineCore::prompt(std::span<const PromptChunk> parts) {
              .subspan(static_cast<size_t>(text.done()), static_cast<size_t>(parts[i].tokens)),
          images[i]});
   }
-  pass(states, [&] { return runner_.prompt(feeds); });
+  pass(states, [&] {
+    const auto hidden = runner_.prompt(feeds);
+    if (prefix_cache_) {
+      for (const auto* state : states) prefix_cache_->insert(state->text());
+    }
+    return hidden;
+  });
 }
 
 // Runs a pass, which gives the hidden states of each job's last token, and samples what follows.
@@ -244,8 +306,10 @@ void EngineCore::finish(Job& job, FinishReason reason) {
   state.finish(reason);
 }
 
-// A session that waits for its user. Its text goes through the model again when it is continued.
+// Prompts that are kept, then sessions that wait for their user: their texts go through the model
+// again when they are continued.
 bool EngineCore::evict() {
+  if (prefix_cache_ && prefix_cache_->evict()) return true;
   while (!idle_.empty()) {
     const auto session = idle_.front().lock();
     idle_.pop_front();

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -12,6 +14,8 @@
 #include <vector>
 
 #include <gemma/engine/engine.h>
+#include <gemma/engine/prefix_cache.h>
+#include <gemma/engine/session_file.h>
 #include <gemma/engine/stop_matcher.h>
 #include <gemma/engine/text.h>
 #include <gemma/text/stream_decoder.h>
@@ -26,6 +30,7 @@ struct SessionState {
   SessionState& operator=(const SessionState&) = delete;
 
   std::shared_ptr<EngineCore> core;
+  int64_t version = 0;                   // Of the model, when the text's sequence began.
   Text text;                             // While a generation runs, the engine's thread's own.
   std::atomic<bool> is_running = false;  // A generation has not ended.
   std::mutex mutex;
@@ -42,6 +47,8 @@ class GenerationState : public Job {
   bool pending_token() const override { return text().pending_token(); }
   const Text& text() const { return session_->text; }
   Text& text() { return session_->text; }
+  /// A pass with the text comes.
+  void begin();
   SamplingRow row();
   /// Takes a sampled token -> why the text ends with it, if it does.
   std::optional<FinishReason> take(SampledToken sampled);
@@ -59,6 +66,7 @@ class GenerationState : public Job {
   const std::string& rest() const { return rest_; }
   FinishReason reason() const { return reason_; }
   int64_t prompt_tokens() const { return prompt_tokens_; }
+  int64_t cached_tokens() const { return std::max<int64_t>(0, cached_tokens_); }
 
  private:
   void see(int64_t token, bool answered);
@@ -71,7 +79,8 @@ class GenerationState : public Job {
   StreamDecoder decoder_;
   StopMatcher matcher_;
   int64_t prompt_tokens_, generated_ = 0;
-  std::vector<SeenToken> seen_;  // For penalties.
+  std::atomic<int64_t> cached_tokens_ = -1;  // Not begun.
+  std::vector<SeenToken> seen_;              // For penalties.
   std::unordered_map<int64_t, size_t> place_in_seen_;
 
   std::mutex mutex_;
@@ -102,12 +111,16 @@ class EngineCore : public PassRunner {
   /// The clock of deadlines, in seconds.
   static double now();
 
+  NamedTensors snapshot(const SessionState& session);
+  void restore(const std::filesystem::path& path, SessionState& session);
+
   const LanguageModelImpl& model() const { return *model_; }
   EngineStatus status();
 
   bool has_room(std::span<Job* const> jobs) const override;
   bool has_room(std::span<const PromptChunk> parts) const override;
-  bool should_admit(const Job& job) const override;
+  bool should_admit(const Job& job) override;
+  void begin(Job& job) override;
   void decode(std::span<Job* const> jobs) override;
   void prompt(std::span<const PromptChunk> parts) override;
   int64_t part_of(const Job& job, int64_t most) const override;
@@ -119,12 +132,15 @@ class EngineCore : public PassRunner {
   void run();
   void run_posted();
   void run_pass();
+  void forget_other_model();
   void pass(std::span<GenerationState* const> jobs, const std::function<at::Tensor()>& run);
   void sample(std::span<GenerationState* const> jobs, const at::Tensor& hidden);
   bool is_own_thread() const { return std::this_thread::get_id() == thread_.get_id(); }
 
   LanguageModel model_;
   ModelRunner runner_;
+  std::optional<PrefixCache> prefix_cache_;
+  int64_t version_ = 0;  // Of the model, as keys and values are kept of it.
   Scheduler scheduler_;
   std::deque<std::weak_ptr<SessionState>> idle_;  // The one that ended first comes first.
   at::Tensor logits_;                             // Kept from pass to pass.

@@ -50,6 +50,11 @@ void GenerationState::see(int64_t token, bool answered) {
   if (answered) ++seen_[found->second].answered;
 }
 
+void GenerationState::begin() {
+  int64_t none = -1;
+  cached_tokens_.compare_exchange_strong(none, text().done());
+}
+
 SamplingRow GenerationState::row() {
   return {.rules = &rules_.sampling, .seen = seen_, .generator = generator_};
 }
@@ -166,6 +171,7 @@ std::optional<GeneratedToken> Generation::next(double seconds, bool& waited) {
 const std::string& Generation::rest() const { return state_->rest(); }
 FinishReason Generation::finish_reason() const { return state_->reason(); }
 int64_t Generation::prompt_tokens() const { return state_->prompt_tokens(); }
+int64_t Generation::cached_tokens() const { return state_->cached_tokens(); }
 void Generation::cancel() { state_->cancel(); }
 
 }  // namespace gemma

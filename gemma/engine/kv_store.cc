@@ -23,6 +23,10 @@ int64_t machine_memory() {
 
 }  // namespace
 
+int64_t KVStore::Kind::first_seen(int64_t position) const {
+  return window ? std::max<int64_t>(0, position - *window + 1) : 0;
+}
+
 int64_t KVStore::Kind::blocks(int64_t positions, int64_t chunk) const {
   const auto all = BlockCache::blocks_for(positions);
   if (!window) return all;

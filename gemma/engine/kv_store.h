@@ -37,6 +37,8 @@ class KVStore {
     int64_t block_bytes = 0;  // Of a block in all of these layers.
     BlockPool pool{0};
 
+    /// The first position that the token at `position` sees.
+    int64_t first_seen(int64_t position) const;
     /// Blocks of a sequence of so many positions, of which `chunk` come at once.
     int64_t blocks(int64_t positions, int64_t chunk) const;
   };

@@ -88,7 +88,7 @@ class ModelRunner {
   LanguageModel model() const { return model_; }
   const RunnerOptions& options() const { return options_; }
   /// Where keys and values are, and how many blocks are free.
-  const KVStore& store() const { return *store_; }
+  const std::shared_ptr<KVStore>& store() const { return store_; }
 
  private:
   void check(std::span<const Feed> feeds) const;

@@ -170,6 +170,7 @@ void Scheduler::prompt() {
   for (const auto& job : running_) {
     if (room <= 0) break;
     if (job->pending_prompt() == 0) continue;
+    runner_.begin(*job);
     const auto tokens = runner_.part_of(*job, room);
     if (tokens == 0) continue;
     parts.push_back({job.get(), tokens});

@@ -61,7 +61,10 @@ class PassRunner {
   virtual bool has_room(std::span<Job* const> jobs) const = 0;
   virtual bool has_room(std::span<const PromptChunk> parts) const = 0;
   /// Whether a job that has not begun should: its prompt has room, and some of what follows.
-  virtual bool should_admit(const Job& job) const = 0;
+  virtual bool should_admit(const Job& job) = 0;
+  /// The job's prompt is to go on. Of one that has not begun, a part may turn out to be known, and
+  /// is no longer pending then.
+  virtual void begin(Job& job) = 0;
 
   /// Runs a pass. Jobs that end by it are told to Scheduler::end.
   virtual void decode(std::span<Job* const> jobs) = 0;

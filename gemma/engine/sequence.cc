@@ -7,17 +7,15 @@
 #include <gemma/engine/sequence.h>
 
 namespace gemma {
-namespace {
-
-// The first position that the token at `position` sees.
-int64_t oldest_seen(const KVStore::Kind& kind, int64_t position) {
-  return kind.window ? std::max<int64_t>(0, position - *kind.window + 1) : 0;
-}
-
-}  // namespace
-
 Sequence::Sequence(std::shared_ptr<KVStore> store)
     : store_(std::move(store)), tables_(store_->kinds().size()) {}
+
+Sequence::Sequence(std::shared_ptr<KVStore> store, std::vector<Table> tables, int64_t length)
+    : store_(std::move(store)), tables_(std::move(tables)), length_(length) {
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    for (const auto block : tables_[i].blocks) store_->kinds()[i].pool.share(block);
+  }
+}
 
 Sequence::~Sequence() { release(); }
 
@@ -46,22 +44,19 @@ int64_t Sequence::bytes() const {
 }
 
 Sequence Sequence::fork() const {
-  Sequence other(store_);
-  other.length_ = length_;
-  for (size_t i = 0; i < tables_.size(); ++i) {
-    const auto& [blocks, first] = tables_[i];
+  auto tables = tables_;
+  for (auto& [blocks, first] : tables) {
     // Not those that a pass which failed had reserved.
-    const auto count = std::min(BlockCache::blocks_for(length_) - first, std::ssize(blocks));
-    other.tables_[i] = {{blocks.begin(), blocks.begin() + count}, first};
-    for (const auto block : other.tables_[i].blocks) store_->kinds()[i].pool.share(block);
+    const auto count = BlockCache::blocks_for(length_) - first;
+    if (count < std::ssize(blocks)) blocks.resize(static_cast<size_t>(count));
   }
-  return other;
+  return {store_, std::move(tables), length_};
 }
 
 bool Sequence::can_truncate(int64_t length) const {
   for (size_t i = 0; i < tables_.size(); ++i) {
-    if (oldest_seen(store_->kinds()[i], length) < tables_[i].first * BlockCache::kPositions)
-      return false;
+    const auto first_kept = tables_[i].first * BlockCache::kPositions;
+    if (store_->kinds()[i].first_seen(length) < first_kept) return false;
   }
   return true;
 }
@@ -116,8 +111,10 @@ void Sequence::advance(int64_t tokens) {
   for (size_t i = 0; i < tables_.size(); ++i) {
     auto& kind = store_->kinds()[i];
     auto& [blocks, first] = tables_[i];
-    // One more, so that the last token can be taken back.
-    const auto oldest = oldest_seen(kind, length_ - 1) / BlockCache::kPositions;
+    // The last token can be taken back, and the last whole block is where another text can go on.
+    const auto next =
+        std::min(length_ - 1, length_ / BlockCache::kPositions * BlockCache::kPositions);
+    const auto oldest = kind.first_seen(next) / BlockCache::kPositions;
     const auto gone = std::min(oldest - first, std::ssize(blocks));
     if (gone <= 0) continue;
     for (int64_t b = 0; b < gone; ++b) kind.pool.release(blocks[b]);

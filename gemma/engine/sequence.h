@@ -14,7 +14,15 @@ namespace gemma {
 /// use any.
 class Sequence {
  public:
+  /// Blocks of a kind of layers; the first is that of the positions from 64 * first on.
+  struct Table {
+    std::vector<int32_t> blocks;
+    int64_t first = 0;
+  };
+
   explicit Sequence(std::shared_ptr<KVStore> store);
+  /// A sequence of `length` tokens that are in these blocks, which it shares: one table a kind.
+  Sequence(std::shared_ptr<KVStore> store, std::vector<Table> tables, int64_t length);
   ~Sequence();
   Sequence(Sequence&& other) noexcept = default;
   Sequence& operator=(Sequence&& other) noexcept;
@@ -43,11 +51,6 @@ class Sequence {
 
  private:
   friend class ModelRunner;
-
-  struct Table {
-    std::vector<int32_t> blocks;
-    int64_t first = 0;
-  };
 
   // Blocks that `tokens` more tokens need of a kind, copies of shared ones included.
   int64_t missing(size_t kind, int64_t tokens) const;

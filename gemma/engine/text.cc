@@ -37,6 +37,15 @@ void Text::undo(int64_t size) {
   }
 }
 
+int64_t Text::prompt_size() const {
+  return std::ranges::find(generated_, true) - generated_.begin();
+}
+
+bool Text::is_inside_image(int64_t index) const {
+  return std::ranges::any_of(
+      images_, [&](const auto& image) { return image.first < index && index < image.end(); });
+}
+
 int64_t Text::pending_prompt() const {
   const auto begin = generated_.begin() + done();
   return std::find(begin, generated_.end(), true) - begin;

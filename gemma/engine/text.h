@@ -27,6 +27,8 @@ class Text {
   void need_pending();
 
   int64_t pending() const { return size() - done(); }
+  /// Tokens before the first that was generated.
+  int64_t prompt_size() const;
   /// Tokens of a prompt that are next; 0 when a generated one is, or nothing is pending.
   int64_t pending_prompt() const;
   bool pending_token() const { return pending() > 0 && is_generated(done()); }
@@ -35,7 +37,10 @@ class Text {
   int64_t part(int64_t most) const;
   /// The images among the next `count` pending tokens, counted from the first of these.
   std::vector<ImageTokens> images_of(int64_t count) const;
-  bool has_images() const { return !images_.empty(); }
+  /// All of them, by their first token, counted from the text's.
+  const std::vector<ImageTokens>& images() const { return images_; }
+  /// Whether a cut before this token cuts an image.
+  bool is_inside_image(int64_t index) const;
 
   int64_t done() const { return sequence ? sequence->length() : 0; }
 
@@ -50,7 +55,7 @@ class Text {
 
   std::vector<int64_t> tokens_;
   std::vector<bool> generated_;
-  std::vector<ImageTokens> images_;  // By their first token, counted from the text's.
+  std::vector<ImageTokens> images_;
 };
 
 }  // namespace gemma

@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 
 #include <gemma/generate/chat_prompt.h>
-#include <gemma/generate/prompt_tokens.h>
+#include <gemma/generate/prompt_builder.h>
 
 namespace gemma {
 namespace {
@@ -74,13 +74,13 @@ std::string_view name_of(ChatRole role) {
   return {};
 }
 
-void add_turn_start(PromptTokens& tokens, std::string_view name) {
+void add_turn_start(PromptBuilder& tokens, std::string_view name) {
   tokens.add_marker(kStart);
   tokens.add_text(name);
   tokens.add_text("\n");
 }
 
-void add_turn_end(PromptTokens& tokens) {
+void add_turn_end(PromptBuilder& tokens) {
   tokens.add_marker(kEnd);
   tokens.add_text("\n");
 }
@@ -102,9 +102,15 @@ ChatPrompt::ChatPrompt(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {
 }
 
 std::vector<int64_t> ChatPrompt::encode(std::span<const ChatMessage> messages) const {
+  return encode(messages, /*images=*/{});
+}
+
+// The images are the last turn's.
+std::vector<int64_t> ChatPrompt::encode(std::span<const ChatMessage> messages,
+                                        std::span<const int64_t> images) const {
   const auto turns = joined(messages);
   check_turns(turns);
-  PromptTokens tokens(tokenizer_, /*bos=*/true);
+  PromptBuilder tokens(tokenizer_, /*bos=*/true);
   std::string prefix;  // Of the user's first text.
   bool is_open = false;
   for (const auto& [role, text] : turns) {
@@ -115,6 +121,7 @@ std::vector<int64_t> ChatPrompt::encode(std::span<const ChatMessage> messages) c
     if (std::exchange(is_open, true)) add_turn_end(tokens);
     add_turn_start(tokens, name_of(role));
     tokens.add_text(std::exchange(prefix, {}));
+    if (&text == &turns.back().text && !images.empty()) tokens.add_ids(images);
     tokens.add_text(stripped(text));
   }
   if (turns.back().role == ChatRole::kUser) {
@@ -124,17 +131,21 @@ std::vector<int64_t> ChatPrompt::encode(std::span<const ChatMessage> messages) c
   return tokens.take();
 }
 
-std::vector<int64_t> ChatPrompt::first(std::string_view text, std::string_view system) const {
+std::vector<int64_t> ChatPrompt::first(std::string_view text,
+                                       std::string_view system,
+                                       std::span<const int64_t> images) const {
   std::vector<ChatMessage> messages;
   if (!system.empty()) messages.emplace_back(ChatRole::kSystem, std::string(system));
   messages.emplace_back(ChatRole::kUser, std::string(text));
-  return encode(messages);
+  return encode(messages, images);
 }
 
-std::vector<int64_t> ChatPrompt::next(std::string_view text) const {
-  PromptTokens tokens(tokenizer_, /*bos=*/false);
+std::vector<int64_t> ChatPrompt::next(std::string_view text,
+                                      std::span<const int64_t> images) const {
+  PromptBuilder tokens(tokenizer_, /*bos=*/false);
   add_turn_end(tokens);
   add_turn_start(tokens, name_of(ChatRole::kUser));
+  tokens.add_ids(images);
   tokens.add_text(stripped(text));
   add_turn_end(tokens);
   add_turn_start(tokens, name_of(ChatRole::kModel));

@@ -48,16 +48,22 @@ class ChatPrompt {
   /// if there are any, then the user's.
   std::vector<int64_t> encode(std::span<const ChatMessage> messages) const;
 
-  /// The first turn, with bos. `system`, unless it is empty, is the system's text.
-  std::vector<int64_t> first(std::string_view text, std::string_view system = {}) const;
+  /// The first turn, with bos. `system`, unless it is empty, is the system's text. `images` are
+  /// tokens that come in front of the user's.
+  std::vector<int64_t> first(std::string_view text,
+                             std::string_view system = {},
+                             std::span<const int64_t> images = {}) const;
 
   /// A later turn: what ends the model's answer, and the user's next text.
-  std::vector<int64_t> next(std::string_view text) const;
+  std::vector<int64_t> next(std::string_view text, std::span<const int64_t> images = {}) const;
 
   /// The tokens that end the model's turn, besides eos.
   std::vector<int64_t> stop_ids() const;
 
  private:
+  std::vector<int64_t> encode(std::span<const ChatMessage> messages,
+                              std::span<const int64_t> images) const;
+
   const Tokenizer& tokenizer_;
 };
 

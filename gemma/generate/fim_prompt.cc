@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 
 #include <gemma/generate/fim_prompt.h>
-#include <gemma/generate/prompt_tokens.h>
+#include <gemma/generate/prompt_builder.h>
 
 namespace gemma {
 namespace {
@@ -33,7 +33,7 @@ std::vector<int64_t> FimPrompt::encode(std::string_view prefix,
     throw std::invalid_argument(fmt::format(
         "fill in the middle: the tokenizer has no {}, so there can be no other files", kSeparator));
   }
-  PromptTokens tokens(tokenizer_, /*bos=*/true);
+  PromptBuilder tokens(tokenizer_, /*bos=*/true);
   for (const auto& file : files) {
     tokens.add_text(file);
     tokens.add_marker(kSeparator);

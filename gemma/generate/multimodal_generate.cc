@@ -50,7 +50,22 @@ bool images_reach_past(const GenerateRequest& request, int64_t placeholder_id) {
   });
 }
 
-// Where the images of each prompt stand, with their embeddings.
+// The images of a prompt: those of `embeddings` [n, U, E] from `next` on stand where placeholders
+// do.
+std::vector<ImageTokens> place_images(std::span<const int64_t> prompt,
+                                      int64_t placeholder,
+                                      const at::Tensor& embeddings,
+                                      int64_t& next) {
+  std::vector<ImageTokens> images;
+  for (auto at = prompt.begin();;) {
+    at = std::find(at, prompt.end(), placeholder);
+    if (at == prompt.end()) return images;
+    images.push_back({at - prompt.begin(), embeddings[next++]});
+    at += embeddings.size(1);
+  }
+}
+
+// The same for each prompt.
 std::vector<std::vector<ImageTokens>> place_images(Gemma3ForMultimodalLMImpl& model,
                                                    const TokenRows& prompts,
                                                    const ProcessedPrompts& processed,
@@ -60,15 +75,10 @@ std::vector<std::vector<ImageTokens>> place_images(Gemma3ForMultimodalLMImpl& mo
   const auto embeddings =
       model.encode_images(processed.image_batch->flatten(0, 1).index_select(0, present), on_encode);
   const auto placeholder = model.tokenizer().image_token_placeholder_id();
-  std::vector<std::vector<ImageTokens>> images(prompts.size());
+  std::vector<std::vector<ImageTokens>> images;
   int64_t next = 0;
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    for (auto at = prompts[i].begin();;) {
-      at = std::find(at, prompts[i].end(), placeholder);
-      if (at == prompts[i].end()) break;
-      images[i].push_back({at - prompts[i].begin(), embeddings[next++]});
-      at += embeddings.size(1);
-    }
+  for (const auto& prompt : prompts) {
+    images.push_back(place_images(prompt, placeholder, embeddings, next));
   }
   return images;
 }
@@ -109,6 +119,21 @@ at::Tensor image_tokens(const Gemma3ForMultimodalLMImpl& model,
 }
 
 }  // namespace
+
+PromptTokens Gemma3ForMultimodalLMImpl::prompt_tokens(const Prompt& prompt, bool bos) {
+  const torch::NoGradGuard no_grad;
+  const auto& vision = *config().vision_config;
+  auto [ids, images] =
+      tokenize_prompt(tokenizer(), gemma3_input_preprocessor(prompt, vision.image_size),
+                      vision.encoding_sequence_length, bos);
+  PromptTokens result{.ids = std::move(ids), .images = {}};
+  if (images.empty()) return result;
+  const auto embeddings = encode_images(at::stack(images).to(embedder->weight.device()));
+  int64_t next = 0;
+  result.images =
+      place_images(result.ids, tokenizer().image_token_placeholder_id(), embeddings, next);
+  return result;
+}
 
 std::vector<std::string> Gemma3ForMultimodalLMImpl::generate(std::span<const Prompt> prompts,
                                                              torch::Device device,

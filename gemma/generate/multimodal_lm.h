@@ -9,6 +9,7 @@
 
 #include <torch/nn/pimpl.h>
 
+#include <gemma/engine/model_runner.h>
 #include <gemma/generate/options.h>
 #include <gemma/models/language_model.h>
 #include <gemma/modules/linear.h>
@@ -17,6 +18,12 @@
 #include <gemma/vision/siglip_vision_model.h>
 
 namespace gemma {
+
+/// A prompt as an engine takes it.
+struct PromptTokens {
+  std::vector<int64_t> ids;
+  std::vector<ImageTokens> images;
+};
 
 /// gemma3_model.py: Gemma3ForMultimodalLM, text and images. N is the number of images of a prompt,
 /// C their channels, U the tokens that an image becomes.
@@ -50,6 +57,10 @@ class Gemma3ForMultimodalLMImpl : public LanguageModelImpl {
 
   /// Images [n, C, height, width] -> [n, U, E], as the layers see them.
   torch::Tensor encode_images(const torch::Tensor& images, const LayerCallback& on_block = {});
+
+  /// A prompt for Session::feed or a Request, with bos in front or without. Throws
+  /// std::invalid_argument for images that cannot be scaled.
+  PromptTokens prompt_tokens(const Prompt& prompt, bool bos = true);
 
   /// hidden_states [B, L, E], the places of whose placeholders in input_token_ids [B, L] are given
   /// the image_embeddings [B * N, U, E] that image_presence_mask [B, N] has, in order -> the same

@@ -43,12 +43,18 @@ UseLock::Change::Change(UseLock& lock, const char* who) : lock_(lock) {
     lock_.changer_ = me;
   }
   ++lock_.changes_;
+  ++lock_.version_;
 }
 
 UseLock::Change::~Change() {
   const std::unique_lock hold(lock_.mutex_);
   if (--lock_.changes_ == 0) lock_.changer_ = {};
   lock_.ended_.notify_all();
+}
+
+int64_t UseLock::version() const {
+  const std::lock_guard hold(mutex_);
+  return version_;
 }
 
 }  // namespace gemma

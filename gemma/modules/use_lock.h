@@ -1,6 +1,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -39,14 +40,18 @@ class UseLock {
     UseLock& lock_;
   };
 
+  /// Changes so far. What was computed before the last one is of another model.
+  int64_t version() const;
+
  private:
   bool is_mine() const;  // Whether this thread computes or changes already.
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable ended_;
   std::vector<std::thread::id> users_;  // One for each use.
   std::thread::id changer_;             // None: the id of no thread.
   int changes_ = 0;                     // Of the changer, one inside the other.
+  int64_t version_ = 0;
   int waiting_ = 0;                     // Changes that wait for their turn.
 };
 

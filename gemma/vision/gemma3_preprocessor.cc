@@ -54,37 +54,6 @@ void append_image(const Image& image, int64_t image_size, PreprocessedPrompt& pa
   }
 }
 
-struct TokenizedPrompt {
-  std::vector<int64_t> ids;
-  std::vector<torch::Tensor> images;  // [C, H, W] each.
-};
-
-TokenizedPrompt tokenize(const Tokenizer& tokenizer,
-                         const PreprocessedPrompt& prompt,
-                         int64_t encoding_sequence_length) {
-  TokenizedPrompt result;
-  auto& ids = result.ids;
-  const auto append_text = [&](const std::string& text) {
-    const auto tokens = tokenizer.encode(text, /*bos=*/false);
-    ids.insert(ids.end(), tokens.begin(), tokens.end());
-  };
-  ids.push_back(tokenizer.bos_id());
-  for (const auto& part : prompt) {
-    if (const auto* text = std::get_if<std::string>(&part)) {
-      append_text(*text);
-      continue;
-    }
-    append_text("\n\n");
-    ids.push_back(tokenizer.boi_id());
-    ids.insert(ids.end(), static_cast<size_t>(encoding_sequence_length),
-               tokenizer.image_token_placeholder_id());
-    ids.push_back(tokenizer.eoi_id());
-    append_text("\n\n");
-    result.images.push_back(std::get<torch::Tensor>(part));
-  }
-  return result;
-}
-
 // -> [B, max_seq_len].
 torch::Tensor padded_ids(const std::vector<TokenizedPrompt>& prompts,
                          int64_t max_seq_len,
@@ -116,6 +85,33 @@ void stack_images(const std::vector<TokenizedPrompt>& prompts,
 }
 
 }  // namespace
+
+TokenizedPrompt tokenize_prompt(const Tokenizer& tokenizer,
+                                const PreprocessedPrompt& prompt,
+                                int64_t encoding_sequence_length,
+                                bool bos) {
+  TokenizedPrompt result;
+  auto& ids = result.ids;
+  const auto append_text = [&](const std::string& text) {
+    const auto tokens = tokenizer.encode(text, /*bos=*/false);
+    ids.insert(ids.end(), tokens.begin(), tokens.end());
+  };
+  if (bos) ids.push_back(tokenizer.bos_id());
+  for (const auto& part : prompt) {
+    if (const auto* text = std::get_if<std::string>(&part)) {
+      append_text(*text);
+      continue;
+    }
+    append_text("\n\n");
+    ids.push_back(tokenizer.boi_id());
+    ids.insert(ids.end(), static_cast<size_t>(encoding_sequence_length),
+               tokenizer.image_token_placeholder_id());
+    ids.push_back(tokenizer.eoi_id());
+    append_text("\n\n");
+    result.images.push_back(std::get<torch::Tensor>(part));
+  }
+  return result;
+}
 
 PreprocessedPrompt gemma3_input_preprocessor(const Prompt& raw_user_prompt, int64_t image_size) {
   PreprocessedPrompt parts;
@@ -152,8 +148,9 @@ ProcessedPrompts tokenize_raw_input(const Tokenizer& tokenizer,
   result.batch_size = std::ssize(raw_input);
   result.min_prompt_len = std::numeric_limits<int64_t>::max();
   for (const auto& prompt : raw_input) {
-    prompts.push_back(tokenize(tokenizer, gemma3_input_preprocessor(prompt, vision.image_size),
-                               vision.encoding_sequence_length));
+    prompts.push_back(tokenize_prompt(tokenizer,
+                                      gemma3_input_preprocessor(prompt, vision.image_size),
+                                      vision.encoding_sequence_length));
     const auto length = std::ssize(prompts.back().ids);
     result.min_prompt_len = std::min<int64_t>(result.min_prompt_len, length);
     result.max_prompt_len = std::max<int64_t>(result.max_prompt_len, length);

@@ -34,6 +34,18 @@ PreprocessedPrompt gemma3_input_preprocessor(const Prompt& raw_user_prompt,
 std::vector<PreprocessedPrompt> gemma3_batch_input_preprocessor(
     std::span<const Prompt> raw_input, int64_t image_size = kDefaultImageSize);
 
+/// The tokens of a prompt.
+struct TokenizedPrompt {
+  std::vector<int64_t> ids;
+  std::vector<torch::Tensor> images;  // [C, H, W] each, in the order of their placeholders.
+};
+
+/// Every image becomes "\n\n", boi_id, `encoding_sequence_length` placeholders, eoi_id, "\n\n".
+TokenizedPrompt tokenize_prompt(const Tokenizer& tokenizer,
+                                const PreprocessedPrompt& prompt,
+                                int64_t encoding_sequence_length,
+                                bool bos = true);
+
 /// What tokenize_raw_input() in gemma3_preprocessor.py returns as a dict; N is the largest number
 /// of images of a prompt, crops included.
 struct ProcessedPrompts {
@@ -50,8 +62,8 @@ struct ProcessedPrompts {
   std::optional<torch::Tensor> image_presence_mask;
 };
 
-/// gemma3_preprocessor.py: tokenize_raw_input. Every image becomes "\n\n", boi_id,
-/// encoding_sequence_length placeholders, eoi_id, "\n\n". Tensors are made on `device`.
+/// gemma3_preprocessor.py: tokenize_raw_input. tokenize_prompt() for each prompt; tensors
+/// are made on `device`.
 /// Throws std::invalid_argument when `config` has no vision_config, there are no prompts, or
 /// output_len is negative.
 // Differs from gemma3_preprocessor.py: images get the config's image_size, not always 896.

@@ -196,7 +196,7 @@ TEST_P(ModelRunnerTest, EndedSequencesLeaveTheirBlocks) {
   ModelRunner runner(model_, {.max_batch = 2});
   const auto free_blocks = [&] {
     int64_t count = 0;
-    for (const auto& kind : runner.store().kinds()) count += kind.pool.free();
+    for (const auto& kind : runner.store()->kinds()) count += kind.pool.free();
     return count;
   };
   const auto all = free_blocks();
@@ -278,10 +278,10 @@ TEST(ModelRunner, LocalLayersKeepNoMoreThanTheirWindow) {
   ModelRunner runner(model, {.chunk = 4});
   auto sequence = runner.make_sequence();
   runner.extend(sequence, random_ids(2300, config));
-  ASSERT_EQ(runner.store().kinds().size(), 1U);
+  ASSERT_EQ(runner.store()->kinds().size(), 1U);
   const auto blocks = (*config.sliding_window_size + 63) / 64 + 1;
-  EXPECT_LE(sequence.bytes(), blocks * runner.store().kinds()[0].block_bytes);
-  EXPECT_LE(runner.store().bytes(), (blocks + 3) * runner.store().kinds()[0].block_bytes);
+  EXPECT_LE(sequence.bytes(), blocks * runner.store()->kinds()[0].block_bytes);
+  EXPECT_LE(runner.store()->bytes(), (blocks + 3) * runner.store()->kinds()[0].block_bytes);
   // All that the window sees of 2300 tokens is there for one more, but not for one of the first.
   EXPECT_TRUE(sequence.can_truncate(2300));
   EXPECT_FALSE(sequence.can_truncate(1000));
@@ -292,8 +292,8 @@ TEST(ModelRunner, HasNoMoreMemoryThanItMay) {
   const GemmaForCausalLM model(tiny_config(Architecture::kGemma3));
   for (const int64_t bytes : {1 << 20, 1 << 22}) {
     const ModelRunner runner(model, {.kv_memory = bytes, .max_batch = 100});
-    EXPECT_LE(runner.store().bytes(), bytes);
-    EXPECT_GT(runner.store().bytes(), bytes / 2);
+    EXPECT_LE(runner.store()->bytes(), bytes);
+    EXPECT_GT(runner.store()->bytes(), bytes / 2);
   }
   EXPECT_TRUE(
       contains(message_of<std::invalid_argument>([&] { ModelRunner(model, {.kv_memory = 1000}); }),

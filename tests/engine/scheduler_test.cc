@@ -14,16 +14,17 @@ namespace {
 
 constexpr int64_t kBlock = 64;
 
-// A text of numbers: `done` of them have gone through the model, and hold blocks.
+// A text of numbers: `done` of them have gone through the model, and hold blocks. The first ones
+// may be the cache's.
 struct FakeJob : Job {
   int64_t prompt = 1, wanted = 1;  // Tokens.
-  int64_t generated = 0, done = 0;
+  int64_t generated = 0, done = 0, shared = 0;
   bool is_over = false;
   double submitted = 0, begun = -1, ended = -1;
   FinishReason reason = FinishReason::kError;
 
   int64_t size() const { return prompt + generated; }
-  int64_t blocks() const { return (done + kBlock - 1) / kBlock; }
+  int64_t blocks() const { return (done + kBlock - 1) / kBlock - shared; }
   int64_t pending_prompt() const override { return std::max<int64_t>(0, prompt - done); }
   bool pending_token() const override { return done >= prompt && done < size(); }
 };
@@ -31,7 +32,8 @@ struct FakeJob : Job {
 FakeJob& fake(Job& job) { return dynamic_cast<FakeJob&>(job); }
 const FakeJob& fake(const Job& job) { return dynamic_cast<const FakeJob&>(job); }
 
-// Blocks and a clock; checks what every pass has to keep to.
+// Blocks and a clock; checks what every pass has to keep to. All prompts begin alike, and what an
+// ended job had of its prompt is kept.
 class FakeRunner : public PassRunner {
  public:
   explicit FakeRunner(int64_t blocks) : blocks_(blocks), free_(blocks) {}
@@ -43,6 +45,7 @@ class FakeRunner : public PassRunner {
   double tick() { return now_ += 1e-7; }
   int64_t free() const { return free_; }
   int64_t blocks() const { return blocks_; }
+  int64_t cached() const { return cached_; }
 
   bool has_room(std::span<Job* const> jobs) const override {
     int64_t wanted = 0;
@@ -54,8 +57,16 @@ class FakeRunner : public PassRunner {
     for (const auto& [job, tokens] : parts) wanted += missing(fake(*job), tokens);
     return wanted <= free_;
   }
-  bool should_admit(const Job& job) const override {
+  bool should_admit(const Job& job) override {
     return missing(fake(job), fake(job).size() - fake(job).done + 64) <= free_;
+  }
+  void begin(Job& job) override {
+    auto& begun = fake(job);
+    if (begun.done > 0) return;
+    begun.shared = std::min(cached_, (begun.prompt - 1) / kBlock);
+    begun.done = begun.shared * kBlock;
+    if (begun.shared > 0) sharers_.insert(&begun);
+    known += begun.shared;
   }
   int64_t part_of(const Job& job, int64_t most) const override {
     return std::min(most, job.pending_prompt());
@@ -83,11 +94,16 @@ class FakeRunner : public PassRunner {
     largest_part = std::max(largest_part, total);
     now_ += 0.001 * static_cast<double>(total);
   }
-  bool evict() override { return false; }
+  bool evict() override {
+    const auto shares_last = [&](const FakeJob* job) { return job->shared == cached_; };
+    if (cached_ == 0 || std::ranges::any_of(sharers_, shares_last)) return false;
+    --cached_;
+    ++free_;
+    return true;
+  }
   void drop(Job& job) override {
     ++drops;
-    free_ += fake(job).blocks();
-    fake(job).done = 0;
+    release(fake(job));
   }
   void finish(Job& job, FinishReason reason) override {
     auto& ended = fake(job);
@@ -95,15 +111,26 @@ class FakeRunner : public PassRunner {
     ended.is_over = true;
     ended.ended = now_;
     ended.reason = reason;
-    free_ += ended.blocks();
-    ended.done = 0;
+    const auto kept = std::min(ended.done, ended.prompt) / kBlock;
+    if (kept > cached_) {
+      ended.shared += kept - cached_;
+      cached_ = kept;
+    }
+    release(ended);
   }
 
+  int64_t known = 0;  // Blocks that jobs began with.
   int64_t decode_passes = 0, largest_batch = 0, largest_part = 0, drops = 0;
 
  private:
   static int64_t missing(const FakeJob& job, int64_t tokens) {
-    return (job.done + tokens + kBlock - 1) / kBlock - job.blocks();
+    return (job.done + tokens + kBlock - 1) / kBlock - job.shared - job.blocks();
+  }
+
+  void release(FakeJob& job) {
+    free_ += job.blocks();
+    job.done = job.shared = 0;
+    sharers_.erase(&job);
   }
 
   void advance(FakeJob& job, int64_t tokens) {
@@ -117,7 +144,8 @@ class FakeRunner : public PassRunner {
     ++job.generated;
   }
 
-  int64_t blocks_, free_;
+  int64_t blocks_, free_, cached_ = 0;
+  std::set<FakeJob*> sharers_;
   double now_ = 0;
   Scheduler* scheduler_ = nullptr;
 };
@@ -152,7 +180,7 @@ TEST_F(SchedulerTest, RunsAJobToItsEnd) {
   EXPECT_EQ(job->generated, 30);
   EXPECT_EQ(runner.decode_passes, 30);
   EXPECT_EQ(runner.largest_part, 512);
-  EXPECT_EQ(runner.free(), runner.blocks());
+  EXPECT_EQ(runner.free() + runner.cached(), runner.blocks());
 }
 
 TEST_F(SchedulerTest, JobsJoinBetweenPasses) {
@@ -220,7 +248,7 @@ TEST_F(SchedulerTest, WhereMemoryIsShortJobsPauseAndGoOn) {
     EXPECT_EQ(job->generated, 1500);
   }
   EXPECT_GT(runner.drops, 0);
-  EXPECT_EQ(runner.free(), runner.blocks());
+  EXPECT_EQ(runner.free() + runner.cached(), runner.blocks());
 }
 
 TEST_F(SchedulerTest, AJobThatAllMemoryCannotHoldEnds) {
@@ -252,7 +280,7 @@ TEST_F(SchedulerTest, KeepsItsPromisesWhateverHappens) {
       scheduler.run_once();
       int64_t held = 0;
       for (const auto& job : live) held += job->blocks();
-      ASSERT_EQ(runner.free() + held, runner.blocks());
+      ASSERT_EQ(runner.free() + runner.cached() + held, runner.blocks());
       ASSERT_EQ(scheduler.running() + scheduler.waiting(),
                 std::ranges::count_if(live, [](const auto& job) { return !job->is_over; }));
       std::erase_if(live, [&](const auto& job) {
@@ -267,9 +295,21 @@ TEST_F(SchedulerTest, KeepsItsPromisesWhateverHappens) {
     }
   }
   run_to_end();
-  EXPECT_EQ(runner.free(), runner.blocks());
+  EXPECT_EQ(runner.free() + runner.cached(), runner.blocks());
   EXPECT_GT(ended, 10000);
   EXPECT_GT(runner.drops, 0);
+  EXPECT_GT(runner.known, 1000);
+}
+
+// What is kept goes before a job has to pause.
+TEST_F(SchedulerTest, WhatIsKeptOfEndedJobsGivesWay) {
+  submit(30 * kBlock, 1);
+  run_to_end();
+  EXPECT_EQ(runner.cached(), 30);
+  const auto job = submit(kBlock, 38 * kBlock);
+  run_to_end();
+  EXPECT_EQ(job->generated, 38 * kBlock);
+  EXPECT_EQ(runner.drops, 0);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""gemma_libtorch.engine: sessions, batches and streams. What a text is, tests/engine compares bit for bit."""
+"""gemma_libtorch.engine. What a text is, tests/engine compares bit for bit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import gemma_libtorch
+import numpy as np
 import pytest
 import tiny
 import torch
 from gemma_libtorch.engine import Engine, Request, Token
+from PIL import Image
 
 PROMPTS = ["The ferry leaves at noon", "We", "a b c", "The ferry"]
 
@@ -116,7 +118,7 @@ def test_many_threads_may_call_at_once(engine: Engine) -> None:
     for thread in threads:
         thread.join()
     assert [got[i] for i in range(16)] == want * 4
-    assert engine.status.kv_bytes_free == engine.status.kv_bytes
+    assert engine.status.kv_bytes_free + engine.status.kv_bytes_cached == engine.status.kv_bytes
     assert engine.status.running == engine.status.waiting == 0
 
 
@@ -130,6 +132,7 @@ def test_a_text_that_is_being_continued_is_left_alone(engine: Engine) -> None:
         lambda: session.truncate(1),
         session.fork,
         session.generate,
+        lambda: session.save("unused"),
     ):
         with pytest.raises(RuntimeError, match="while the text is being continued"):
             call()
@@ -166,7 +169,7 @@ def test_prompts_and_engines_that_cannot_be_are_refused(model: Any, engine: Engi
     session = engine.session()
     with pytest.raises(ValueError, match="the text is empty"):
         session.generate()
-    with pytest.raises(TypeError, match="a prompt is str or token ids, but not 3.5"):
+    with pytest.raises(TypeError, match="a prompt is str, token ids, .* but not 3.5"):
         session.feed(3.5)
     with pytest.raises(ValueError, match="token -1 is not below"):
         session.feed([-1])
@@ -178,17 +181,73 @@ def test_prompts_and_engines_that_cannot_be_are_refused(model: Any, engine: Engi
         Engine(model, kv_memory=10)
 
 
-def test_the_engine_may_go_before_its_sessions(model: Any) -> None:
-    engine = Engine(model)
-    session = engine.session()
+def test_sessions_keep_their_engine(model: Any) -> None:
+    session = Engine(model).session()
     session.feed("We")
-    generation = session.generate(max_tokens=100_000, logit_bias={1: float("-inf")})
-    next(generation)
-    del engine
-    list(generation)
-    assert generation.finish_reason == "cancelled"
-    with pytest.raises(RuntimeError, match="the engine is gone"):
-        session.generate()
+    fork = session.fork()
+    generation = session.generate(max_tokens=20, seed=1)
+    del session
+    assert [t.id for t in generation] == [t.id for t in fork.generate(max_tokens=20, seed=1)]
+
+
+def test_a_prompt_that_begins_as_another_is_known(model: Any) -> None:
+    prompt = [5 + i % 300 for i in range(150)]
+    engine = Engine(model, chunk=64)
+    assert engine.generate([Request(prompt, max_tokens=2)])[0].cached_tokens == 0
+    (again,) = engine.generate([Request([*prompt, 7], max_tokens=2)])
+    assert again.cached_tokens == 128
+    assert engine.status.kv_bytes_cached > 0
+    without = Engine(model, prefix_cache=False)
+    for _ in range(2):
+        assert without.generate([Request(prompt, max_tokens=2)])[0].cached_tokens == 0
+    assert without.status.kv_bytes_free == without.status.kv_bytes
+
+
+def test_a_session_is_saved_and_loaded(model: Any, engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "a.session"
+    session = engine.session()
+    session.feed("The ferry leaves")
+    list(session.generate(max_tokens=5, seed=1))
+    session.save(path)
+    loaded = Engine(model, kv_dtype="float32").load_session(str(path))
+    assert loaded.tokens == session.tokens
+    generations = [one.generate(max_tokens=10, seed=2) for one in (session, loaded)]
+    assert [t.id for t in generations[0]] == [t.id for t in generations[1]]
+    assert generations[0].cached_tokens == generations[1].cached_tokens > 0
+
+    with pytest.raises(RuntimeError, match="a.session: holds keys and values as float32, but"):
+        Engine(model).load_session(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RuntimeError, match="a.session: "):
+        engine.load_session(path)
+    with pytest.raises(FileNotFoundError):
+        engine.load_session(tmp_path / "none")
+
+
+def test_images_are_fed_as_generate_takes_them(tmp_path: Path) -> None:
+    tokenizer = str(tiny.large_tokenizer(tmp_path / "large.model"))
+    model = tiny.make_multimodal(
+        gemma_libtorch, tokenizer=tokenizer, max_position_embeddings=300
+    )
+    model.set_numerics("fast")
+    rng = np.random.default_rng(1)
+    pictures = [
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)) for _ in range(2)
+    ]
+    prompt = ["What is", pictures[0], "and", pictures[1]]
+    (want,) = model.generate([prompt], "cpu", output_len=8, temperature=None, kv_dtype=torch.float32)
+    engine = Engine(model, kv_dtype="float32")
+    options = {"max_tokens": 8, "temperature": 0.0}
+    (answer,) = engine.generate([Request(prompt, **options)])
+    assert want.endswith(answer.text)
+    session = engine.session()
+    for part in (["What is", pictures[0]], "and", pictures[1]):
+        session.feed(part)
+    generation = session.generate(**options)
+    assert [t.id for t in generation] == [t.id for t in answer.tokens]
+    with pytest.raises(TypeError, match="only Gemma3ForMultimodalLM takes them"):
+        blind = tiny.make_model(gemma_libtorch, tiny.CONFIGS["gemma3"], "float32")
+        Engine(blind).session().feed(pictures[0])
 
 
 INTERRUPTED = """

@@ -130,10 +130,29 @@ class Chat {
     note("{} comes before the next message\n", path);
   }
 
+  void show_image(const std::string& path) {
+    if (!conversation_.sees()) {
+      throw std::runtime_error("/image: this model reads text only; 4b, 12b and 27b_v3 see images");
+    }
+    prepared_.images.push_back(read_image(path));
+    note("{} comes before the next message\n", path);
+  }
+
+  void save(const std::string& path) {
+    if (path.empty()) throw std::runtime_error("/save: names no file");
+    conversation_.save(path);
+  }
+
+  void load(const std::string& path) {
+    conversation_.load(path);
+    prepared_ = {};
+    note("the chat goes on where {} ends\n", path);
+  }
+
   void stats(const std::string& /*argument*/) { conversation_.print_stats(); }
   void quit(const std::string& /*argument*/) { over_ = true; }
 
-  static const std::array<Command, 9> kCommands;
+  static const std::array<Command, 12> kCommands;
 
   Conversation conversation_;
   MessageReader reader_;
@@ -141,7 +160,7 @@ class Chat {
   bool over_ = false;
 };
 
-constexpr std::array<Chat::Command, 9> Chat::kCommands = {{
+constexpr std::array<Chat::Command, 12> Chat::kCommands = {{
     {"/help", "", "this list", &Chat::help},
     {"/system", "TEXT", "begins anew, with a text in front of the first message",
      &Chat::set_system},
@@ -150,6 +169,9 @@ constexpr std::array<Chat::Command, 9> Chat::kCommands = {{
     {"/regen", "", "answers the last message again", &Chat::regenerate},
     {"/edit", "TEXT", "opens an editor, and sends what is saved", &Chat::edit},
     {"/read", "FILE", "puts the text of a file before the next message", &Chat::read},
+    {"/image", "FILE", "shows a picture before the next message", &Chat::show_image},
+    {"/save", "FILE", "writes the chat to a file", &Chat::save},
+    {"/load", "FILE", "goes on with the chat of a file", &Chat::load},
     {"/stats", "", "tokens so far, and the speed of the last answer", &Chat::stats},
     {"/quit", "", "ends the chat, as the end of the input does", &Chat::quit},
 }};

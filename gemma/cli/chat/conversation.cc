@@ -1,9 +1,11 @@
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
 #include <gemma/cli/chat/conversation.h>
 #include <gemma/cli/interrupt.h>
 #include <gemma/cli/output.h>
+#include <gemma/generate/multimodal_lm.h>
 #include <gemma/weights/stop_tokens.h>
 
 namespace gemma::cli {
@@ -63,8 +65,24 @@ void Conversation::print_stats() const {
        seconds_ > 0 ? static_cast<double>(tokens_) / seconds_ : 0.0);
 }
 
+bool Conversation::sees() const { return model_->config().vision_config.has_value(); }
+
+void Conversation::load(const std::string& path) {
+  session_ = engine_.load_session(path);
+  turns_.clear();
+}
+
 void Conversation::feed(const UserMessage& message) {
-  session_.feed(turns_.empty() ? prompt_.first(message.text, system_) : prompt_.next(message.text));
+  PromptTokens pictures;
+  if (!message.images.empty()) {
+    auto& model = dynamic_cast<Gemma3ForMultimodalLMImpl&>(*model_.ptr());
+    pictures = model.prompt_tokens({message.images.begin(), message.images.end()}, /*bos=*/false);
+  }
+  const auto ids = session_.tokens().empty() ? prompt_.first(message.text, system_, pictures.ids)
+                                             : prompt_.next(message.text, pictures.ids);
+  const auto begin = std::ranges::search(ids, pictures.ids).begin() - ids.begin();
+  for (auto& image : pictures.images) image.first += begin;
+  session_.feed(ids, pictures.images);
 }
 
 void Conversation::print_answer() {

@@ -36,6 +36,9 @@ class Conversation {
   /// Both have to outlive this. Throws std::invalid_argument for a model that knows no turns.
   Conversation(const ChatOptions& options, const LanguageModel& model);
 
+  /// Whether a message may have images.
+  bool sees() const;
+
   /// Ctrl-C ends the answer. Throws std::invalid_argument when the message cannot be answered, and
   /// then is as it was before.
   void answer(const UserMessage& message);
@@ -48,6 +51,13 @@ class Conversation {
 
   /// Forgets the last message and its answer -> the message; none when there is none.
   std::optional<UserMessage> undo();
+
+  /// Writes the chat to a file. Throws std::runtime_error when it cannot be written.
+  void save(const std::string& path) const { session_.save(path); }
+
+  /// Goes on with the chat of a file; its messages cannot be undone. Throws std::runtime_error for
+  /// a file that is none, or of another model; then the chat is as it was.
+  void load(const std::string& path);
 
   /// Tokens and speed, to standard error.
   void print_stats() const;

@@ -2,7 +2,7 @@
 #include <array>
 #include <utility>
 
-#include <gemma/generate/prompt_tokens.h>
+#include <gemma/generate/prompt_builder.h>
 
 namespace gemma {
 namespace {
@@ -47,27 +47,32 @@ bool has_piece(const Tokenizer& tokenizer, std::string_view piece) {
   return tokenizer.piece_to_id(piece) != tokenizer.piece_to_id("<unk>");
 }
 
-PromptTokens::PromptTokens(const Tokenizer& tokenizer, bool bos) : tokenizer_(tokenizer) {
+PromptBuilder::PromptBuilder(const Tokenizer& tokenizer, bool bos) : tokenizer_(tokenizer) {
   for (const auto marker : kMarkers) {
     if (marker == "<unk>" || has_piece(tokenizer, marker)) markers_.push_back(marker);
   }
   if (bos) ids_.push_back(tokenizer.bos_id());
 }
 
-void PromptTokens::add_marker(std::string_view piece) {
+void PromptBuilder::add_marker(std::string_view piece) {
   flush();
   ids_.push_back(tokenizer_.piece_to_id(piece));
 }
 
-void PromptTokens::add_text(std::string_view text) { text_ += text; }
+void PromptBuilder::add_text(std::string_view text) { text_ += text; }
 
-std::vector<int64_t> PromptTokens::take() {
+void PromptBuilder::add_ids(std::span<const int64_t> ids) {
+  flush();
+  ids_.insert(ids_.end(), ids.begin(), ids.end());
+}
+
+std::vector<int64_t> PromptBuilder::take() {
   flush();
   return std::move(ids_);
 }
 
 // The parts between cuts are encoded on their own: a piece does not reach over a cut.
-void PromptTokens::flush() {
+void PromptBuilder::flush() {
   const std::string_view text = text_;
   for (size_t at = 0; at < text.size();) {
     const auto cut = std::min(next_cut(text, at, markers_), text.size());

@@ -1,0 +1,14 @@
+#pragma once
+
+#include <cstdint>
+
+#include <gemma/models/language_model.h>
+
+namespace gemma {
+
+/// A number that another config or other weights would not have, so that keys and values are not
+/// taken for those of another model. Looks at a part of each tensor: milliseconds for any model. It
+/// is no defence against somebody who wants to be mistaken.
+uint32_t model_digest(const LanguageModelImpl& model);
+
+}  // namespace gemma
