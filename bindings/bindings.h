@@ -42,6 +42,8 @@ void bind_multimodal_lm(py::module_& m);
 void bind_siglip_vision_model(py::module_& m);
 void bind_engine(py::module_& m);
 void bind_recurrentgemma(py::module_& m);
+void bind_chat_prompt(py::module_& m);
+void bind_fim_prompt(py::module_& m);
 
 // A module's class; what all modules share comes from its base (nn_module.cc).
 template <typename Impl, typename Base = Module>

@@ -55,4 +55,6 @@ PYBIND11_MODULE(_C, m) {
   bind_multimodal_lm(m);
   bind_engine(m);
   bind_recurrentgemma(m);
+  bind_chat_prompt(m);
+  bind_fim_prompt(m);
 }

@@ -43,6 +43,9 @@ function(gemma_find_library name header library package)
 endfunction()
 gemma_find_library(gemma_jpeg jpeglib.h jpeg libjpeg62-turbo-dev)
 gemma_find_library(gemma_png png.h png16 libpng-dev)
+if(GEMMA_BUILD_CLI)
+  gemma_find_library(gemma_edit histedit.h edit libedit-dev)
+endif()
 
 # Static and hidden: Debian's shared libsentencepiece exports an absl FLAGS_minloglevel that
 # overlays, with another size, the variable of that name in libc10.so.

@@ -67,6 +67,7 @@ nlohmann/json.hpp nlohmann-json3-dev
 CLI/CLI.hpp libcli11-dev
 jpeglib.h libjpeg62-turbo-dev
 png.h libpng-dev
+histedit.h libedit-dev
 HEADERS
 }
 
@@ -74,7 +75,7 @@ missing_packages() {
   if command -v "${CXX:-c++}" >/dev/null; then
     missing_headers
   else
-    printf '%s\n' g++ nlohmann-json3-dev libcli11-dev libjpeg62-turbo-dev libpng-dev
+    printf '%s\n' g++ nlohmann-json3-dev libcli11-dev libjpeg62-turbo-dev libpng-dev libedit-dev
   fi
   [[ -e .venv/bin/python || -n ${PYTHON:-} ]] || find_python >/dev/null || printf '%s\n' python3 python3-venv python3-dev
   ((with_tests)) || return 0

@@ -48,6 +48,7 @@ def metadata() -> dict[str, str]:
         f"Summary: {PROJECT['description']}\nLicense: {PROJECT['license']}\n"
         f"Requires-Python: {PROJECT['requires-python']}\nRequires-Dist: {torch_requirement()}\n"
         "Requires-External: libjpeg.so.62\nRequires-External: libpng16.so.16\n"
+        "Requires-External: libedit.so.2\n"
         "Description-Content-Type: text/markdown\n\n" + (ROOT / PROJECT["readme"]).read_text(),
         "WHEEL": f"Wheel-Version: 1.0\nGenerator: make_wheel\nRoot-Is-Purelib: false\nTag: {tag()}\n",
         "entry_points.txt": f"[console_scripts]\n{scripts}",

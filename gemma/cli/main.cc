@@ -11,7 +11,7 @@
 #include <fmt/format.h>
 
 #include <gemma/cli/bench/bench.h>
-#include <gemma/cli/chat.h>
+#include <gemma/cli/chat/chat.h>
 #include <gemma/cli/convert.h>
 #include <gemma/cli/info.h>
 #include <gemma/cli/interrupt.h>

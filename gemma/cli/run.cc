@@ -10,33 +10,23 @@
 #include <ATen/Context.h>
 #include <sys/resource.h>
 
+#include <gemma/cli/batch.h>
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/output.h>
 #include <gemma/cli/progress.h>
 #include <gemma/cli/run.h>
+#include <gemma/cli/run_options.h>
 #include <gemma/cli/text_file.h>
+#include <gemma/generate/causal_lm.h>
+#include <gemma/generate/fim_prompt.h>
 #include <gemma/generate/generate.h>
 #include <gemma/generate/request.h>
 #include <gemma/text/stream_decoder.h>
-#include <gemma/weights/stop_tokens.h>
 
 namespace gemma::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-struct RunOptions {
-  ModelOptions model;
-  int64_t output_len = 10;
-  uint64_t seed = 12345;
-  std::string prompt = "What are large language models?";
-  std::string prompt_file;
-  std::vector<std::string> images;
-  double temperature = 1.0;
-  double top_p = 0.95;
-  int64_t top_k = 64;
-  bool greedy = false;
-};
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -48,15 +38,6 @@ std::string read_prompt(const RunOptions& options) {
   auto text = read_text_file("--prompt_file", options.prompt_file);
   if (text.ends_with('\n')) text.pop_back();
   return text;
-}
-
-// Tokens that end the text besides eos: with exact numerics none, as in the reference.
-std::vector<int64_t> stop_ids(LanguageModelImpl& model, const std::string& ckpt) {
-  if (model.numerics() == Numerics::kExact) return {};
-  auto ids = stop_tokens(ckpt);
-  const auto end_of_turn = model.tokenizer().piece_to_id("<end_of_turn>");
-  if (end_of_turn != model.tokenizer().piece_to_id("<unk>")) ids.push_back(end_of_turn);
-  return ids;
 }
 
 // When the images of a prompt were encoded, and when the steps of its generation ended; the first
@@ -152,12 +133,39 @@ Prompt make_prompt(const RunOptions& options, const GemmaConfig& config) {
   return with_images(std::move(text), options.images);
 }
 
+struct Gap {
+  std::string prefix, suffix;
+  std::vector<std::string> files;
+};
+
+// The texts around a gap, line breaks at the ends of files included; none when it is not given.
+std::optional<Gap> read_gap(const GapOptions& options) {
+  if (!options.is_given()) {
+    if (options.context_files.empty()) return std::nullopt;
+    throw std::invalid_argument("--context_file is for a gap; give --prefix or --suffix, too");
+  }
+  Gap gap{.prefix = checked_utf8("--prefix", options.prefix.value_or("")),
+          .suffix = checked_utf8("--suffix", options.suffix.value_or("")),
+          .files = {}};
+  if (!options.prefix_file.empty()) {
+    gap.prefix = read_text_file("--prefix_file", options.prefix_file);
+  }
+  if (!options.suffix_file.empty()) {
+    gap.suffix = read_text_file("--suffix_file", options.suffix_file);
+  }
+  for (const auto& file : options.context_files) {
+    gap.files.push_back(read_text_file("--context_file", file));
+  }
+  return gap;
+}
+
 void run(const RunOptions& options) {
-  const auto temperature = options.greedy ? std::nullopt : std::optional(options.temperature);
+  const auto temperature = temperature_of(options);
   check_sampling(/*num_prompts=*/1, options.output_len, temperature, options.top_p, options.top_k);
   const auto load_start = Clock::now();
   const auto checkpoint = open_checkpoint(options.model);
   const auto prompt = make_prompt(options, checkpoint.config);
+  const auto gap = read_gap(options.gap);
   auto model = load_model(options.model, checkpoint);
   const auto load_seconds = seconds_since(load_start);
 
@@ -175,11 +183,20 @@ void run(const RunOptions& options) {
             encoding(done, total);
             if (done == total) timer.images_encoded();
           },
-      .stop_ids = stop_ids(*model, options.model.ckpt),
+      .stop_ids =
+          gap ? FimPrompt(model->tokenizer()).stop_ids() : stop_ids_of(model, options.model.ckpt),
       .kv_dtype = kv_dtype_of(options.model),
   };
-  generate(model, {&prompt, 1}, device_of(options.model), options.output_len, temperature,
-           options.top_p, options.top_k, callbacks);
+  const auto device = device_of(options.model);
+  if (gap) {
+    const auto ids = FimPrompt(model->tokenizer()).encode(gap->prefix, gap->suffix, gap->files);
+    dynamic_cast<GemmaForCausalLMImpl&>(*model.ptr())
+        .generate_ids({ids}, device, options.output_len, temperature, options.top_p, options.top_k,
+                      callbacks);
+  } else {
+    generate(model, {&prompt, 1}, device, options.output_len, temperature, options.top_p,
+             options.top_k, callbacks);
+  }
   printer.finish();
   timer.print(load_seconds, options.images.size(), prompt_tokens);
 }
@@ -189,29 +206,8 @@ void run(const RunOptions& options) {
 void add_run(CLI::App& app) {
   const auto options = std::make_shared<RunOptions>();
   auto* command = app.add_subcommand("run", "Continue a prompt.");
-  add_model_options(*command, options->model);
-  command->add_option(both("output_len"), options->output_len, "Tokens to generate")
-      ->capture_default_str();
-  command->add_option("--seed", options->seed, "Random seed")->capture_default_str();
-  auto* prompt = command->add_option("--prompt", options->prompt, "Text to continue");
-  prompt->capture_default_str();
-  command
-      ->add_option(both("prompt_file"), options->prompt_file,
-                   "File with the text to continue, less a newline at its end; - is standard "
-                   "input")
-      ->excludes(prompt);
-  command
-      ->add_option("--image", options->images,
-                   "A JPEG or PNG file for the prompt, where it says <image>, else in front; may "
-                   "come several times")
-      ->allow_extra_args(false);
-  command->add_option("--temperature", options->temperature, "0 takes the likeliest token")
-      ->capture_default_str();
-  command->add_option(both("top_p"), options->top_p, "Probability that the candidates add up to")
-      ->capture_default_str();
-  command->add_option(both("top_k"), options->top_k, "Number of candidates")->capture_default_str();
-  command->add_flag("--greedy", options->greedy, "Always take the likeliest token");
-  command->callback([options] { run(*options); });
+  add_run_options(*command, *options);
+  command->callback([options] { options->prompts.empty() ? run(*options) : run_batch(*options); });
 }
 
 }  // namespace gemma::cli

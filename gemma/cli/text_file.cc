@@ -20,12 +20,12 @@ constexpr auto kUtf8Mark = "\xef\xbb\xbf"sv;
 constexpr auto kUtf16LittleMark = "\xff\xfe"sv;
 constexpr auto kUtf16BigMark = "\xfe\xff"sv;
 
-std::string read_bytes(std::string_view flag, const std::string& path) {
-  if (path == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
+std::string read_bytes(std::string_view flag, const std::string& path, bool or_input) {
+  if (path == "-" && or_input) return {std::istreambuf_iterator<char>(std::cin), {}};
   std::ifstream file(path, std::ios::binary);
   if (!file || std::filesystem::is_directory(path)) {
-    throw std::runtime_error(fmt::format(
-        "{} {}: cannot be read; give a text file, or - for standard input", flag, path));
+    throw std::runtime_error(fmt::format("{} {}: cannot be read; give a text file{}", flag, path,
+                                         or_input ? ", or - for standard input" : ""));
   }
   return {std::istreambuf_iterator<char>(file), {}};
 }
@@ -104,8 +104,8 @@ std::string to_utf8(std::string_view flag, const std::string& path, const std::s
 
 }  // namespace
 
-std::string read_text_file(std::string_view flag, const std::string& path) {
-  return without_carriage_returns(to_utf8(flag, path, read_bytes(flag, path)));
+std::string read_text_file(std::string_view flag, const std::string& path, bool or_input) {
+  return without_carriage_returns(to_utf8(flag, path, read_bytes(flag, path, or_input)));
 }
 
 const std::string& checked_utf8(std::string_view flag, const std::string& text) {

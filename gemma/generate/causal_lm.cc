@@ -35,12 +35,28 @@ std::vector<std::string> GemmaForCausalLMImpl::generate(const std::vector<std::s
                                                         double top_p,
                                                         int64_t top_k,
                                                         const GenerateOptions& options) {
+  const UseLock::Use use(use_lock());
+  TokenRows rows;
+  for (const auto& prompt : prompts) rows.push_back(tokenizer().encode(prompt));
+  std::vector<std::string> results;
+  for (const auto& text :
+       generate_ids(std::move(rows), device, output_len, temperature, top_p, top_k, options)) {
+    results.push_back(tokenizer().decode(text));
+  }
+  return results;
+}
+
+TokenRows GemmaForCausalLMImpl::generate_ids(TokenRows prompts,
+                                             torch::Device device,
+                                             int64_t output_len,
+                                             std::optional<double> temperature,
+                                             double top_p,
+                                             int64_t top_k,
+                                             const GenerateOptions& options) {
   const torch::NoGradGuard no_grad;
   const UseLock::Use use(use_lock());
   check_sampling(prompts.size(), output_len, temperature, top_p, top_k);
-  TokenRows rows;
-  for (const auto& prompt : prompts) rows.push_back(tokenizer().encode(prompt));
-  const auto request = make_request(std::move(rows), output_len, temperature, top_p, top_k);
+  const auto request = make_request(std::move(prompts), output_len, temperature, top_p, top_k);
   check_lengths(request.max_prompt_len(), output_len, config());
   const ModelInputs inputs{
       .embed = [this](const at::Tensor& token_ids) { return embed(token_ids); },
@@ -54,11 +70,7 @@ std::vector<std::string> GemmaForCausalLMImpl::generate(const std::vector<std::s
             return Masks{std::move(mask), std::move(local_mask)};
           },
       .images = {}};
-  std::vector<std::string> results;
-  for (const auto& text : generate_tokens(*this, device, request, inputs, options)) {
-    results.push_back(tokenizer().decode(text));
-  }
-  return results;
+  return generate_tokens(*this, device, request, inputs, options);
 }
 
 std::string GemmaForCausalLMImpl::generate(const std::string& prompt,

@@ -9,6 +9,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <gemma/generate/options.h>
+#include <gemma/generate/request.h>
 #include <gemma/models/language_model.h>
 
 namespace gemma {
@@ -59,6 +60,15 @@ class GemmaForCausalLMImpl : public LanguageModelImpl {
                        double top_p = 0.95,
                        int64_t top_k = 64,
                        const GenerateOptions& options = {});
+
+  /// The same from token ids, bos included, to the ids of the continuations.
+  TokenRows generate_ids(TokenRows prompts,
+                         torch::Device device,
+                         int64_t output_len,
+                         std::optional<double> temperature,
+                         double top_p,
+                         int64_t top_k,
+                         const GenerateOptions& options = {});
 
   std::string signature() const override { return "GemmaForCausalLM()"; }
 };

@@ -1,35 +1,19 @@
-#include <algorithm>
 #include <array>
 #include <stdexcept>
+#include <utility>
 
 #include <fmt/format.h>
 
 #include <gemma/generate/chat_prompt.h>
+#include <gemma/generate/prompt_builder.h>
 
 namespace gemma {
 namespace {
 
 constexpr std::string_view kStart = "<start_of_turn>";
 constexpr std::string_view kEnd = "<end_of_turn>";
-constexpr std::string_view kUser = "<start_of_turn>user\n";
-constexpr std::string_view kModel = "<end_of_turn>\n<start_of_turn>model\n";
-
-// Pieces of the vocabulary that are no text where they stand in one.
-constexpr std::array<std::string_view, 15> kMarkers = {kStart,
-                                                       kEnd,
-                                                       "<start_of_image>",
-                                                       "<end_of_image>",
-                                                       "<image_soft_token>",
-                                                       "<bos>",
-                                                       "<eos>",
-                                                       "<pad>",
-                                                       "<unk>",
-                                                       "<mask>",
-                                                       "<|fim_prefix|>",
-                                                       "<|fim_suffix|>",
-                                                       "<|fim_middle|>",
-                                                       "<|file_separator|>",
-                                                       "[multimodal]"};
+// Only FunctionGemma has it. Where its model calls a function, it waits for the result after it.
+constexpr std::string_view kResponse = "<start_function_response>";
 
 // What Python's str.strip() takes away, which the templates call.
 constexpr std::array<std::string_view, 29> kBlanks = {
@@ -49,21 +33,67 @@ std::string_view stripped(std::string_view text) {
   return text;
 }
 
-bool has_piece(const Tokenizer& tokenizer, std::string_view piece) {
-  return tokenizer.piece_to_id(piece) != tokenizer.piece_to_id("<unk>");
+// Messages of one role in a row as one: the system's as they are, the others stripped.
+std::vector<ChatMessage> joined(std::span<const ChatMessage> messages) {
+  std::vector<ChatMessage> turns;
+  for (const auto& [role, text] : messages) {
+    const auto part = role == ChatRole::kSystem ? std::string_view(text) : stripped(text);
+    if (turns.empty() || turns.back().role != role) {
+      turns.emplace_back(role, std::string(part));
+    } else if (!part.empty()) {
+      if (!turns.back().text.empty()) turns.back().text += "\n\n";
+      turns.back().text += part;
+    }
+  }
+  return turns;
 }
 
-// Where the text has to be cut so that no marker is left: behind the first letter of each.
-size_t next_cut(std::string_view text, size_t from) {
-  auto cut = std::string_view::npos;
-  for (const auto marker : kMarkers) {
-    const auto found = text.find(marker, from);
-    if (found != std::string_view::npos) cut = std::min(cut, found + 1);
+void check_turns(std::span<const ChatMessage> turns) {
+  if (!turns.empty() && turns.front().role == ChatRole::kSystem) turns = turns.subspan(1);
+  if (turns.empty() || turns.front().role != ChatRole::kUser) {
+    throw std::invalid_argument(
+        "chat: the first message, but for the system's, is not the user's; begin with one of role "
+        "user");
   }
-  return cut;
+  for (const auto& turn : turns) {
+    if (turn.role != ChatRole::kSystem) continue;
+    throw std::invalid_argument(
+        "chat: a message of the system is behind others; put it in front of them");
+  }
+}
+
+std::string_view name_of(ChatRole role) {
+  switch (role) {
+    case ChatRole::kSystem:
+      return "developer";
+    case ChatRole::kUser:
+      return "user";
+    case ChatRole::kModel:
+      return "model";
+  }
+  return {};
+}
+
+void add_turn_start(PromptBuilder& tokens, std::string_view name) {
+  tokens.add_marker(kStart);
+  tokens.add_text(name);
+  tokens.add_text("\n");
+}
+
+void add_turn_end(PromptBuilder& tokens) {
+  tokens.add_marker(kEnd);
+  tokens.add_text("\n");
 }
 
 }  // namespace
+
+ChatRole chat_role(std::string_view name) {
+  if (name == "user") return ChatRole::kUser;
+  if (name == "assistant" || name == "model") return ChatRole::kModel;
+  if (name == "system" || name == "developer") return ChatRole::kSystem;
+  throw std::invalid_argument(fmt::format(
+      "chat: role '{}' is unknown; roles: system, developer, user, assistant, model", name));
+}
 
 ChatPrompt::ChatPrompt(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {
   if (has_piece(tokenizer, kStart) && has_piece(tokenizer, kEnd)) return;
@@ -71,37 +101,60 @@ ChatPrompt::ChatPrompt(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {
       "chat: the tokenizer has no <start_of_turn>, so the model knows no turns; use gemma run");
 }
 
-std::vector<int64_t> ChatPrompt::first(std::string_view text, std::string_view system) const {
-  const auto* const between = system.empty() ? "" : "\n\n";
-  return encode(kUser, fmt::format("{}{}{}", system, between, stripped(text)), /*bos=*/true);
+std::vector<int64_t> ChatPrompt::encode(std::span<const ChatMessage> messages) const {
+  return encode(messages, /*images=*/{});
 }
 
-std::vector<int64_t> ChatPrompt::next(std::string_view text) const {
-  return encode(fmt::format("{}\n{}", kEnd, kUser), std::string(stripped(text)), /*bos=*/false);
-}
-
-int64_t ChatPrompt::end_of_turn() const { return tokenizer_.piece_to_id(kEnd); }
-
-// The parts between cuts are encoded on their own: a piece does not reach over a cut.
-std::vector<int64_t> ChatPrompt::encode(std::string_view before,
-                                        const std::string& text,
-                                        bool bos) const {
-  std::vector<int64_t> ids;
-  auto part = std::string(before);
-  const auto flush = [&] {
-    const auto more = tokenizer_.encode(part, /*bos=*/bos && ids.empty());
-    ids.insert(ids.end(), more.begin(), more.end());
-    part.clear();
-  };
-  size_t at = 0;
-  for (auto cut = next_cut(text, 0); cut != std::string::npos; cut = next_cut(text, at)) {
-    part += text.substr(at, cut - at);
-    flush();
-    at = cut;
+// The images are the last turn's.
+std::vector<int64_t> ChatPrompt::encode(std::span<const ChatMessage> messages,
+                                        std::span<const int64_t> images) const {
+  const auto turns = joined(messages);
+  check_turns(turns);
+  PromptBuilder tokens(tokenizer_, /*bos=*/true);
+  std::string prefix;  // Of the user's first text.
+  bool is_open = false;
+  for (const auto& [role, text] : turns) {
+    if (role == ChatRole::kSystem && !has_piece(tokenizer_, kResponse)) {
+      prefix = text + "\n\n";
+      continue;
+    }
+    if (std::exchange(is_open, true)) add_turn_end(tokens);
+    add_turn_start(tokens, name_of(role));
+    tokens.add_text(std::exchange(prefix, {}));
+    if (&text == &turns.back().text && !images.empty()) tokens.add_ids(images);
+    tokens.add_text(stripped(text));
   }
-  part += text.substr(at);
-  part += kModel;
-  flush();
+  if (turns.back().role == ChatRole::kUser) {
+    add_turn_end(tokens);
+    add_turn_start(tokens, name_of(ChatRole::kModel));
+  }
+  return tokens.take();
+}
+
+std::vector<int64_t> ChatPrompt::first(std::string_view text,
+                                       std::string_view system,
+                                       std::span<const int64_t> images) const {
+  std::vector<ChatMessage> messages;
+  if (!system.empty()) messages.emplace_back(ChatRole::kSystem, std::string(system));
+  messages.emplace_back(ChatRole::kUser, std::string(text));
+  return encode(messages, images);
+}
+
+std::vector<int64_t> ChatPrompt::next(std::string_view text,
+                                      std::span<const int64_t> images) const {
+  PromptBuilder tokens(tokenizer_, /*bos=*/false);
+  add_turn_end(tokens);
+  add_turn_start(tokens, name_of(ChatRole::kUser));
+  tokens.add_ids(images);
+  tokens.add_text(stripped(text));
+  add_turn_end(tokens);
+  add_turn_start(tokens, name_of(ChatRole::kModel));
+  return tokens.take();
+}
+
+std::vector<int64_t> ChatPrompt::stop_ids() const {
+  std::vector<int64_t> ids = {tokenizer_.piece_to_id(kEnd)};
+  if (has_piece(tokenizer_, kResponse)) ids.push_back(tokenizer_.piece_to_id(kResponse));
   return ids;
 }
 

@@ -8,7 +8,7 @@ it: gemma_libtorch, or the reference.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -171,15 +171,27 @@ MULTIMODAL: dict[str, Any] = {
 }
 
 
-def large_tokenizer(path: Path) -> Path:
-    """The tiny one with as many pieces as MULTIMODAL wants; those that are added are unused."""
+_USER_DEFINED, _UNUSED = 4, 5  # As sentencepiece_model.proto numbers the types of pieces.
+
+
+def _tokenizer_with(path: Path, texts: Iterable[str], type: int) -> Path:
     with path.open("wb") as file:
         file.write(TOKENIZER.read_bytes())
-        for i in range(VOCAB_SIZE, MULTIMODAL["vocab_size"]):
-            text = f"<unused{i}>".encode()
-            piece = bytes([0x0A, len(text)]) + text + bytes([0x18, 5])  # Text; type UNUSED.
+        for text in map(str.encode, texts):
+            piece = bytes([0x0A, len(text)]) + text + bytes([0x18, type])
             file.write(bytes([0x0A, len(piece)]) + piece)  # One more of ModelProto.pieces.
     return path
+
+
+def tokenizer_with(path: Path, *markers: str) -> Path:
+    """The tiny one with these pieces behind its own, found in text before all others."""
+    return _tokenizer_with(path, markers, _USER_DEFINED)
+
+
+def large_tokenizer(path: Path) -> Path:
+    """The tiny one with as many pieces as MULTIMODAL wants; those that are added are unused."""
+    numbers = range(VOCAB_SIZE, MULTIMODAL["vocab_size"])
+    return _tokenizer_with(path, (f"<unused{i}>" for i in numbers), _UNUSED)
 
 
 def make_multimodal(
