@@ -133,7 +133,8 @@ def test_a_file_comes_before_the_next_message(checkpoint: Path, tmp_path: Path) 
 
 def test_a_picture_comes_before_the_next_message(tmp_path: Path) -> None:
     tokenizer = tiny.large_tokenizer(tmp_path / "large.model")
-    model = tiny.make_multimodal(gemma_libtorch, tokenizer=str(tokenizer))
+    vision = {**tiny.SIGLIP, "num_attention_heads": 2}  # As a checkpoint can say it.
+    model = tiny.make_multimodal(gemma_libtorch, tokenizer=str(tokenizer), vision_config=vision)
     checkpoint = tiny.save_checkpoint(model, tmp_path)
     tokenizer.rename(tmp_path / "tokenizer.model")
     pictures = []
