@@ -19,6 +19,7 @@ import gemma_libtorch
 import pytest
 import tiny
 from gemma_libtorch.engine import Engine
+from pictures import picture
 from test_program import PROGRAM
 
 
@@ -130,9 +131,56 @@ def test_a_file_comes_before_the_next_message(checkpoint: Path, tmp_path: Path) 
     assert done.stdout == f"{want[0]}\n" * 2
 
 
+def test_a_picture_comes_before_the_next_message(tmp_path: Path) -> None:
+    tokenizer = tiny.large_tokenizer(tmp_path / "large.model")
+    vision = {**tiny.SIGLIP, "num_attention_heads": 2}  # As a checkpoint can say it.
+    model = tiny.make_multimodal(gemma_libtorch, tokenizer=str(tokenizer), vision_config=vision)
+    checkpoint = tiny.save_checkpoint(model, tmp_path)
+    tokenizer.rename(tmp_path / "tokenizer.model")
+    pictures = []
+    for name, size in (("one.png", (40, 50)), ("two.png", (60, 30))):
+        pictures.append(picture(*size))
+        pictures[-1].save(tmp_path / name)
+    model.set_numerics("fast")
+    session = Engine(model, kv_dtype="float32").session()
+    (end,) = model.tokenizer.encode("<end_of_turn>", bos=False)
+    want = []
+    for prompt in (
+        ["<start_of_turn>user\n", *pictures, "What?<end_of_turn>\n<start_of_turn>model\n"],
+        ["<end_of_turn>\n<start_of_turn>user\n", pictures[1],
+         "And?<end_of_turn>\n<start_of_turn>model\n"],
+    ):  # fmt: skip
+        session.feed(prompt)
+        generation = session.generate(max_tokens=12, temperature=0.0, stop_ids=[end])
+        list(generation)
+        want.append(generation.text)
+    one, two = (f"/image {tmp_path / name}\n" for name in ("one.png", "two.png"))
+    done = chat(
+        checkpoint, f"{one}{two}What?\n{two}And?\n/regen\n", "--temperature", "0"
+    )
+    assert done.stdout == f"{want[0]}\n{want[1]}\n{want[1]}\n", done.stderr
+    bad = chat(checkpoint, f"/image {checkpoint}\n")
+    assert (bad.returncode, bad.stderr.count("\n")) == (1, 1)
+    assert "model.ckpt" in bad.stderr
+
+
+def test_a_chat_is_saved_and_gone_on_with(checkpoint: Path, tmp_path: Path) -> None:
+    first, second = answers(checkpoint, "one", "two", seeds=[3, 3])
+    file = tmp_path / "one.chat"
+    assert chat(checkpoint, f"one\n/save {file}\n").stdout == first + "\n"
+    done = chat(checkpoint, f"other\n/load {file}\n/undo\ntwo\n/regen\n/reset\none\n")
+    assert done.stdout.split("\n", 1)[1] == f"{second}\n{second}\n{first}\n", done.stderr
+    assert f"the chat goes on where {file} ends\n" in done.stderr
+    assert "there is no message to forget" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("/image a.png", "gemma: /image: this model reads text only; 4b, 12b and 27b_v3 see images"),
+        ("/save", "gemma: /save: names no file"),
+        ("/save no/where", "no/where"),
+        ("/load none", "none"),
         ("/read", "gemma: /read: names no file"),
         ("/read none", "gemma: /read none: cannot be read; give a text file\n"),
         ("/edit", "gemma: /edit: standard input is no terminal"),
