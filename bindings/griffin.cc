@@ -106,7 +106,8 @@ void bind_sampler_class(py::module_& part) {
   py::class_<Class>(part, "Sampler", "sampler.py: Sampler.")
       .def(py::init([](const std::shared_ptr<rg::GriffinImpl>& model, const Tokenizer& vocab,
                        bool greedy_sampling, bool is_it_model) {
-             return std::make_unique<Class>(rg::Griffin(model), vocab, greedy_sampling, is_it_model);
+             return std::make_unique<Class>(rg::Griffin(model), vocab, greedy_sampling,
+                                            is_it_model);
            }),
            py::arg("model"), py::arg("vocab"), py::arg("greedy_sampling") = true,
            py::arg("is_it_model") = false, py::keep_alive<1, 3>())
