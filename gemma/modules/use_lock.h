@@ -51,7 +51,7 @@ class UseLock {
   std::vector<std::thread::id> users_;  // One for each use.
   std::thread::id changer_;             // None: the id of no thread.
   int changes_ = 0;                     // Of the changer, one inside the other.
-  int64_t version_ = 0;
+  int64_t version_ = 0;                 // Changes that there were.
   int waiting_ = 0;                     // Changes that wait for their turn.
 };
 
