@@ -15,7 +15,7 @@ declare -A below=(
   [weights]="checkpoint text ops modules"
   [models]="checkpoint text image ops modules vision weights"
   [convert]="checkpoint text ops modules weights"
-  [engine]="text ops modules models"
+  [engine]="checkpoint text ops modules models"
   [generate]="text image ops modules vision weights models engine"
   [cli]="checkpoint text image ops modules vision weights models convert engine generate"
 )
