@@ -124,12 +124,15 @@ def start_and_stop(folder: Path, lines: int, by: signal.Signals) -> int:
     process = subprocess.Popen(
         command(folder, "--max_batch", "4"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    end = time.monotonic() + 60
-    while not out.exists() or out.read_bytes().count(b"\n") < lines:
-        assert time.monotonic() < end and process.poll() is None
-        time.sleep(0.001)
-    process.send_signal(by)
-    return process.wait(timeout=60)
+    try:
+        end = time.monotonic() + 60
+        while not out.exists() or out.read_bytes().count(b"\n") < lines:
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.001)
+        process.send_signal(by)
+        return process.wait(timeout=60)
+    finally:
+        process.kill()
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
