@@ -19,22 +19,6 @@
 namespace gemma::bindings {
 namespace {
 
-std::string name_of(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kStop:
-      return "stop";
-    case FinishReason::kLength:
-      return "length";
-    case FinishReason::kCancelled:
-      return "cancelled";
-    case FinishReason::kDeadline:
-      return "deadline";
-    case FinishReason::kError:
-      return "error";
-  }
-  return {};
-}
-
 using SetOption = void (*)(GenerateRules& rules, const py::handle& value);
 
 // The keyword arguments of Session.generate and Request.
@@ -253,7 +237,7 @@ void bind_results(py::module_& m) {
       .def_readonly("text", &Answer::text)
       .def_readonly("tokens", &Answer::tokens)
       .def_property_readonly("finish_reason",
-                             [](const Answer& self) { return name_of(self.finish_reason); })
+                             [](const Answer& self) { return to_string(self.finish_reason); })
       .def_readonly("prompt_tokens", &Answer::prompt_tokens)
       .def_readonly("cached_tokens", &Answer::cached_tokens);
   py::class_<EngineStatus>(m, "Status", "What an engine does and holds.")
@@ -286,12 +270,12 @@ void bind_sessions(py::module_& m) {
            })
       .def("next", &PyGeneration::next, "The next token; None when the text has ended.")
       .def_readonly("text", &PyGeneration::text)
-      .def_property_readonly("finish_reason",
-                             [](const PyGeneration& self) {
-                               return self.over
-                                          ? std::optional(name_of(self.generation.finish_reason()))
-                                          : std::nullopt;
-                             })
+      .def_property_readonly(
+          "finish_reason",
+          [](const PyGeneration& self) {
+            return self.over ? std::optional(to_string(self.generation.finish_reason()))
+                             : std::nullopt;
+          })
       .def_property_readonly(
           "prompt_tokens", [](const PyGeneration& self) { return self.generation.prompt_tokens(); })
       .def_property_readonly(

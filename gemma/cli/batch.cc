@@ -29,22 +29,6 @@ GenerateRules rules_of(const RunOptions& options) {
           .max_tokens = options.output_len};
 }
 
-const char* name_of(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kStop:
-      return "stop";
-    case FinishReason::kLength:
-      return "length";
-    case FinishReason::kCancelled:
-      return "cancelled";
-    case FinishReason::kDeadline:
-      return "deadline";
-    case FinishReason::kError:
-      return "error";
-  }
-  return "";
-}
-
 std::vector<int64_t> tokens_of(const BatchLine& line, const LanguageModel& model) {
   const auto* const text = std::get_if<std::string>(&line.prompt);
   if (text != nullptr) return model->tokenizer().encode(*text);
@@ -158,7 +142,7 @@ class Batch {
     auto& result = results_[text->index];
     result["id"] = lines_[text->index].id;
     result["text"] = text->text + text->generation->rest();
-    result["finish_reason"] = name_of(text->generation->finish_reason());
+    result["finish_reason"] = to_string(text->generation->finish_reason());
     result["prompt_tokens"] = text->generation->prompt_tokens();
     result["completion_tokens"] = text->tokens;
     tokens_ += text->tokens;

@@ -7,8 +7,8 @@
 namespace gemma {
 
 /// A number that another config or other weights would not have, so that keys and values are not
-/// taken for those of another model. Looks at a part of each tensor: milliseconds for any model. It
-/// is no defence against somebody who wants to be mistaken.
+/// taken for those of another model. Looks at 16 KB of each tensor at most. It is no defence
+/// against somebody who wants to be mistaken.
 uint32_t model_digest(const LanguageModelImpl& model);
 
 }  // namespace gemma

@@ -58,7 +58,7 @@ bool PrefixCache::has_windows(const Node& node) const {
 int64_t PrefixCache::first_in_window(int64_t end) const {
   auto first = end;
   for (const auto& kind : store_->kinds()) {
-    if (kind.window) first = std::min(first, std::max<int64_t>(0, end - *kind.window + 1));
+    if (kind.window) first = std::min(first, kind.first_seen(end));
   }
   return first / BlockCache::kPositions * BlockCache::kPositions;
 }

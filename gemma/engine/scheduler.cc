@@ -13,6 +13,22 @@ constexpr int64_t kLeastPart = 32;
 
 }  // namespace
 
+std::string_view to_string(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kDeadline:
+      return "deadline";
+    case FinishReason::kError:
+      return "error";
+  }
+  return {};
+}
+
 Scheduler::Scheduler(PassRunner& runner,
                      const SchedulerOptions& options,
                      std::function<double()> clock)

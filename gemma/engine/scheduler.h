@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,9 @@ enum class FinishReason {
   kDeadline,   ///< Its time was over.
   kError,      ///< What went wrong was told to the job.
 };
+
+/// "stop", "length", "cancelled", "deadline" or "error".
+std::string_view to_string(FinishReason reason);
 
 /// A text that is to be continued, as the scheduler sees it.
 class Job {

@@ -11,6 +11,7 @@
 
 #include <gemma/checkpoint/checkpoint.h>
 #include <gemma/checkpoint/crc32.h>
+#include <gemma/checkpoint/errors.h>
 #include <gemma/checkpoint/safetensors_writer.h>
 #include <gemma/config/dtype_name.h>
 #include <gemma/engine/model_digest.h>
@@ -66,9 +67,7 @@ class Reader {
     }
   }
 
-  [[noreturn]] void refuse(std::string_view what) const {
-    throw std::runtime_error(fmt::format("{}: {}", path_, what));
-  }
+  [[noreturn]] void refuse(std::string_view what) const { refuse_file(path_, what); }
 
   [[noreturn]] void refuse_damaged(std::string_view what) const {
     refuse(fmt::format("{}: the file is damaged; save the session again", what));
@@ -121,7 +120,7 @@ class Reader {
   std::string path_;
 };
 
-// The images among the tokens [begin, end), counted from `begin`. Those that begin there end there.
+// The images that begin among the tokens [begin, end), counted from `begin`.
 std::vector<ImageTokens> images_among(const std::vector<ImageTokens>& images,
                                       int64_t begin,
                                       int64_t end) {

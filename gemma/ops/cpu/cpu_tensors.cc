@@ -101,7 +101,7 @@ GemvInput::GemvInput(const float* x, int64_t rows, const cpu::WeightView& w)
   const auto pack = [&](int64_t group, int64_t /*worker*/) {
     kernels.gemv_pack(x, rows, w.columns, group, w.type, packed_.get());
   };
-  const auto groups = cpu::round_up(rows, kernels.gemv_mr) / kernels.gemv_mr;
+  const auto groups = cpu::round_up(rows, cpu::kGemvRows) / cpu::kGemvRows;
   if (groups > 1) {
     parallel_for(groups, pack);
   } else {

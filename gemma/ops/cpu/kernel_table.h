@@ -15,7 +15,6 @@ namespace {
 constexpr Kernels make_kernels(const char* name) {
   return {
       .name = name,
-      .gemv_mr = kGemvRows,
       .gemv_size = gemv_size,
       .gemv_pack = gemv_pack,
       .gemv = gemv,

@@ -140,15 +140,14 @@ struct alignas(64) TileShapes {
 // GCC does not know that instructions of AMX read memory: what was written before this is there.
 inline void finish_writes() { asm volatile("" ::: "memory"); }
 
-inline void configure(const TileShapes& shapes) {
-  finish_writes();
-  _tile_loadconfig(&shapes);
-}
-
 // AMX's registers, ready while it lives.
 class TileRegisters {
  public:
-  explicit TileRegisters(const TileShapes& shapes = {}) { configure(shapes); }
+  TileRegisters() {
+    const TileShapes shapes;
+    finish_writes();
+    _tile_loadconfig(&shapes);
+  }
   ~TileRegisters() { _tile_release(); }
   TileRegisters(const TileRegisters&) = delete;
   TileRegisters& operator=(const TileRegisters&) = delete;

@@ -19,8 +19,8 @@ Floats load_half(const T* from) {
   return load(from + kHalf * kLanes);
 }
 
-// As split_pairs leaves x, even columns and odd ones: a shift or a mask takes a pair apart, which
-// is cheaper than widening.
+// As pack_gemv_floats leaves x, even columns and odd ones: a shift or a mask takes a pair apart,
+// which is cheaper than widening.
 template <int kHalf>
 Floats load_half(const BFloat16* from) {
   Words pairs;
