@@ -101,7 +101,7 @@ GemvInput::GemvInput(const float* x, int64_t rows, const cpu::WeightView& w)
   const auto pack = [&](int64_t group, int64_t /*worker*/) {
     kernels.gemv_pack(x, rows, w.columns, group, w.type, packed_.get());
   };
-  const auto groups = cpu::round_up(rows, cpu::kGemvRows) / cpu::kGemvRows;
+  const auto groups = cpu::round_up(rows, kernels.gemv_mr) / kernels.gemv_mr;
   if (groups > 1) {
     parallel_for(groups, pack);
   } else {
@@ -160,18 +160,16 @@ bool by_rows(Pass pass, int64_t rows) {
 
 int64_t rows_per_task(const cpu::WeightView& w, int64_t rows) {
   constexpr int64_t kTasksPerWorker = 4;
-  // Kernels take 4 or 6 rows together, and the remaining rows one by one.
-  constexpr int64_t kUnit = 12;
-  constexpr int64_t kLeast = 3 * kUnit;
-  constexpr int64_t kMost = 170 * kUnit;
+  const auto unit = cpu::kernels().gemv_nr;
+  const auto least = cpu::round_up(32, unit);
+  const auto most = 2048 / unit * unit;
   // Of weights that are read again for the next rows of activations.
   constexpr int64_t kBytes = 128 << 10;
   if (rows > cpu::kGemvRows) {
     const auto bytes = std::max<int64_t>(1, w.columns * bits_of(w.type) / 8);
-    return std::clamp(kBytes / bytes / kUnit * kUnit, kUnit, kMost);
+    return std::clamp(kBytes / bytes / unit * unit, unit, most);
   }
-  return std::clamp(cpu::round_up(w.rows / (num_workers() * kTasksPerWorker), kUnit), kLeast,
-                    kMost);
+  return std::clamp(cpu::round_up(w.rows / (num_workers() * kTasksPerWorker), unit), least, most);
 }
 
 void multiply(const float* x, int64_t rows, const cpu::WeightView& w, Pass pass, float* y) {

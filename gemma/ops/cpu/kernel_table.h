@@ -15,6 +15,8 @@ namespace {
 constexpr Kernels make_kernels(const char* name) {
   return {
       .name = name,
+      .gemv_mr = kGemvRows,
+      .gemv_nr = kGemvNr,
       .gemv_size = gemv_size,
       .gemv_pack = gemv_pack,
       .gemv = gemv,

@@ -79,7 +79,7 @@ struct AttentionBlock {
   int64_t ld_out;
 };
 
-/// Rows of x that gemv_pack packs together.
+/// Rows of x that are few.
 inline constexpr int64_t kGemvRows = 8;
 /// Most columns of x that are packed together.
 inline constexpr int64_t kKc = 320;
@@ -88,10 +88,15 @@ inline constexpr int64_t kKc = 320;
 struct Kernels {
   const char* name;
 
+  /// Rows of x that gemv_pack takes together, and weight rows that gemv does: it is fastest with a
+  /// multiple of them.
+  int64_t gemv_mr;
+  int64_t gemv_nr;
+
   /// Bytes that x [rows, columns] has when it is packed for gemv with weights of `type`.
   int64_t (*gemv_size)(int64_t rows, int64_t columns, WeightType type);
 
-  /// Packs the group-th kGemvRows rows of x [rows, columns] into their place in `packed` (gemv_size
+  /// Packs the group-th gemv_mr rows of x [rows, columns] into their place in `packed` (gemv_size
   /// bytes, aligned to a cache line).
   void (*gemv_pack)(const float* x,
                     int64_t rows,

@@ -10,6 +10,8 @@ namespace gemma::cpu {
 namespace {
 
 static_assert(kGemvRows % kRowsAtOnce == 0);
+// 3, 4 or 6 rows are taken together, and the remaining ones one by one.
+constexpr int64_t kGemvNr = 12;
 
 // Where the arrays of packed rows are, for weights of a type that is no float. In bytes.
 struct PackedIntegers {
