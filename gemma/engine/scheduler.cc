@@ -8,6 +8,9 @@ namespace gemma {
 namespace {
 
 constexpr double kSecondsPerPriority = 10;
+// A prompt pass beside others takes as long as so many decode passes: then they make it less than
+// a third slower, with what shorter parts cost.
+constexpr double kDecodesPerPrompt = 8;
 // A part of a prompt is not shorter than this for the sake of time.
 constexpr int64_t kLeastPart = 32;
 
@@ -174,7 +177,7 @@ int64_t Scheduler::prompt_tokens() const {
       std::ranges::none_of(running_, [](const auto& job) { return job->pending_token(); });
   if (alone) return options_.chunk;
   if (prompt_rate_ == 0) return kLeastPart;
-  const auto seconds = std::max(2 * decode_seconds_, options_.prompt_time);
+  const auto seconds = std::max(kDecodesPerPrompt * decode_seconds_, options_.prompt_time);
   const auto tokens = static_cast<int64_t>(std::min(1e9, seconds * prompt_rate_));
   return std::clamp(tokens, kLeastPart, options_.chunk_beside);
 }

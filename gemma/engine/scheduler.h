@@ -93,7 +93,7 @@ struct SchedulerOptions {
   /// Most prompt tokens of a pass: alone, and beside texts that are being continued.
   int64_t chunk = 512;
   int64_t chunk_beside = 256;
-  /// A prompt pass beside others takes no longer than twice a decode pass, or this, in seconds.
+  /// A prompt pass beside others takes no longer than eight decode passes, or this, in seconds.
   double prompt_time = 0.05;
 };
 
