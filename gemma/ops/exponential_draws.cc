@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <mutex>
+#include <tuple>
+#include <utility>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/DistributionsHelper.h>
@@ -12,6 +14,8 @@ namespace gemma {
 namespace {
 
 constexpr int64_t kBlock = at::MERSENNE_STATE_N;
+
+using Words = std::unique_ptr<uint32_t[]>;
 
 uint32_t tempered(uint32_t word) {
   word ^= word >> 11;
@@ -33,24 +37,25 @@ float exponential(uint32_t first, uint32_t second) {
   return static_cast<float>(distribution(&generator));
 }
 
-// Takes the words of `count` draws, two each, out of the generator: they begin at the returned
-// index of `words`.
-int64_t take_words(at::CPUGeneratorImpl& generator, int64_t count, std::vector<uint32_t>& words) {
+// Takes the words of `count` draws, two each, out of the generator -> memory that holds them, and
+// the index in it at which they begin.
+std::pair<Words, int64_t> take_words(at::CPUGeneratorImpl& generator, int64_t count) {
   auto engine = generator.engine();
   auto state = engine.data();
   // The engine counts what is left of its block, one too many.
   const auto first = kBlock + 1 - state.left_;
   const auto end = first + 2 * count;
-  words.resize(static_cast<size_t>(std::max(cpu::round_up(end, kBlock), kBlock)));
-  std::copy(state.state_.begin(), state.state_.end(), words.begin());
-  cpu::kernels().twist(words.data(), static_cast<int64_t>(words.size()));
-  std::copy(words.end() - kBlock, words.end(), state.state_.begin());
-  const auto used = end - (static_cast<int64_t>(words.size()) - kBlock);
+  const auto size = std::max(cpu::round_up(end, kBlock), kBlock);
+  auto words = std::make_unique_for_overwrite<uint32_t[]>(static_cast<size_t>(size));
+  std::copy(state.state_.begin(), state.state_.end(), words.get());
+  cpu::kernels().twist(words.get(), size);
+  std::copy_n(words.get() + size - kBlock, kBlock, state.state_.begin());
+  const auto used = end - (size - kBlock);
   state.left_ = static_cast<int>(kBlock + 1 - used);
   state.next_ = static_cast<uint32_t>(used);
   engine.set_data(state);
   generator.set_engine(engine);
-  return first;
+  return {std::move(words), first};
 }
 
 // Whether exponential_() of this LibTorch is made as it is here: some builds use MKL's generators.
@@ -60,9 +65,8 @@ bool follows_the_sequence() {
   auto theirs = at::detail::createCPUGenerator(kSeed);
   auto ours = at::detail::createCPUGenerator(kSeed);
   const auto want = at::empty({1, kCount}, at::kFloat).exponential_(1.0, theirs);
-  std::vector<uint32_t> words;
   auto& generator = *at::check_generator<at::CPUGeneratorImpl>(ours);
-  const auto first = take_words(generator, kCount, words);
+  const auto [words, first] = take_words(generator, kCount);
   for (int64_t i = 0; i < kCount; ++i) {
     if (exponential(words[first + 2 * i], words[first + 2 * i + 1]) !=
         want.const_data_ptr<float>()[i]) {
@@ -83,7 +87,8 @@ ExponentialDraws::ExponentialDraws(int64_t count, at::Generator generator) {
     return;
   }
   const std::lock_guard lock(generator.mutex());
-  first_ = take_words(*at::check_generator<at::CPUGeneratorImpl>(generator), count, words_);
+  std::tie(words_, first_) =
+      take_words(*at::check_generator<at::CPUGeneratorImpl>(generator), count);
 }
 
 float ExponentialDraws::at(int64_t index) const {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include <ATen/core/Generator.h>
@@ -20,7 +21,7 @@ class ExponentialDraws {
 
  private:
   // Of the generator's sequence, from the block of 624 that its state held: before tempering.
-  std::vector<uint32_t> words_;
+  std::unique_ptr<uint32_t[]> words_;
   int64_t first_ = 0;  // The index in words_ of the first word drawn.
   // All numbers, where LibTorch does not make them from the sequence as expected here.
   std::vector<float> drawn_;

@@ -192,18 +192,22 @@ TEST_F(SchedulerTest, JobsJoinBetweenPasses) {
   EXPECT_EQ(runner.largest_batch, 2);
 }
 
-// A long prompt goes in parts beside texts, none of which takes much longer than two decode passes.
-TEST_F(SchedulerTest, ALongPromptDoesNotKeepTextsWaiting) {
+// A long prompt goes in parts beside texts: none takes much longer than eight decode passes, and
+// all of them little longer than the prompt would alone.
+TEST_F(SchedulerTest, ALongPromptAndTextsLeaveTimeToEachOther) {
+  constexpr double kDecode = 0.021, kAlone = 1.5;
   submit(10, 1000);
   for (int i = 0; i < 5; ++i) scheduler.run_once();
   const auto long_prompt = submit(1500, 1);
+  const auto start = runner.now();
   double longest = 0;
   while (!long_prompt->is_over) {
     const auto before = runner.now();
     scheduler.run_once();
     longest = std::max(longest, runner.now() - before);
   }
-  EXPECT_LT(longest, 0.021 + 0.06);
+  EXPECT_LT(longest, 9.1 * kDecode);
+  EXPECT_LT(runner.now() - start, 1.3 * kAlone);
 }
 
 TEST_F(SchedulerTest, HigherPrioritiesBeginFirstButTimeCountsToo) {
