@@ -136,11 +136,8 @@ EngineStatus EngineCore::status() {
     status = {.running = scheduler_.running(),
               .waiting = scheduler_.waiting(),
               .kv_bytes = runner_.store()->bytes(),
-              .kv_bytes_free = 0,
+              .kv_bytes_free = runner_.store()->bytes_free(),
               .kv_bytes_cached = prefix_cache_ ? prefix_cache_->bytes() : 0};
-    for (const auto& kind : runner_.store()->kinds()) {
-      status.kv_bytes_free += kind.pool.free() * kind.block_bytes;
-    }
   });
   return status;
 }

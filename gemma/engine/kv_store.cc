@@ -111,6 +111,12 @@ void KVStore::copy(const Kind& kind, int32_t from, int32_t to) {
   }
 }
 
+int64_t KVStore::bytes_free() const {
+  int64_t bytes = 0;
+  for (const auto& kind : kinds_) bytes += kind.pool.free() * kind.block_bytes;
+  return bytes;
+}
+
 int64_t KVStore::bytes() const {
   int64_t total = 0;
   for (const auto& kind : kinds_) total += kind.pool.size() * kind.block_bytes;

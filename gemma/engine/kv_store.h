@@ -56,8 +56,9 @@ class KVStore {
   /// Makes `to` a copy of `from`, blocks of a kind.
   void copy(const Kind& kind, int32_t from, int32_t to);
 
-  /// Of all blocks.
+  /// Of all blocks, and of those that nobody has.
   int64_t bytes() const;
+  int64_t bytes_free() const;
 
  private:
   void divide(const KVPlan& plan);

@@ -56,6 +56,11 @@ void work(void* data) {
   }
 }
 
+std::atomic<int64_t>& region_count() {
+  static std::atomic<int64_t> count{0};
+  return count;
+}
+
 // Whether a process has used several threads, and whether this one is a child of such a process.
 class ForkWatch {
  public:
@@ -92,6 +97,8 @@ void check_threads_alive() {
   watch.threads_started();
 }
 
+int64_t regions_begun() { return region_count().load(std::memory_order_relaxed); }
+
 int64_t num_workers() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
 
 void parallel_for(int64_t count, c10::function_ref<void(int64_t, int64_t)> body) {
@@ -101,6 +108,7 @@ void parallel_for(int64_t count, c10::function_ref<void(int64_t, int64_t)> body)
     return;
   }
   check_threads_alive();
+  region_count().fetch_add(1, std::memory_order_relaxed);
   Region region{count, threads, body};
   // All threads, however few the tasks: GNU's runtime ends those that a region leaves out, and the
   // next region that has them starts them anew, which takes longer than most regions do.

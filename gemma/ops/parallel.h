@@ -20,4 +20,8 @@ void check_threads_alive();
 /// As many workers as parallel_for may have.
 int64_t num_workers();
 
+/// How often parallel_for has given work to several threads in this process, for `gemma bench`:
+/// each time costs what it takes to wake them and to wait for the last.
+int64_t regions_begun();
+
 }  // namespace gemma

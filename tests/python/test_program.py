@@ -65,6 +65,14 @@ def test_bench_has_a_row_for_each_test(rows: list[dict[str, Any]]) -> None:
         assert row["peak_mb"] > 536
 
 
+def test_bench_tells_memory_of_keys_and_parallel_regions(rows: list[dict[str, Any]]) -> None:
+    # A block of 64 positions in 18 layers; a text that goes on from another one copies its block.
+    block = 18 * 2 * 256 * 4 * 64 / 1e6
+    assert [row["kv_mb"] for row in rows] == pytest.approx([block] * 3 + [2 * block] * 3)
+    # One thread has nobody to wake.
+    assert [row["regions"] for row in rows] == [None, 0, 0] * 2
+
+
 def test_bench_counts_weights_and_cache_for_a_generated_token(rows: list[dict[str, Any]]) -> None:
     row = next(row for row in rows if row["test"] == "tg2 @ d3")
     # 268,098,176 parameters of 2 bytes; 18 layers with a head of 256 keys and values in float32, at

@@ -18,6 +18,7 @@
 #include <gemma/cli/bench/random_model.h>
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/peak_memory.h>
+#include <gemma/ops/parallel.h>
 
 namespace gemma::cli {
 namespace {
@@ -46,6 +47,8 @@ struct Measurements {
   Samples rate, stream, fma, sgemm;
   std::vector<Samples> reference;  // Of each dtype.
   int64_t peak_bytes = 0;
+  std::optional<int64_t> kv_bytes = std::nullopt;
+  int64_t regions = 0;  // Of a run, in which the threads were woken.
 };
 
 struct Subject {
@@ -89,7 +92,9 @@ Measurements measure(const BenchCase& test, const Subject& subject) {
   result.reference.resize(subject.reference == nullptr ? 0 : dtypes.size());
   const auto tokens = static_cast<double>(test.tokens * test.batch);
   reset_peak_memory();
-  run();
+  const auto regions = regions_begun();
+  result.kv_bytes = run().kv_bytes;
+  result.regions = regions_begun() - regions;
   result.peak_bytes = peak_memory() - subject.stream->bytes();
   const auto probes = probes_of(test, subject, result);
   for (size_t i = 0; i < result.reference.size(); ++i) reference_seconds(i);
@@ -98,7 +103,7 @@ Measurements measure(const BenchCase& test, const Subject& subject) {
     std::vector<double> before;
     before.reserve(probes.size());
     for (const auto& probe : probes) before.push_back(probe.measure());
-    result.rate.add(tokens / run());
+    result.rate.add(tokens / run().seconds);
     for (size_t i = 0; i < probes.size(); ++i) {
       probes[i].samples->add((before[i] + probes[i].measure()) / 2);
     }
@@ -167,6 +172,12 @@ std::vector<Cell> make_row(const BenchCase& test,
   row.push_back({"gflop_per_second", "GFLOP/s", giga(has_flops, flops)});
   add_share(row, "fma", "FMA", "GFLOP/s", flops, measured.fma);
   add_share(row, "sgemm", "sgemm", "GFLOP/s", flops, measured.sgemm);
+  Cell regions{"regions", "regions", {}};
+  if (!test.is_prefill()) regions.value = measured.regions / test.tokens;
+  row.push_back(regions);
+  Cell cache{"kv_mb", "KV MB", {}};
+  if (measured.kv_bytes) cache.value = static_cast<double>(*measured.kv_bytes) / kMega;
+  row.push_back(cache);
   row.push_back({"peak_mb", "peak MB", static_cast<double>(measured.peak_bytes) / kMega});
   for (size_t i = 0; i < measured.reference.size(); ++i) {
     const auto& dtype = options.python_dtypes[i];

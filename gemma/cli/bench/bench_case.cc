@@ -70,14 +70,14 @@ class FastCase {
     runner_.prompt({&feed, 1});
   }
 
-  double operator()() {
+  BenchRun operator()() {
     std::vector<Sequence> sequences;
     for (int64_t i = 0; i < test_.batch; ++i) sequences.push_back(filled_.fork());
     const auto start = Clock::now();
     if (test_.is_prefill()) {
       const ModelRunner::Feed feed{sequences.data(), tokens_};
       sample(runner_.prompt({&feed, 1}));
-      return seconds_since(start);
+      return {seconds_since(start), kv_bytes()};
     }
     std::vector<ModelRunner::Next> nexts;
     for (auto& sequence : sequences) nexts.push_back({&sequence, tokens_.front()});
@@ -85,7 +85,7 @@ class FastCase {
       const auto tokens = sample(runner_.decode(nexts));
       for (size_t row = 0; row < nexts.size(); ++row) nexts[row].token = tokens[row].token;
     }
-    return seconds_since(start);
+    return {seconds_since(start), kv_bytes()};
   }
 
  private:
@@ -93,6 +93,8 @@ class FastCase {
     logits_ = model_->logits(hidden, logits_);
     return sample_rows(logits_, model_->config().final_logit_softcapping, sampling_);
   }
+
+  int64_t kv_bytes() const { return runner_.store()->bytes() - runner_.store()->bytes_free(); }
 
   BenchCase test_;
   LanguageModel model_;
@@ -120,7 +122,7 @@ class ExactCase {
                     .unsqueeze(0)
                     .to(device_)) {}
 
-  double operator()() {
+  BenchRun operator()() {
     const auto start = Clock::now();
     auto token = next(tokens_, test_.depth);
     if (!test_.is_prefill()) {
@@ -129,7 +131,7 @@ class ExactCase {
       }
     }
     token.item<int64_t>();  // Waits for a GPU.
-    return seconds_since(start);
+    return {seconds_since(start)};
   }
 
  private:
@@ -164,9 +166,9 @@ std::string BenchCase::name() const {
                      depth == 0 ? "" : fmt::format(" @ d{}", depth));
 }
 
-std::function<double()> prepare(const BenchCase& test,
-                                const LanguageModel& model,
-                                torch::Dtype kv_dtype) {
+std::function<BenchRun()> prepare(const BenchCase& test,
+                                  const LanguageModel& model,
+                                  torch::Dtype kv_dtype) {
   const auto most = model->config().max_position_embeddings;
   if (test.depth > most - test.tokens) {
     throw std::invalid_argument(

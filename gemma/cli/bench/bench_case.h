@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include <gemma/models/language_model.h>
@@ -24,12 +25,19 @@ struct BenchCase {
   std::string name() const;
 };
 
-/// A function that runs the test once, on random tokens -> seconds. Fast numerics run on a
+/// One run of a test.
+struct BenchRun {
+  double seconds;
+  /// Of keys and values, as they are in memory: whole blocks. None in exact numerics.
+  std::optional<int64_t> kv_bytes = std::nullopt;
+};
+
+/// A function that runs the test once, on random tokens. Fast numerics run on a
 /// ModelRunner with keys and values of kv_dtype, exact ones through the dense forward; each as
 /// generate() does. Filling the cache to the test's depth happens here. Throws
 /// std::invalid_argument when the test exceeds the model's max_position_embeddings.
-std::function<double()> prepare(const BenchCase& test,
-                                const LanguageModel& model,
-                                torch::Dtype kv_dtype);
+std::function<BenchRun()> prepare(const BenchCase& test,
+                                  const LanguageModel& model,
+                                  torch::Dtype kv_dtype);
 
 }  // namespace gemma::cli
