@@ -14,12 +14,14 @@
 
 #include <gemma/checkpoint/gguf_blocks.h>
 #include <gemma/cli/griffin_info.h>
+#include <gemma/cli/hf_tree.h>
 #include <gemma/cli/info.h>
 #include <gemma/cli/module_sizes.h>
 #include <gemma/cli/output.h>
 #include <gemma/config/dtype_name.h>
 #include <gemma/config/fields.h>
 #include <gemma/generate/make_model.h>
+#include <gemma/models/summary.h>
 #include <gemma/weights/checkpoint_config.h>
 #include <gemma/weights/griffin_checkpoint.h>
 
@@ -29,6 +31,7 @@ namespace {
 struct InfoOptions {
   std::string target;
   std::string dtype;  // Empty: the file's, or bfloat16 for a variant.
+  std::string tree;   // Empty, or "hf".
   bool quant = false;
 };
 
@@ -181,14 +184,25 @@ void print_checkpoint(const WeightSource& source, const std::string& dtype) {
   print_model(*std::move(config));
 }
 
+bool is_variant(const std::string& name) {
+  const auto variants = model_variants();
+  return std::ranges::find(variants, name) != variants.end();
+}
+
+// The tree alone.
+void print_hf_tree(const std::string& target) {
+  show("{}",
+       hf_tree(is_variant(target) ? get_model_config(target) : config_from_pretrained(target)));
+}
+
 void info(const InfoOptions& options) {
+  if (!options.tree.empty()) return print_hf_tree(options.target);
   if (const auto preset = griffin_preset(options.target)) {
     print_griffin(recurrentgemma::GriffinConfig::from_preset(*preset),
                   options.dtype.empty() ? "bfloat16" : options.dtype);
     return;
   }
-  const auto variants = model_variants();
-  if (std::find(variants.begin(), variants.end(), options.target) != variants.end()) {
+  if (is_variant(options.target)) {
     auto config =
         get_model_config(options.target, options.dtype.empty() ? "bfloat16" : options.dtype);
     config.quant = options.quant;
@@ -196,9 +210,9 @@ void info(const InfoOptions& options) {
     return;
   }
   if (!std::filesystem::exists(options.target)) {
-    throw std::invalid_argument(
-        fmt::format("'{}' is neither a file nor a variant; variants: {}; of RecurrentGemma: {}",
-                    options.target, fmt::join(variants, ", "), fmt::join(griffin_presets(), ", ")));
+    throw std::invalid_argument(fmt::format(
+        "'{}' is neither a file nor a variant; variants: {}; of RecurrentGemma: {}", options.target,
+        fmt::join(model_variants(), ", "), fmt::join(griffin_presets(), ", ")));
   }
   print_checkpoint(WeightSource::open(options.target), options.dtype);
 }
@@ -217,6 +231,10 @@ void add_info(CLI::App& app) {
   command->add_option("--dtype", options->dtype,
                       "What sizes are counted in: the file's, or bfloat16, when omitted");
   command->add_flag("--quant", options->quant, "Show the int8 form of a variant");
+  command
+      ->add_option("--tree", options->tree,
+                   "hf: show the modules alone, as transformers prints a Gemma 1")
+      ->check(CLI::IsMember({"hf"}));
   command->callback([options] { info(*options); });
 }
 

@@ -15,16 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::optional<std::string> tokenizer_beside(const fs::path& path) {
-  std::error_code unknown;
-  const auto folder = fs::is_directory(path, unknown) ? path : path.parent_path();
-  for (const auto* name : {"tokenizer.model", "tokenizer.json"}) {
-    const auto tokenizer = folder / name;
-    if (fs::exists(tokenizer, unknown)) return tokenizer.string();
-  }
-  return std::nullopt;
-}
-
 // The dtype of the float weights, or of the scales; bfloat16 where blocks of few bits stand for
 // them, which hold no more than that. float32 for float64, in which no model computes.
 std::string dtype_of(const WeightSource& source) {
@@ -59,6 +49,16 @@ std::optional<GemmaConfig> stated_config(const WeightSource& source, const std::
 }
 
 }  // namespace
+
+std::optional<std::string> tokenizer_beside(const fs::path& path) {
+  std::error_code unknown;
+  const auto folder = fs::is_directory(path, unknown) ? path : path.parent_path();
+  for (const auto* name : {"tokenizer.model", "tokenizer.json"}) {
+    const auto tokenizer = folder / name;
+    if (fs::exists(tokenizer, unknown)) return tokenizer.string();
+  }
+  return std::nullopt;
+}
 
 std::optional<std::string> tokenizer_of(const WeightSource& source) {
   const auto* const metadata = source.checkpoint().metadata();

@@ -195,7 +195,9 @@ StateDict weights_of(const torch::nn::Module& module) {
   return weights;
 }
 
-bool is_rope_table(std::string_view name) { return name.ends_with("freqs_cis"); }
+bool is_rope_table(std::string_view name) {
+  return name.ends_with("freqs_cis") || name.ends_with("inv_freq");
+}
 
 LoadReport load_weights(torch::nn::Module& module,
                         const WeightSource& source,
