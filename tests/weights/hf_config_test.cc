@@ -183,7 +183,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"Bias", gemma1_with(R"("attention_bias":true)"), "'attention_bias' is true"},
         BadConfig{"Quantised", gemma1_with(R"("quantization_config":{})"), "take the model in"},
         BadConfig{"Dtype", gemma1_with(R"("torch_dtype":"int8")"), "'torch_dtype' is \"int8\""},
-        BadConfig{"Embeds", gemma3_with(R"("use_bidirectional_attention":true)"), "embeds text"},
+        BadConfig{"Embeds", gemma3_with(R"("use_bidirectional_attention":true)"), "EmbeddingGemma"},
         BadConfig{"Rope", gemma3_with(R"("rope_scaling":{"rope_type":"yarn"})"),
                   "'rope_scaling.rope_type' is \"yarn\""},
         BadConfig{"Scaled", gemma3_with(R"("rope_scaling":{"rope_type":"linear","factor":1.5})"),

@@ -14,6 +14,7 @@
 #include <gemma/checkpoint/errors.h>
 #include <gemma/checkpoint/mapped_file.h>
 #include <gemma/config/fields.h>
+#include <gemma/weights/family.h>
 #include <gemma/weights/hf/hf_config.h>
 #include <gemma/weights/hf/hf_family.h>
 #include <gemma/weights/hf/hf_fields.h>
@@ -265,6 +266,9 @@ GemmaConfig read(std::string_view text, const std::string& path) {
   const Fields top(value, path);
   const auto type = top.text("model_type");
   if (!type) top.refuse("model_type", "is not there; valid: gemma, gemma2, gemma3_text, gemma3");
+  if (const auto family = family_of(top); family && *family != Family::kGemma) {
+    top.refuse("model_type", fmt::format("is that of {}", other_family(*family)));
+  }
   const auto architecture = architecture_of(top, *type);
   check_is_supported(top);
   const auto inner = *type == "gemma3" ? top.object("text_config") : std::nullopt;
