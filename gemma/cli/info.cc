@@ -23,6 +23,7 @@
 #include <gemma/generate/make_model.h>
 #include <gemma/models/summary.h>
 #include <gemma/weights/checkpoint_config.h>
+#include <gemma/weights/family.h>
 #include <gemma/weights/griffin_checkpoint.h>
 
 namespace gemma::cli {
@@ -149,9 +150,10 @@ void print_file(const WeightSource& source) {
     show("  GGUF, {} keys, {} a tokenizer\n", metadata->values().size(),
          metadata->contains("tokenizer.ggml.tokens") ? "with" : "without");
   }
+  const auto family = family_of(source);
   const auto detected = detect_variant(source);
-  if (recurrentgemma::is_griffin(source)) {
-    show("  a RecurrentGemma\n");
+  if (family && *family != Family::kGemma) {
+    show("  family {}\n", family_row(*family).name);
   } else if (detected) {
     show("  variant {}{}\n", detected->variant, detected->quant ? ", int8" : "");
   } else {
@@ -167,13 +169,14 @@ void print_tensors(const WeightSource& source) {
 
 void print_checkpoint(const WeightSource& source, const std::string& dtype) {
   print_file(source);
-  if (recurrentgemma::is_griffin(source)) {
+  const auto family = family_of(source).value_or(Family::kGemma);
+  if (family == Family::kRecurrentGemma) {
     show("\n");
     print_griffin(recurrentgemma::griffin_config_of(source),
                   dtype.empty() ? recurrentgemma::griffin_dtype_of(source) : dtype);
     return;
   }
-  auto config = config_of(source);
+  auto config = family == Family::kGemma ? config_of(source) : std::nullopt;
   if (!config) {
     show("\nTensors\n");
     print_tensors(source);

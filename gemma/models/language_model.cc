@@ -7,6 +7,7 @@
 #include <gemma/models/language_model.h>
 #include <gemma/models/rope_tables.h>
 #include <gemma/ops/ops.h>
+#include <gemma/weights/family.h>
 #include <gemma/weights/load_tokenizer.h>
 
 namespace gemma {
@@ -82,6 +83,7 @@ LoadReport LanguageModelImpl::load_weights(const std::string& model_path,
 }
 
 LoadReport LanguageModelImpl::load_weights(const WeightSource& source, const LoadOptions& options) {
+  check_family(source, Family::kGemma, signature().substr(0, signature().find('(')));
   return gemma::load_weights(*this, source, options);
 }
 

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <gemma/weights/checkpoint_config.h>
+#include <gemma/weights/family.h>
 #include <gemma/weights/gguf/gguf_config.h>
 #include <gemma/weights/hf/hf_config.h>
 #include <gemma/weights/weights.h>
@@ -67,6 +68,7 @@ std::optional<std::string> tokenizer_of(const WeightSource& source) {
 }
 
 std::optional<GemmaConfig> config_of(const WeightSource& source, const std::string& variant) {
+  check_family(source, Family::kGemma, "GemmaConfig");
   auto config = stated_config(source, variant);
   if (!config) return std::nullopt;
   config->dtype = dtype_of(source);

@@ -183,7 +183,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"Bias", gemma1_with(R"("attention_bias":true)"), "'attention_bias' is true"},
         BadConfig{"Quantised", gemma1_with(R"("quantization_config":{})"), "take the model in"},
         BadConfig{"Dtype", gemma1_with(R"("torch_dtype":"int8")"), "'torch_dtype' is \"int8\""},
-        BadConfig{"Embeds", gemma3_with(R"("use_bidirectional_attention":true)"), "embeds text"},
+        BadConfig{"Embeds", gemma3_with(R"("use_bidirectional_attention":true)"), "EmbeddingGemma"},
         BadConfig{"VaultWindow", R"({"model_type":"vaultgemma","num_hidden_layers":2})",
                   "'layer_types' is not full_attention of all layers"},
         BadConfig{"Rope", gemma3_with(R"("rope_scaling":{"rope_type":"yarn"})"),
@@ -230,7 +230,7 @@ TEST(HfConfig, OfAModelThatEmbedsTextTheWindowCountsOneSide) {
   write("");
   EXPECT_TRUE(
       contains(message_of<std::exception>([&] { read_hf_encoder_config(directory.path()); }),
-               "'use_bidirectional_attention' is not true: a model that continues text"));
+               "is that of Gemma, which is for"));
 }
 
 TEST(HfConfig, WhatTransformersDoesNotHaveIsNotWritten) {

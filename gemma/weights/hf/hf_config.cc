@@ -14,6 +14,7 @@
 #include <gemma/checkpoint/errors.h>
 #include <gemma/checkpoint/mapped_file.h>
 #include <gemma/config/fields.h>
+#include <gemma/weights/family.h>
 #include <gemma/weights/hf/hf_config.h>
 #include <gemma/weights/hf/hf_family.h>
 #include <gemma/weights/hf/hf_fields.h>
@@ -60,7 +61,7 @@ constexpr std::array<std::string_view, 14> kKnownText = {"rope_theta",
 
 constexpr std::string_view kModelTypes = "gemma, gemma2, gemma3_text, gemma3, vaultgemma";
 
-HfFamily family_of(const Fields& fields, std::string_view model_type) {
+HfFamily hf_family_of(const Fields& fields, std::string_view model_type) {
   if (model_type == "gemma") return hf_family(Architecture::kGemma1);
   if (model_type == "gemma2") return hf_family(Architecture::kGemma2);
   if (model_type == "gemma3" || model_type == "gemma3_text") {
@@ -79,18 +80,12 @@ void check_activation(const Fields& fields, std::string_view name) {
 }
 
 // Which tokens one sees: those before it, or all.
-enum class Direction { kBack, kBoth };
-
-// Names both kinds of models of one model_type.
-void check_direction(const Fields& fields, Direction direction) {
+void check_direction(const Fields& fields, Family want) {
   constexpr auto kName = "use_bidirectional_attention";
-  const bool is_encoder = fields.flag(kName);
-  if (is_encoder && direction == Direction::kBack) {
-    fields.refuse(kName, "is true: a model that embeds text and does not continue it");
-  }
-  if (!is_encoder && direction == Direction::kBoth) {
-    fields.refuse(kName, "is not true: a model that continues text and does not embed it");
-  }
+  const bool is_encoder = want == Family::kEmbeddingGemma;
+  if (fields.flag(kName) == is_encoder) return;
+  fields.refuse(kName, is_encoder ? "is not true: a model that continues text and does not embed it"
+                                  : "is true: a model that embeds text and does not continue it");
 }
 
 // What a file may say, and no model here does.
@@ -229,9 +224,9 @@ void read_plain(const Fields& fields, Architecture architecture, Config& config)
   });
 }
 
-GemmaConfig read_text(const Fields& fields, const HfFamily& family, Direction direction) {
+GemmaConfig read_text(const Fields& fields, const HfFamily& family, Family want) {
   check_is_supported(fields);
-  check_direction(fields, direction);
+  check_direction(fields, want);
   check_others(fields, family.fields);
   auto config = family.defaults;
   read_plain(fields, family.fields, config);
@@ -284,20 +279,23 @@ std::string dtype_of(const Fields& fields) {
 }
 
 // With all rows of the embedding.
-GemmaConfig read(std::string_view text, const std::string& path, Direction direction) {
+GemmaConfig read(std::string_view text, const std::string& path, Family want) {
   const auto value = parse_fields(text, path);
   const Fields top(value, path);
   const auto type = top.text("model_type");
   if (!type) top.refuse("model_type", fmt::format("is not there; valid: {}", kModelTypes));
-  const auto family = family_of(top, *type);
+  if (const auto family = family_of(top); family && *family != want) {
+    top.refuse("model_type", fmt::format("is that of {}", other_family(*family)));
+  }
+  const auto family = hf_family_of(top, *type);
   check_is_supported(top);
   const auto inner = *type == "gemma3" ? top.object("text_config") : std::nullopt;
-  auto config = read_text(inner ? *inner : top, family, direction);
+  auto config = read_text(inner ? *inner : top, family, want);
   if (const auto vision = top.object("vision_config"); vision && *type == "gemma3") {
     config.vision_config = read_vision(top, *vision);
   }
   // There it counts both sides.
-  if (direction == Direction::kBoth && config.sliding_window_size) {
+  if (want == Family::kEmbeddingGemma && config.sliding_window_size) {
     config.sliding_window_size = *config.sliding_window_size / 2 + 1;
   }
   config.dtype = dtype_of(top);
@@ -311,11 +309,11 @@ GemmaConfig read(std::string_view text, const std::string& path, Direction direc
   return config;
 }
 
-GemmaConfig read_directory(const fs::path& directory, Direction direction) {
+GemmaConfig read_directory(const fs::path& directory, Family want) {
   const MappedFile file(directory / kConfigName);
   const auto bytes = file.bytes();
   auto config =
-      read({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, file.path(), direction);
+      read({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, file.path(), want);
   config.vocab_size = hf_vocabulary_rows(config.vocab_size, directory);
   return config;
 }
@@ -325,7 +323,7 @@ GemmaConfig read_directory(const fs::path& directory, Direction direction) {
 GemmaConfig config_from_hf(std::string_view text,
                            const std::string& path,
                            const std::optional<fs::path>& tokenizer) {
-  auto config = read(text, path, Direction::kBack);
+  auto config = read(text, path, Family::kGemma);
   if (tokenizer) {
     config.vocab_size = hf_vocabulary_rows(config.vocab_size, *tokenizer);
   } else if (config.vocab_size == kGemma3Padded) {
@@ -335,11 +333,11 @@ GemmaConfig config_from_hf(std::string_view text,
 }
 
 GemmaConfig read_hf_config(const fs::path& directory) {
-  return read_directory(directory, Direction::kBack);
+  return read_directory(directory, Family::kGemma);
 }
 
 GemmaConfig read_hf_encoder_config(const fs::path& directory) {
-  return read_directory(directory, Direction::kBoth);
+  return read_directory(directory, Family::kEmbeddingGemma);
 }
 
 bool has_hf_config(const fs::path& path) {
