@@ -15,8 +15,6 @@ from .config import GemmaConfig
 from .model import Embedding, GemmaModel, Linear, LoadProgress, Module, ModuleList
 from .tokenizer import Tokenizer
 
-__all__ = ["Dense", "EmbeddingGemma", "TextEncoder"]
-
 class TextEncoder(Module):
     """Token embedding and layers of Gemma 3, every token of which sees the whole text.
 

@@ -7,10 +7,10 @@ against transformers.
 
 import torch
 
-from .model import Module
-from .model import RMSNorm as GemmaRMSNorm
+from .model import Module, RMSNorm
 
-__all__ = ["GemmaRMSNorm", "GemmaRotaryEmbedding", "apply_rotary_pos_emb"]
+# One layer of two names.
+GemmaRMSNorm = RMSNorm
 
 class GemmaRotaryEmbedding(Module):
     """Cosines and sines of the angles by which queries and keys are rotated.

@@ -2,8 +2,6 @@
 
 from .model import LanguageModel
 
-__all__ = ["summary"]
-
 def summary(model: LanguageModel, batch_size: int = 1, length: int = 1, depth: int = 3) -> str:
     """A table of the model's modules, laid out as that of torchinfo.summary.
 

@@ -21,10 +21,12 @@
 #include <gemma/config/dtype_name.h>
 #include <gemma/config/fields.h>
 #include <gemma/generate/make_model.h>
+#include <gemma/models/embedding_gemma.h>
 #include <gemma/models/summary.h>
 #include <gemma/weights/checkpoint_config.h>
 #include <gemma/weights/family.h>
 #include <gemma/weights/griffin_checkpoint.h>
+#include <gemma/weights/hf/hf_embedding_gemma.h>
 
 namespace gemma::cli {
 namespace {
@@ -129,6 +131,25 @@ void print_model(GemmaConfig config) {
   print_parameters(*model);
 }
 
+void print_embedding(EmbeddingGemmaConfig config) {
+  print_config(config.text);
+  show("  {:<26} {}\n", "dense_features", fmt::join(config.dense_features, ", "));
+  std::vector<std::string> names;
+  for (const auto& [name, _] : config.prompts) names.push_back(name);
+  show("  {:<26} {}\n", "prompts", fmt::join(names, ", "));
+  show("  {:<26} {}\n", "default_prompt_name", value_text(config.default_prompt_name));
+  config.text.max_position_embeddings = 1;
+  config.text.tokenizer = std::nullopt;
+  const DefaultDtypeGuard guard(config.text.get_dtype());
+  const EmbeddingGemma model(config);
+  show("\nModules\n{}\n", to_string(*model));
+  print_size_header();
+  for (const auto& child : model->named_children()) {
+    print_size(child.key(), size_of(*child.value()));
+  }
+  print_size("total", size_of(*model));
+}
+
 // "BFloat16", or "Q8_0" of a GGUF file.
 std::string kind_of(const TensorEntry& entry) {
   return entry.encoding == Encoding::kPlain ? std::string(dtype_name(entry.dtype))
@@ -175,6 +196,12 @@ void print_checkpoint(const WeightSource& source, const std::string& dtype) {
     print_griffin(recurrentgemma::griffin_config_of(source),
                   dtype.empty() ? recurrentgemma::griffin_dtype_of(source) : dtype);
     return;
+  }
+  if (family == Family::kEmbeddingGemma && has_sentence_transformer(source.path())) {
+    auto config = read_embedding_gemma_config(source.path());
+    if (!dtype.empty()) config.text.dtype = dtype;
+    show("\n");
+    return print_embedding(std::move(config));
   }
   auto config = family == Family::kGemma ? config_of(source) : std::nullopt;
   if (!config) {

@@ -208,7 +208,7 @@ def test_a_directory_of_another_model_is_refused(kind: str, tmp_path: Path) -> N
     [
         (lambda modules: modules[:-1], "those of an EmbeddingGemma are"),
         (lambda modules: modules[::-1], "those of an EmbeddingGemma are"),
-        (lambda modules: {"modules": modules}, "not a list of modules"),
+        (lambda modules: {"modules": modules}, "it is not a list"),
         (lambda modules: [1], "not a list of modules"),
         (
             lambda modules: [*modules[:2], modules[2] | {"path": "../2_Dense"}, *modules[3:]],
@@ -256,7 +256,7 @@ def test_the_program_writes_lines_that_read_back_as_the_same_numbers(directory: 
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["id"] for line in lines] == [0, 1]
     assert torch.equal(torch.tensor([line["embedding"] for line in lines]), want)
-    exact = embed(directory, "Mars is red.", "--numerics", "exact")
+    exact = embed(directory, "Mars is red.", "--numerics", "exact", "--threads", 1)
     got = torch.tensor([json.loads(exact)["embedding"]])
     assert torch.equal(got, load(directory).embed(["Mars is red."]))
 
@@ -317,3 +317,17 @@ def test_the_program_names_the_line_that_is_wrong(
     done = gemma("embed", "--ckpt", directory, "--file", file, "--output", out)
     assert done.returncode == 1 and f"{file}: {message}" in done.stderr
     assert not out.exists()
+
+
+def test_info_shows_what_a_directory_is(directory: Path) -> None:
+    done = gemma("info", directory)
+    assert done.returncode == 0, done.stderr
+    for part in ("family EmbeddingGemma", "dense_features             40, 20", "document, query"):
+        assert part in done.stdout
+    assert "(dense): ModuleList(" in done.stdout
+
+
+def test_programs_that_continue_text_say_what_embeds(directory: Path) -> None:
+    done = gemma("run", "--ckpt", directory, "--prompt", "a")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "EmbeddingGemma, which is for `gemma embed`" in done.stderr

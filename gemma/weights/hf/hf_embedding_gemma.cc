@@ -21,15 +21,16 @@ namespace fs = std::filesystem;
 
 constexpr auto kModules = "modules.json";
 
-// A file of JSON; `wrapped`: a list, which becomes the field "modules".
+// A file of JSON, read by parse_fields or parse_list.
 struct JsonFile {
-  explicit JsonFile(const fs::path& file, bool wrapped = false) : path(file.string()) {
+  template <typename Parse>
+  JsonFile(const fs::path& file, const Parse& parse) : path(file.string()) {
     const MappedFile mapped(file);
     const auto bytes = mapped.bytes();
-    std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    if (wrapped) text = fmt::format("{{\"modules\":{}}}", text);
-    value = parse_fields(text, path);
+    value = parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
   }
+
+  explicit JsonFile(const fs::path& file) : JsonFile(file, parse_fields) {}
 
   Fields fields() const { return {value, path}; }
 
@@ -43,11 +44,9 @@ struct SentenceModule {
 };
 
 std::vector<SentenceModule> read_modules(const fs::path& directory) {
-  const JsonFile file(directory / kModules, /*wrapped=*/true);
-  const auto& list = file.value.at("modules");
-  if (!list.is_array()) refuse_file(file.path, "it is not a list of modules");
+  const JsonFile file(directory / kModules, parse_list);
   std::vector<SentenceModule> modules;
-  for (const auto& item : list) {
+  for (const auto& item : file.value) {
     if (!item.is_object()) refuse_file(file.path, "it is not a list of modules");
     const Fields fields(item, file.path, fmt::format("[{}].", modules.size()));
     const auto type = fields.text("type").value_or("");
