@@ -138,7 +138,7 @@ torch::Tensor EmbeddingGemmaImpl::embed_together(std::span<const TokenIds> texts
   }
   auto x = at::stack(means);
   for (size_t i = 0; i < dense->size(); ++i) x = dense->at<DenseImpl>(i).forward(x);
-  return normalized(x).to(at::kFloat);
+  return normalized(x.to(at::kFloat));
 }
 
 torch::Tensor EmbeddingGemmaImpl::forward(const std::vector<TokenIds>& texts,

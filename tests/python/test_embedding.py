@@ -50,8 +50,8 @@ def their_embeddings(
             x = model(torch.tensor([ids])).last_hidden_state.sum(1) / len(ids)
             for weight in dense:
                 x = torch.nn.functional.linear(x, weight)
-            rows.append(torch.nn.functional.normalize(x, dim=1))
-    return torch.cat(rows).float()
+            rows.append(torch.nn.functional.normalize(x.float(), dim=1))
+    return torch.cat(rows)
 
 
 def assert_near(got: torch.Tensor, want: torch.Tensor, distance: float = 1e-6) -> None:
