@@ -146,8 +146,8 @@ torch::Tensor EmbeddingGemmaImpl::forward(const std::vector<TokenIds>& texts,
   check(texts);
   const torch::NoGradGuard no_grad;
   const UseLock::Use use(use_lock());
-  std::vector<at::Tensor> parts{
-      at::empty({0, config_.dim()}, at::TensorOptions().device(encoder->embedder->weight.device()))};
+  std::vector<at::Tensor> parts{at::empty(
+      {0, config_.dim()}, at::TensorOptions().device(encoder->embedder->weight.device()))};
   // The products of exact numerics may depend on how many rows there are.
   const auto together = numerics() == Numerics::kExact ? 0 : kTokensTogether;
   for (size_t first = 0, next = 0; first < texts.size(); first = next) {
