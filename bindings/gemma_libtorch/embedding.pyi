@@ -60,8 +60,8 @@ class EmbeddingGemma(Module):
     ) -> EmbeddingGemma:
         """The model in a directory of sentence-transformers, its weights in `dtype` or as they are.
 
-        Raises FileNotFoundError when there is no modules.json, and RuntimeError, naming the file and
-        the field, for what is no EmbeddingGemma. mmap=True leaves weights in the file, which nobody
+        Raises FileNotFoundError when there is no modules.json, and RuntimeError, naming the file
+        and the field, for what is no EmbeddingGemma. mmap=True leaves weights in the file, which nobody
         may write to then.
         """
     def embed(

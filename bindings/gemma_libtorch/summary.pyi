@@ -8,6 +8,6 @@ def summary(model: LanguageModel, batch_size: int = 1, length: int = 1, depth: i
     Class and name, shape of the output, number of parameters; below it the totals. Shapes are those
     of the modules that token ids [batch_size, length] go through; the outputs of the sampler and of
     the model itself are the logits. A module of images, and a list, has "--" there. `depth` is how
-    many levels below the model have lines of their own. Nothing is computed. Raises ValueError for a
-    size below 1 or a depth below 0.
+    many levels below the model have lines of their own. Nothing is computed. Raises ValueError for
+    a size below 1 or a depth below 0.
     """

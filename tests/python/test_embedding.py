@@ -173,7 +173,11 @@ def test_what_cannot_be_embedded_is_refused(directory: Path) -> None:
 
 
 BAD_FILES = {
-    "a causal model": ("config.json", {"use_bidirectional_attention": False}, "is that of Gemma, which is for"),
+    "a causal model": (
+        "config.json",
+        {"use_bidirectional_attention": False},
+        "is that of Gemma, which is for",
+    ),
     "another mean": ("1_Pooling/config.json", {"pooling_mode_cls_token": True}, "cls_token"),
     "new names": ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "pooling_mode"),
     "no prompts in it": ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt"),

@@ -36,7 +36,8 @@ def state(generator: torch.Generator) -> dict[str, torch.Tensor]:
 
     hidden, head = TEXT["hidden_size"], TEXT["head_dim"]
     heads, kv_heads = TEXT["num_attention_heads"], TEXT["num_key_value_heads"]
-    names = {"embed_tokens.weight": random(TEXT["vocab_size"], hidden), "norm.weight": random(hidden)}
+    names = {"norm.weight": random(hidden)}
+    names["embed_tokens.weight"] = random(TEXT["vocab_size"], hidden)
     for i in range(TEXT["num_hidden_layers"]):
         layer = {
             "self_attn.q_proj": (heads * head, hidden),
