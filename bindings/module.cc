@@ -41,6 +41,7 @@ PYBIND11_MODULE(_C, m) {
   bind_gemma3_preprocessor(m);
   bind_nn_module(m);
   bind_rotary(m);
+  bind_rotary_embedding(m);
   bind_linear(m);
   bind_embedding(m);
   bind_rms_norm(m);
@@ -53,6 +54,8 @@ PYBIND11_MODULE(_C, m) {
   bind_causal_lm(m);
   bind_siglip_vision_model(m);
   bind_multimodal_lm(m);
+  bind_summary(m);
+  bind_embedding_gemma(m);
   bind_engine(m);
   bind_recurrentgemma(m);
   bind_chat_prompt(m);

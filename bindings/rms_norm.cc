@@ -11,6 +11,7 @@ void bind_rms_norm(py::module_& m) {
       .def("forward", &RMSNormImpl::forward, py::arg("x"), ReleaseGil(), "[..., dim] -> [..., dim]")
       .def_property_readonly("eps", &RMSNormImpl::eps)
       .def_property_readonly("add_unit_offset", &RMSNormImpl::add_unit_offset);
+  m.attr("GemmaRMSNorm") = m.attr("RMSNorm");  // What transformers calls the same layer.
 }
 
 }  // namespace gemma::bindings

@@ -11,9 +11,10 @@ usage: scripts/test.sh [--quick | --all]
   --all     also send ten thousand texts through the engine under AddressSanitizer and under ThreadSanitizer
 
 environment:
-  GEMMA_PYTORCH   a checkout of google/gemma_pytorch: compare with it live, bit for bit
-  RECURRENTGEMMA  a checkout of google-deepmind/recurrentgemma: likewise
-  FUZZ_SECONDS    how long to fuzz all readers together (default: 30)
+  GEMMA_PYTORCH     a checkout of google/gemma_pytorch: compare with it live, bit for bit
+  RECURRENTGEMMA    a checkout of google-deepmind/recurrentgemma: likewise
+  GEMMA3_TOKENIZER  the tokenizer.model of a Gemma 3 from Google: compare ids with it
+  FUZZ_SECONDS      how long to fuzz all readers together (default: 30)
 EOF
 }
 

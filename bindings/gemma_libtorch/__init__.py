@@ -14,13 +14,16 @@ import torch  # noqa: F401  The extension needs LibTorch loaded before it.
 try:
     from . import (
         config,
+        embedding,
         engine,
         gemma3_model,
         gemma3_preprocessor,
         model,
+        modeling_gemma,
         prompts,
         recurrentgemma,
         siglip_vision,
+        summary,
         tokenizer,
     )
 except ImportError as error:
@@ -31,13 +34,16 @@ except ImportError as error:
 
 __all__ = [
     "config",
+    "embedding",
     "engine",
     "gemma3_model",
     "gemma3_preprocessor",
     "model",
+    "modeling_gemma",
     "prompts",
     "recurrentgemma",
     "siglip_vision",
+    "summary",
     "tokenizer",
 ]
 __version__ = "0.1.0"

@@ -8,6 +8,7 @@
 #include <gemma/config/config.h>
 #include <gemma/config/fields.h>
 #include <gemma/models/griffin.h>
+#include <gemma/models/summary.h>
 
 namespace gemma::cli {
 namespace {

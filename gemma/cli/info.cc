@@ -14,14 +14,19 @@
 
 #include <gemma/checkpoint/gguf_blocks.h>
 #include <gemma/cli/griffin_info.h>
+#include <gemma/cli/hf_tree.h>
 #include <gemma/cli/info.h>
 #include <gemma/cli/module_sizes.h>
 #include <gemma/cli/output.h>
 #include <gemma/config/dtype_name.h>
 #include <gemma/config/fields.h>
 #include <gemma/generate/make_model.h>
+#include <gemma/models/embedding_gemma.h>
+#include <gemma/models/summary.h>
 #include <gemma/weights/checkpoint_config.h>
+#include <gemma/weights/family.h>
 #include <gemma/weights/griffin_checkpoint.h>
+#include <gemma/weights/hf/hf_embedding_gemma.h>
 
 namespace gemma::cli {
 namespace {
@@ -29,6 +34,7 @@ namespace {
 struct InfoOptions {
   std::string target;
   std::string dtype;  // Empty: the file's, or bfloat16 for a variant.
+  std::string tree;   // Empty, or "hf".
   bool quant = false;
 };
 
@@ -125,6 +131,25 @@ void print_model(GemmaConfig config) {
   print_parameters(*model);
 }
 
+void print_embedding(EmbeddingGemmaConfig config) {
+  print_config(config.text);
+  show("  {:<26} {}\n", "dense_features", fmt::join(config.dense_features, ", "));
+  std::vector<std::string> names;
+  for (const auto& [name, _] : config.prompts) names.push_back(name);
+  show("  {:<26} {}\n", "prompts", fmt::join(names, ", "));
+  show("  {:<26} {}\n", "default_prompt_name", value_text(config.default_prompt_name));
+  config.text.max_position_embeddings = 1;
+  config.text.tokenizer = std::nullopt;
+  const DefaultDtypeGuard guard(config.text.get_dtype());
+  const EmbeddingGemma model(config);
+  show("\nModules\n{}\n", to_string(*model));
+  print_size_header();
+  for (const auto& child : model->named_children()) {
+    print_size(child.key(), size_of(*child.value()));
+  }
+  print_size("total", size_of(*model));
+}
+
 // "BFloat16", or "Q8_0" of a GGUF file.
 std::string kind_of(const TensorEntry& entry) {
   return entry.encoding == Encoding::kPlain ? std::string(dtype_name(entry.dtype))
@@ -146,9 +171,10 @@ void print_file(const WeightSource& source) {
     show("  GGUF, {} keys, {} a tokenizer\n", metadata->values().size(),
          metadata->contains("tokenizer.ggml.tokens") ? "with" : "without");
   }
+  const auto family = family_of(source);
   const auto detected = detect_variant(source);
-  if (recurrentgemma::is_griffin(source)) {
-    show("  a RecurrentGemma\n");
+  if (family && *family != Family::kGemma) {
+    show("  family {}\n", family_row(*family).name);
   } else if (detected) {
     show("  variant {}{}\n", detected->variant, detected->quant ? ", int8" : "");
   } else {
@@ -164,13 +190,20 @@ void print_tensors(const WeightSource& source) {
 
 void print_checkpoint(const WeightSource& source, const std::string& dtype) {
   print_file(source);
-  if (recurrentgemma::is_griffin(source)) {
+  const auto family = family_of(source).value_or(Family::kGemma);
+  if (family == Family::kRecurrentGemma) {
     show("\n");
     print_griffin(recurrentgemma::griffin_config_of(source),
                   dtype.empty() ? recurrentgemma::griffin_dtype_of(source) : dtype);
     return;
   }
-  auto config = config_of(source);
+  if (family == Family::kEmbeddingGemma && has_sentence_transformer(source.path())) {
+    auto config = read_embedding_gemma_config(source.path());
+    if (!dtype.empty()) config.text.dtype = dtype;
+    show("\n");
+    return print_embedding(std::move(config));
+  }
+  auto config = family == Family::kGemma ? config_of(source) : std::nullopt;
   if (!config) {
     show("\nTensors\n");
     print_tensors(source);
@@ -181,14 +214,25 @@ void print_checkpoint(const WeightSource& source, const std::string& dtype) {
   print_model(*std::move(config));
 }
 
+bool is_variant(const std::string& name) {
+  const auto variants = model_variants();
+  return std::ranges::find(variants, name) != variants.end();
+}
+
+// The tree alone.
+void print_hf_tree(const std::string& target) {
+  show("{}",
+       hf_tree(is_variant(target) ? get_model_config(target) : config_from_pretrained(target)));
+}
+
 void info(const InfoOptions& options) {
+  if (!options.tree.empty()) return print_hf_tree(options.target);
   if (const auto preset = griffin_preset(options.target)) {
     print_griffin(recurrentgemma::GriffinConfig::from_preset(*preset),
                   options.dtype.empty() ? "bfloat16" : options.dtype);
     return;
   }
-  const auto variants = model_variants();
-  if (std::find(variants.begin(), variants.end(), options.target) != variants.end()) {
+  if (is_variant(options.target)) {
     auto config =
         get_model_config(options.target, options.dtype.empty() ? "bfloat16" : options.dtype);
     config.quant = options.quant;
@@ -196,9 +240,9 @@ void info(const InfoOptions& options) {
     return;
   }
   if (!std::filesystem::exists(options.target)) {
-    throw std::invalid_argument(
-        fmt::format("'{}' is neither a file nor a variant; variants: {}; of RecurrentGemma: {}",
-                    options.target, fmt::join(variants, ", "), fmt::join(griffin_presets(), ", ")));
+    throw std::invalid_argument(fmt::format(
+        "'{}' is neither a file nor a variant; variants: {}; of RecurrentGemma: {}", options.target,
+        fmt::join(model_variants(), ", "), fmt::join(griffin_presets(), ", ")));
   }
   print_checkpoint(WeightSource::open(options.target), options.dtype);
 }
@@ -217,6 +261,10 @@ void add_info(CLI::App& app) {
   command->add_option("--dtype", options->dtype,
                       "What sizes are counted in: the file's, or bfloat16, when omitted");
   command->add_flag("--quant", options->quant, "Show the int8 form of a variant");
+  command
+      ->add_option("--tree", options->tree,
+                   "hf: show the modules alone, as transformers prints a Gemma 1")
+      ->check(CLI::IsMember({"hf"}));
   command->callback([options] { info(*options); });
 }
 

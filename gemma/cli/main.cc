@@ -13,6 +13,7 @@
 #include <gemma/cli/bench/bench.h>
 #include <gemma/cli/chat/chat.h>
 #include <gemma/cli/convert.h>
+#include <gemma/cli/embed.h>
 #include <gemma/cli/info.h>
 #include <gemma/cli/interrupt.h>
 #include <gemma/cli/next.h>
@@ -74,6 +75,7 @@ int main(int argc, char** argv) {
   gemma::cli::add_bench(app);
   gemma::cli::add_convert(app);
   gemma::cli::add_perplexity(app);
+  gemma::cli::add_embed(app);
   try {
     try {
       app.parse(argc, argv);

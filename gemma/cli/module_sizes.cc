@@ -2,16 +2,9 @@
 
 #include <gemma/cli/module_sizes.h>
 #include <gemma/cli/output.h>
+#include <gemma/models/summary.h>
 
 namespace gemma::cli {
-
-std::string grouped(int64_t number) {
-  auto text = fmt::format("{}", number);
-  for (auto i = static_cast<int64_t>(text.size()) - 3; i > 0; i -= 3) {
-    text.insert(static_cast<size_t>(i), 1, ',');
-  }
-  return text;
-}
 
 Size size_of(const torch::nn::Module& module) {
   Size size;

@@ -8,9 +8,6 @@
 // Counts and bytes, as `gemma info` prints them.
 namespace gemma::cli {
 
-/// "1,234,567".
-std::string grouped(int64_t number);
-
 struct Size {
   int64_t count = 0, bytes = 0;
 };

@@ -97,7 +97,7 @@ GemmaConfig get_config_for_12b(const std::string& dtype);
 GemmaConfig get_config_for_27b_v3(const std::string& dtype);
 
 /// The names get_model_config takes: the reference's nine and "270m", smallest first within a
-/// generation.
+/// generation, and "vaultgemma-1b".
 std::vector<std::string> model_variants();
 
 /// config.py: get_model_config. Throws std::invalid_argument for an unknown variant or dtype,

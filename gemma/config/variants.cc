@@ -28,7 +28,8 @@ constexpr auto kGemma3 = Architecture::kGemma3;
 constexpr std::nullopt_t kNone = std::nullopt;
 
 // The scalars of the largest are hidden_size / num_attention_heads.
-// Differs from model.py: it has no 270m; the sizes are those of the published model.
+// Differs from config.py: it has no 270m and no vaultgemma-1b; the sizes are those of the published
+// models.
 // clang-format off
 constexpr std::array kVariants{
     //                       layers heads K/V  hidden   MLP     D  positions window scalar
@@ -42,6 +43,8 @@ constexpr std::array kVariants{
     Variant{"4b",     kGemma3, 34,    8,   4,   2560,  10240,  256,   8192,   1024,  kNone, true},
     Variant{"12b",    kGemma3, 48,   16,   8,   3840,  15360,  256, 131072,   1024,  kNone, true},
     Variant{"27b_v3", kGemma3, 62,   32,  16,   5376,  21504,  128, 131072,   1024,    168, true},
+    Variant{"vaultgemma-1b",
+                      kGemma1, 26,    4,   4,   1152,   6912,  256,   1024,  kNone,  kNone},
 };
 // clang-format on
 

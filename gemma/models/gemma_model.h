@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -11,15 +10,12 @@
 #include <torch/nn/pimpl.h>
 
 #include <gemma/config/config.h>
+#include <gemma/models/rope_tables.h>
 #include <gemma/modules/decoder_layer.h>
 #include <gemma/modules/module.h>
 #include <gemma/modules/rms_norm.h>
 
 namespace gemma {
-
-/// The rows of the rotary tables for the current tokens, complex64 [L, D / 2], for each type of
-/// attention.
-using FreqsCis = std::map<AttentionType, torch::Tensor>;
 
 /// model.py: GemmaModel. The stack of layers and the final norm.
 class GemmaModelImpl : public Module {

@@ -5,6 +5,7 @@
 
 #include <gemma/models/griffin.h>
 #include <gemma/ops/ops.h>
+#include <gemma/weights/family.h>
 
 namespace gemma::recurrentgemma {
 namespace {
@@ -83,6 +84,7 @@ LoadReport GriffinImpl::load_weights(const std::string& model_path, const LoadOp
 }
 
 LoadReport GriffinImpl::load_weights(const WeightSource& source, const LoadOptions& options) {
+  check_family(source, Family::kRecurrentGemma, "Griffin");
   return gemma::load_weights(*this, source, options);
 }
 

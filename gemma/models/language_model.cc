@@ -1,4 +1,3 @@
-#include <cmath>
 #include <stdexcept>
 
 #include <ATen/ATen.h>
@@ -6,8 +5,9 @@
 
 #include <gemma/config/dtype_name.h>
 #include <gemma/models/language_model.h>
+#include <gemma/models/rope_tables.h>
 #include <gemma/ops/ops.h>
-#include <gemma/ops/rotary.h>
+#include <gemma/weights/family.h>
 #include <gemma/weights/load_tokenizer.h>
 
 namespace gemma {
@@ -28,36 +28,20 @@ LanguageModelImpl::LanguageModelImpl(const GemmaConfig& config, const std::strin
   register_freqs_cis();
 }
 
-// Differs from model.py: the text model divides the frequencies of global layers by
-// rope_scaling_factor as the multimodal one does. The text parts of 4b and larger ones, which GGUF
-// files hold on their own, are nothing without it.
 void LanguageModelImpl::register_freqs_cis() {
-  const auto table = [this](int64_t theta, int64_t factor) {
-    return precompute_freqs_cis(config_.head_dim, config_.max_position_embeddings * 2,
-                                static_cast<double>(theta), factor);
-  };
-  constexpr int64_t kDefaultTheta = 10'000;
+  const auto tables = make_rope_tables(config_, config_.max_position_embeddings * 2);
+  const auto& local = tables.at(AttentionType::kLocalSliding);
+  const auto& global = tables.at(AttentionType::kGlobal);
   if (config_.architecture != Architecture::kGemma3) {
-    freqs_cis = register_buffer("freqs_cis", table(kDefaultTheta, 1));
+    freqs_cis = register_buffer("freqs_cis", global);
     return;
   }
-  const auto theta_of = [this](AttentionType type) {
-    const auto found = config_.rope_wave_length->find(type);
-    return found == config_.rope_wave_length->end() ? kDefaultTheta : found->second;
-  };
-  local_freqs_cis =
-      register_buffer("local_freqs_cis", table(theta_of(AttentionType::kLocalSliding), 1));
-  global_freqs_cis = register_buffer(
-      "global_freqs_cis",
-      table(theta_of(AttentionType::kGlobal), config_.rope_scaling_factor.value_or(1)));
+  local_freqs_cis = register_buffer("local_freqs_cis", local);
+  global_freqs_cis = register_buffer("global_freqs_cis", global);
 }
 
 torch::Tensor LanguageModelImpl::embed(const torch::Tensor& token_ids) {
-  const auto rows = embedder(token_ids);
-  // Rounded to the activations' dtype: in bfloat16, sqrt(3072) is 55.5.
-  const auto normalizer =
-      at::scalar_tensor(std::pow(static_cast<double>(config_.hidden_size), 0.5), rows.options());
-  return rows * normalizer;
+  return embedder->scaled(token_ids);
 }
 
 torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
@@ -99,6 +83,7 @@ LoadReport LanguageModelImpl::load_weights(const std::string& model_path,
 }
 
 LoadReport LanguageModelImpl::load_weights(const WeightSource& source, const LoadOptions& options) {
+  check_family(source, Family::kGemma, signature().substr(0, signature().find('(')));
   return gemma::load_weights(*this, source, options);
 }
 

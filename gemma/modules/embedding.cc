@@ -1,3 +1,6 @@
+#include <cmath>
+
+#include <ATen/ops/scalar_tensor.h>
 #include <fmt/format.h>
 
 #include <gemma/modules/embedding.h>
@@ -19,6 +22,13 @@ EmbeddingImpl::EmbeddingImpl(int64_t num_embeddings, int64_t embedding_dim, bool
 }
 
 torch::Tensor EmbeddingImpl::forward(const torch::Tensor& x) { return ops().embedding(x, view()); }
+
+torch::Tensor EmbeddingImpl::scaled(const torch::Tensor& x) {
+  const auto rows = forward(x);
+  // Rounded to the activations' dtype: in bfloat16, sqrt(3072) is 55.5.
+  return rows *
+         at::scalar_tensor(std::pow(static_cast<double>(rows.size(-1)), 0.5), rows.options());
+}
 
 std::string EmbeddingImpl::signature() const {
   return fmt::format("Embedding({}, {}{})", weight.size(0), weight.size(1),

@@ -19,6 +19,9 @@ class EmbeddingImpl : public Module {
   /// [...] int64 -> [..., embedding_dim].
   torch::Tensor forward(const torch::Tensor& x);
 
+  /// forward(x) times the root of embedding_dim: what the reference's models begin with.
+  torch::Tensor scaled(const torch::Tensor& x);
+
   /// The table in the form that operations take.
   WeightView view() const { return {weight, weight_scaler}; }
 

@@ -61,6 +61,9 @@ struct Segment {
   /// Whether each token sees the whole segment, as those of an image do. Of what is before the
   /// segment it sees what any token does.
   bool bidirectional = false;
+  /// Of a bidirectional segment: whether a window bounds what is after a token as well, to as many
+  /// tokens as before it.
+  bool two_sided_window = false;
 };
 
 }  // namespace gemma

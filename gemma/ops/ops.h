@@ -72,8 +72,9 @@ class Ops {
   /// rotate_and_cache and attend for the tokens of a pass: tables[i] is that of the sequence of
   /// segments[i], and has a block for every position that its tokens see, and for the tokens.
   /// Segments of a decode pass have one token each, of different sequences. Without a window a
-  /// token sees all positions up to its own; else the last `window` of those. qkv [T, (H + 2K) *
-  /// D], freqs_cis complex64 [positions, D / 2] -> [T, H * D].
+  /// token sees all positions up to its own; else the last `window` of those; of a bidirectional
+  /// segment more, as Segment says. qkv [T, (H + 2K) * D], freqs_cis complex64 [positions, D / 2]
+  /// -> [T, H * D].
   virtual at::Tensor attend_segments(const at::Tensor& qkv,
                                      const HeadShape& shape,
                                      const HeadNorms& norms,

@@ -184,7 +184,7 @@ at::Tensor Ops::attend_segments(const at::Tensor& qkv,
                                 std::span<const BlockTable> tables) const {
   std::vector<at::Tensor> results;
   for (size_t i = 0; i < segments.size(); ++i) {
-    const auto [first_token, rows, position, is_image] = segments[i];
+    const auto [first_token, rows, position, bidirectional, two_sided_window] = segments[i];
     const auto oldest = window ? std::max<int64_t>(0, position - *window + 1) : 0;
     const auto keys = position + rows - oldest;
     const auto positions = at::arange(oldest, position + rows, qkv.options().dtype(at::kLong));
@@ -205,9 +205,10 @@ at::Tensor Ops::attend_segments(const at::Tensor& qkv,
     write(cache.v, dense.v);
 
     const auto row_positions = positions.narrow(0, keys - rows, rows).unsqueeze(1);
-    auto hidden = is_image ? at::zeros({rows, keys}, positions.options().dtype(at::kBool))
-                           : positions > row_positions;
+    auto hidden = bidirectional ? at::zeros({rows, keys}, positions.options().dtype(at::kBool))
+                                : positions > row_positions;
     if (window) hidden.logical_or_(positions <= row_positions - *window);
+    if (window && two_sided_window) hidden.logical_or_(positions >= row_positions + *window);
     const auto mask = at::zeros({rows, keys}, qkv.options().dtype(at::kFloat))
                           .masked_fill_(hidden, -std::numeric_limits<float>::infinity());
     results.push_back(attend(q, dense, mask, scale)[0]);

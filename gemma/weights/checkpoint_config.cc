@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <gemma/weights/checkpoint_config.h>
+#include <gemma/weights/family.h>
 #include <gemma/weights/gguf/gguf_config.h>
 #include <gemma/weights/hf/hf_config.h>
 #include <gemma/weights/weights.h>
@@ -14,16 +15,6 @@ namespace gemma {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::optional<std::string> tokenizer_beside(const fs::path& path) {
-  std::error_code unknown;
-  const auto folder = fs::is_directory(path, unknown) ? path : path.parent_path();
-  for (const auto* name : {"tokenizer.model", "tokenizer.json"}) {
-    const auto tokenizer = folder / name;
-    if (fs::exists(tokenizer, unknown)) return tokenizer.string();
-  }
-  return std::nullopt;
-}
 
 // The dtype of the float weights, or of the scales; bfloat16 where blocks of few bits stand for
 // them, which hold no more than that. float32 for float64, in which no model computes.
@@ -60,6 +51,16 @@ std::optional<GemmaConfig> stated_config(const WeightSource& source, const std::
 
 }  // namespace
 
+std::optional<std::string> tokenizer_beside(const fs::path& path) {
+  std::error_code unknown;
+  const auto folder = fs::is_directory(path, unknown) ? path : path.parent_path();
+  for (const auto* name : {"tokenizer.model", "tokenizer.json"}) {
+    const auto tokenizer = folder / name;
+    if (fs::exists(tokenizer, unknown)) return tokenizer.string();
+  }
+  return std::nullopt;
+}
+
 std::optional<std::string> tokenizer_of(const WeightSource& source) {
   const auto* const metadata = source.checkpoint().metadata();
   if (metadata != nullptr && metadata->contains("tokenizer.ggml.tokens")) return source.path();
@@ -67,6 +68,7 @@ std::optional<std::string> tokenizer_of(const WeightSource& source) {
 }
 
 std::optional<GemmaConfig> config_of(const WeightSource& source, const std::string& variant) {
+  check_family(source, Family::kGemma, "GemmaConfig");
   auto config = stated_config(source, variant);
   if (!config) return std::nullopt;
   config->dtype = dtype_of(source);

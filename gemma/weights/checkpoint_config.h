@@ -22,6 +22,9 @@ std::optional<GemmaConfig> config_of(const WeightSource& source, const std::stri
 /// one, else tokenizer.model or tokenizer.json beside them. None when there is none.
 std::optional<std::string> tokenizer_of(const WeightSource& source);
 
+/// tokenizer.model or tokenizer.json in the directory, or beside the file. None when there is none.
+std::optional<std::string> tokenizer_beside(const std::filesystem::path& path);
+
 /// config_of what Checkpoint::open takes; of a directory with config.json, which needs no weights,
 /// that with its own dtype. Throws as they do, and std::runtime_error when nothing says what model
 /// it is.

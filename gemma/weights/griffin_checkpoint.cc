@@ -5,6 +5,7 @@
 #include <gemma/checkpoint/errors.h>
 #include <gemma/checkpoint/mapped_file.h>
 #include <gemma/config/config.h>
+#include <gemma/weights/family.h>
 #include <gemma/weights/griffin_checkpoint.h>
 #include <gemma/weights/hf/hf_config.h>
 #include <gemma/weights/hf/hf_griffin.h>
@@ -26,9 +27,8 @@ std::optional<GriffinHyperparameters> stated_hyperparameters(const WeightSource&
 
 }  // namespace
 
-bool is_griffin(const WeightSource& source) { return source.contains(kEmbeddingName); }
-
 GriffinConfig griffin_config_of(const WeightSource& source) {
+  check_family(source, Family::kRecurrentGemma, "GriffinConfig");
   const auto sizes_of = [&](const std::string& name) {
     const auto* entry = source.find(name);
     return entry == nullptr ? std::vector<int64_t>() : entry->sizes;

@@ -8,9 +8,6 @@
 
 namespace gemma::recurrentgemma {
 
-/// Whether the weights are those of a RecurrentGemma, as far as their names tell.
-bool is_griffin(const WeightSource& source);
-
 /// The config of a RecurrentGemma: sizes from the tensors, the rest from the config.json in the
 /// file or the directory, or else from the preset that the sizes fit. Throws std::runtime_error,
 /// naming the file and the field, when nothing says it, or what says it is of another model.

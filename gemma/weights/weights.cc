@@ -14,7 +14,7 @@
 #include <gemma/modules/module.h>
 #include <gemma/ops/weight_view.h>
 #include <gemma/weights/copy_weight.h>
-#include <gemma/weights/griffin_checkpoint.h>
+#include <gemma/weights/family.h>
 #include <gemma/weights/unexpected.h>
 #include <gemma/weights/weights.h>
 
@@ -43,7 +43,7 @@ std::string cure_for_missing(const WeightSource& source) {
   if (source.contains("text_token_embedder.weight")) {
     return "this is a multimodal checkpoint, which a Gemma3ForMultimodalLM of its variant holds";
   }
-  if (recurrentgemma::is_griffin(source)) {
+  if (family_of(source) == Family::kRecurrentGemma) {
     return "it is a RecurrentGemma of another config than the model's: take the file's own, with "
            "from_pretrained";
   }
@@ -195,7 +195,9 @@ StateDict weights_of(const torch::nn::Module& module) {
   return weights;
 }
 
-bool is_rope_table(std::string_view name) { return name.ends_with("freqs_cis"); }
+bool is_rope_table(std::string_view name) {
+  return name.ends_with("freqs_cis") || name.ends_with("inv_freq");
+}
 
 LoadReport load_weights(torch::nn::Module& module,
                         const WeightSource& source,
@@ -283,9 +285,6 @@ std::string why_unknown(const WeightSource& source) {
   const bool is_gemma =
       source.contains("embedder.weight") || source.contains("text_token_embedder.weight");
   if (is_gemma) return "its shapes fit no variant";
-  if (recurrentgemma::is_griffin(source)) {
-    return "it holds a RecurrentGemma, another network, which gemma_libtorch.recurrentgemma runs";
-  }
   std::vector<std::string> names;
   for (const auto& entry : source.entries())
     names.push_back(printable(source.name_in_file(entry.name)));

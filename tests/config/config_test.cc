@@ -233,6 +233,18 @@ std::vector<VariantRow> variant_rows() {
        .vision = true,
        .rope_scaling_factor = 8,
        .parameters = 27'009'002'240},
+      {.name = "vaultgemma-1b",
+       .architecture = Architecture::kGemma1,
+       .vocab_size = 256'000,
+       .max_position_embeddings = 1024,
+       .num_hidden_layers = 26,
+       .num_attention_heads = 4,
+       .num_key_value_heads = 4,
+       .hidden_size = 1152,
+       .intermediate_size = 6912,
+       .head_dim = 256,
+       .tokenizer = kTokenizer,
+       .parameters = 1'038'741'120},
   };
 }
 
@@ -299,7 +311,9 @@ TEST(GetModelConfig, IsBfloat16UnlessToldOtherwise) {
 TEST(GetModelConfig, NamesTheVariantsWhenItDoesNotKnowOne) {
   const auto message = message_of<std::invalid_argument>([] { get_model_config("4b-it"); });
   EXPECT_TRUE(contains(message, "'4b-it'"));
-  EXPECT_TRUE(contains(message, "2b, 7b, 2b-v2, 9b, 27b, 270m, 1b, 4b, 12b, 27b_v3"));
+  EXPECT_TRUE(contains(message,
+                       "2b, 7b, 2b-v2, 9b, 27b, 270m, 1b, 4b, 12b, 27b_v3, "
+                       "vaultgemma-1b"));
 }
 
 TEST(GetModelConfig, NamesTheDtypesWhenItDoesNotKnowOne) {

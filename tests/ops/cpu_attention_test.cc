@@ -20,6 +20,7 @@ using testing::near_to;
 using testing::random_tensor;
 
 const CpuOps kFast;
+const Ops kExact;
 
 struct AttentionCase {
   int64_t heads, kv_heads, dim;
@@ -207,6 +208,101 @@ TEST(CpuAttention, TokensOfADecodePassDoNotSeeEachOther) {
     const auto together = attend(kFast, row, Pass::kDecode, at::stack(last), segments, caches);
     EXPECT_TRUE(at::equal(together, at::cat(alone))) << name_of(row);
   }
+}
+
+// Attention of tokens that see each other, one key at a time, in float64: qkv [T, (H + 2K) * D],
+// already normalised; `sees` says of a token and a key whether the one sees the other.
+template <typename Sees>
+at::Tensor brute_force(const AttentionCase& row, const at::Tensor& qkv, const Sees& sees) {
+  const auto tokens = qkv.size(0);
+  const auto heads = qkv.view({1, tokens, -1, row.dim});
+  const auto freqs = precompute_freqs_cis(row.dim, 1000, 1e4).narrow(0, 0, tokens);
+  const auto part = [&](int64_t first, int64_t count) { return heads.narrow(2, first, count); };
+  const auto turned = [&](int64_t first, int64_t count) {
+    return apply_rotary_emb(part(first, count), freqs)[0].to(at::kDouble);
+  };
+  const auto q = turned(0, row.heads) * 0.3;
+  const auto k = turned(row.heads, row.kv_heads);
+  const auto v = part(row.heads + row.kv_heads, row.kv_heads)[0].to(at::kDouble);
+  auto out = at::zeros({tokens, row.heads, row.dim}, at::kDouble);
+  for (int64_t token = 0; token < tokens; ++token) {
+    std::vector<int64_t> seen;
+    for (int64_t key = 0; key < tokens; ++key) {
+      if (sees(token, key)) seen.push_back(key);
+    }
+    const auto keys = at::tensor(seen);
+    for (int64_t head = 0; head < row.heads; ++head) {
+      const auto kv_head = head / (row.heads / row.kv_heads);
+      auto scores = at::mv(k.select(1, kv_head).index_select(0, keys), q[token][head]);
+      if (row.softcap) scores = at::tanh(scores / *row.softcap) * *row.softcap;
+      const auto values = v.select(1, kv_head).index_select(0, keys);
+      out[token][head] = at::mv(values.t(), at::softmax(scores, 0));
+    }
+  }
+  return out.flatten(1);
+}
+
+// Windows of 1, of less and more than a block of the kernel, and larger than the text.
+const std::vector<AttentionCase> kTwoSided{{2, 2, 12, 1, std::nullopt, false},
+                                           {3, 1, 24, 5, std::nullopt, false},
+                                           {6, 2, 64, 40, 5.0, false},
+                                           {3, 1, 256, 65, std::nullopt, false},
+                                           {100, 1, 8, 130, std::nullopt, false},
+                                           {2, 1, 16, 200, std::nullopt, false},
+                                           {3, 1, 24, std::nullopt, std::nullopt, false}};
+
+constexpr Segment two_sided(int64_t first_token, int64_t tokens) {
+  return {first_token, tokens, /*position=*/0, /*bidirectional=*/true, /*two_sided_window=*/true};
+}
+
+TEST(CpuAttention, ATwoSidedWindowBoundsWhatIsBeforeATokenAndAfterIt) {
+  for (const auto& row : kTwoSided) {
+    const auto qkv = random_qkv(row, 150);
+    const auto want = brute_force(row, qkv, [&](int64_t token, int64_t key) {
+      return !row.window || std::abs(token - key) < *row.window;
+    });
+    for (const auto* ops : {static_cast<const Ops*>(&kFast), static_cast<const Ops*>(&kExact)}) {
+      const auto got =
+          attend(*ops, row, Pass::kPrompt, qkv, {two_sided(0, 150)}, Caches(row, 1, 150));
+      EXPECT_TRUE(near_to(got, want, 1e-5)) << name_of(row) << (ops == &kExact ? ", Ops" : "");
+    }
+  }
+}
+
+TEST(CpuAttention, AnImageSeesAllOfItselfHoweverShortTheWindow) {
+  const auto& row = kTwoSided[1];
+  const auto qkv = random_qkv(row, 150);
+  const auto want =
+      brute_force(row, qkv, [&](int64_t token, int64_t key) { return key > token - *row.window; });
+  const Segment image{0, 150, /*position=*/0, /*bidirectional=*/true};
+  for (const auto* ops : {static_cast<const Ops*>(&kFast), static_cast<const Ops*>(&kExact)}) {
+    EXPECT_TRUE(
+        near_to(attend(*ops, row, Pass::kPrompt, qkv, {image}, Caches(row, 1, 150)), want, 1e-5));
+  }
+}
+
+TEST(CpuAttention, ATwoSidedTextHasTheSameBitsAloneAndBesideOthersOnAnyThreads) {
+  const auto threads = at::get_num_threads();
+  for (const auto& row : kTwoSided) {
+    for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+      const auto qkv = random_qkv(row, 300);
+      const std::vector<Segment> segments{two_sided(0, 1), two_sided(1, 170), two_sided(171, 129)};
+      at::set_num_threads(1);
+      std::vector<at::Tensor> alone;
+      for (const auto& segment : segments) {
+        alone.push_back(attend(kFast, row, Pass::kPrompt,
+                               qkv.narrow(0, segment.first_token, segment.tokens),
+                               {two_sided(0, segment.tokens)}, Caches(row, 1, 170, dtype)));
+      }
+      for (const int many : {1, 3, 16}) {
+        at::set_num_threads(many);
+        const auto together =
+            attend(kFast, row, Pass::kPrompt, qkv, segments, Caches(row, 3, 170, dtype));
+        EXPECT_TRUE(at::equal(together, at::cat(alone))) << name_of(row) << ", " << many;
+      }
+    }
+  }
+  at::set_num_threads(threads);
 }
 
 TEST(CpuAttention, ABFloat16CacheIsReadAsItWasRounded) {

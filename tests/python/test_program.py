@@ -300,3 +300,60 @@ def test_next_tells_what_the_model_expects(tmp_path: Path) -> None:
     failed = run("next", "a " * 100, "--ckpt", checkpoint)
     assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
     assert "tokens, but the model sees 62 at most" in failed.stderr
+
+
+# --- trees ----------------------------------------------------------------------------------------
+
+# As Google's "Gemma explained" prints it.
+GEMMA_7B_TREE = """\
+GemmaForCausalLM(
+  (model): GemmaModel(
+    (embed_tokens): Embedding(256000, 3072, padding_idx=0)
+    (layers): ModuleList(
+      (0-27): 28 x GemmaDecoderLayer(
+        (self_attn): GemmaSdpaAttention(
+          (q_proj): Linear(in_features=3072, out_features=4096, bias=False)
+          (k_proj): Linear(in_features=3072, out_features=4096, bias=False)
+          (v_proj): Linear(in_features=3072, out_features=4096, bias=False)
+          (o_proj): Linear(in_features=4096, out_features=3072, bias=False)
+          (rotary_emb): GemmaRotaryEmbedding()
+        )
+        (mlp): GemmaMLP(
+          (gate_proj): Linear(in_features=3072, out_features=24576, bias=False)
+          (up_proj): Linear(in_features=3072, out_features=24576, bias=False)
+          (down_proj): Linear(in_features=24576, out_features=3072, bias=False)
+          (act_fn): PytorchGELUTanh()
+        )
+        (input_layernorm): GemmaRMSNorm()
+        (post_attention_layernorm): GemmaRMSNorm()
+      )
+    )
+    (norm): GemmaRMSNorm()
+  )
+  (lm_head): Linear(in_features=3072, out_features=256000, bias=False)
+)
+"""
+GEMMA_2B_ATTENTION = """\
+        (self_attn): GemmaSdpaAttention(
+          (q_proj): Linear(in_features=2048, out_features=2048, bias=False)
+          (k_proj): Linear(in_features=2048, out_features=256, bias=False)
+          (v_proj): Linear(in_features=2048, out_features=256, bias=False)
+          (o_proj): Linear(in_features=2048, out_features=2048, bias=False)
+          (rotary_emb): GemmaRotaryEmbedding()
+        )
+"""
+
+
+def test_info_prints_the_trees_of_googles_article() -> None:
+    assert output_of("info", "7b", "--tree", "hf") == GEMMA_7B_TREE
+    tree = output_of("info", "2b", "--tree", "hf")
+    assert GEMMA_2B_ATTENTION in tree
+    assert "(embed_tokens): Embedding(256000, 2048, padding_idx=0)\n" in tree
+    assert "(0-17): 18 x GemmaDecoderLayer(\n" in tree
+    assert "(down_proj): Linear(in_features=16384, out_features=2048, bias=False)\n" in tree
+
+
+def test_the_tree_of_another_generation_is_refused() -> None:
+    result = run("info", "9b", "--tree", "hf")
+    assert result.returncode == 1
+    assert "gemma: --tree hf: the model is GEMMA_2, but" in result.stderr

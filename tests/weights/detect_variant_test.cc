@@ -101,7 +101,8 @@ INSTANTIATE_TEST_SUITE_P(
                       VariantShapes{"1b", kText, 262'144, 1152, 1536, 6912, 26},
                       VariantShapes{"4b", kMultimodal, 262'144, 2560, 4096, 10'240, 34},
                       VariantShapes{"12b", kMultimodal, 262'144, 3840, 8192, 15'360, 48},
-                      VariantShapes{"27b_v3", kMultimodal, 262'144, 5376, 8192, 21'504, 62}),
+                      VariantShapes{"27b_v3", kMultimodal, 262'144, 5376, 8192, 21'504, 62},
+                      VariantShapes{"vaultgemma-1b", kText, 256'000, 1152, 3072, 6912, 26}),
     [](const auto& row) {
       auto name = row.param.name;
       for (auto& c : name) {

@@ -183,7 +183,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"Bias", gemma1_with(R"("attention_bias":true)"), "'attention_bias' is true"},
         BadConfig{"Quantised", gemma1_with(R"("quantization_config":{})"), "take the model in"},
         BadConfig{"Dtype", gemma1_with(R"("torch_dtype":"int8")"), "'torch_dtype' is \"int8\""},
-        BadConfig{"Embeds", gemma3_with(R"("use_bidirectional_attention":true)"), "embeds text"},
+        BadConfig{"Embeds", gemma3_with(R"("use_bidirectional_attention":true)"), "EmbeddingGemma"},
+        BadConfig{"VaultWindow", R"({"model_type":"vaultgemma","num_hidden_layers":2})",
+                  "'layer_types' is not full_attention of all layers"},
         BadConfig{"Rope", gemma3_with(R"("rope_scaling":{"rope_type":"yarn"})"),
                   "'rope_scaling.rope_type' is \"yarn\""},
         BadConfig{"Scaled", gemma3_with(R"("rope_scaling":{"rope_type":"linear","factor":1.5})"),
@@ -194,6 +196,42 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"Pattern", gemma3_with(R"("sliding_window_pattern":1e12)"), "more than 10000"},
         BadConfig{"Vision", R"({"model_type":"gemma3","vision_config":3})", "not an object"}),
     [](const auto& row) { return row.param.name; });
+
+TEST(HfConfig, AVaultGemmaIsAGemma1) {
+  const std::string layers = R"("num_hidden_layers":1,"layer_types":["full_attention"])";
+  const auto defaults = read(R"({"model_type":"vaultgemma",)" + layers + "}");
+  EXPECT_EQ(defaults.architecture, Architecture::kGemma1);
+  EXPECT_EQ(defaults.attn_logit_softcapping, 50.0);
+  EXPECT_EQ(defaults.final_logit_softcapping, 30.0);
+  EXPECT_FALSE(defaults.query_pre_attn_scalar);  // 256, the head's size.
+  EXPECT_FALSE(defaults.attn_types);
+  EXPECT_FALSE(defaults.sliding_window_size);
+  EXPECT_FALSE(defaults.use_pre_ffw_norm);
+  EXPECT_FALSE(defaults.use_post_ffw_norm);
+  const auto published = read(R"({"model_type":"vaultgemma","attn_logit_softcapping":null,)"
+                              R"("final_logit_softcapping":null,"vocab_size":256000,)"
+                              R"("max_position_embeddings":1024,"hidden_size":1152,)"
+                              R"("intermediate_size":6912,"num_attention_heads":4,)"
+                              R"("num_key_value_heads":4,"query_pre_attn_scalar":256,)" +
+                              layers + "}");
+  auto want = get_model_config("vaultgemma-1b", "float32");
+  want.num_hidden_layers = 1;
+  want.tokenizer = std::nullopt;
+  EXPECT_EQ(published, want);
+}
+
+TEST(HfConfig, OfAModelThatEmbedsTextTheWindowCountsOneSide) {
+  const TemporaryDirectory directory;
+  const auto write = [&](const std::string& more) {
+    directory.write("config.json", gemma3_with(R"("sliding_window":512)" + more));
+  };
+  write(R"(,"use_bidirectional_attention":true)");
+  EXPECT_EQ(read_hf_encoder_config(directory.path()).sliding_window_size, 257);
+  write("");
+  EXPECT_TRUE(
+      contains(message_of<std::exception>([&] { read_hf_encoder_config(directory.path()); }),
+               "is that of Gemma, which is for"));
+}
 
 TEST(HfConfig, WhatTransformersDoesNotHaveIsNotWritten) {
   auto config = get_config_for_2b();

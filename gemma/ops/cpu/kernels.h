@@ -71,11 +71,12 @@ struct AttentionBlock {
   int64_t ld_q;
   int64_t tokens;  // tokens * heads is at most attend_rows.
   int64_t heads;
-  int64_t position;       // Of the first token. A token sees itself and the positions before it.
-  int64_t window;         // The last positions that it sees, itself included; 0: all.
-  int64_t image_end = 0;  // Tokens of an image see all positions before this; 0: no image.
-  float softcap;          // Of the scores; 0: none.
-  float* out;             // As q, heads `cache.dim` apart.
+  int64_t position;     // Of the first token. A token sees itself and the positions before it.
+  int64_t window;       // The last positions that it sees, itself included; 0: all.
+  int64_t run_end = 0;  // Tokens of a run that sees itself whole: where it ends; 0: no such run.
+  int64_t ahead = 0;    // The first positions of it that a token sees from itself on; 0: all.
+  float softcap;        // Of the scores; 0: none.
+  float* out;           // As q, heads `cache.dim` apart.
   int64_t ld_out;
 };
 

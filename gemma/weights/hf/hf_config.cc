@@ -14,6 +14,7 @@
 #include <gemma/checkpoint/errors.h>
 #include <gemma/checkpoint/mapped_file.h>
 #include <gemma/config/fields.h>
+#include <gemma/weights/family.h>
 #include <gemma/weights/hf/hf_config.h>
 #include <gemma/weights/hf/hf_family.h>
 #include <gemma/weights/hf/hf_fields.h>
@@ -58,12 +59,17 @@ constexpr std::array<std::string_view, 14> kKnownText = {"rope_theta",
                                                          "_attn_implementation_autoset",
                                                          "_attn_implementation_internal"};
 
-Architecture architecture_of(const Fields& fields, std::string_view model_type) {
-  if (model_type == "gemma") return Architecture::kGemma1;
-  if (model_type == "gemma2") return Architecture::kGemma2;
-  if (model_type == "gemma3" || model_type == "gemma3_text") return Architecture::kGemma3;
-  fields.refuse("model_type", fmt::format("is \"{}\"; valid: gemma, gemma2, gemma3_text, gemma3",
-                                          printable(model_type)));
+constexpr std::string_view kModelTypes = "gemma, gemma2, gemma3_text, gemma3, vaultgemma";
+
+HfFamily hf_family_of(const Fields& fields, std::string_view model_type) {
+  if (model_type == "gemma") return hf_family(Architecture::kGemma1);
+  if (model_type == "gemma2") return hf_family(Architecture::kGemma2);
+  if (model_type == "gemma3" || model_type == "gemma3_text") {
+    return hf_family(Architecture::kGemma3);
+  }
+  if (model_type == "vaultgemma") return hf_vaultgemma();
+  fields.refuse("model_type",
+                fmt::format("is \"{}\"; valid: {}", printable(model_type), kModelTypes));
 }
 
 // Two names of one function.
@@ -73,16 +79,21 @@ void check_activation(const Fields& fields, std::string_view name) {
   fields.refuse(name, fmt::format("is \"{}\", but Gemma has gelu_pytorch_tanh", printable(given)));
 }
 
+// Which tokens one sees: those before it, or all.
+void check_direction(const Fields& fields, Family want) {
+  constexpr auto kName = "use_bidirectional_attention";
+  const bool is_encoder = want == Family::kEmbeddingGemma;
+  if (fields.flag(kName) == is_encoder) return;
+  fields.refuse(kName, is_encoder ? "is not true: a model that continues text and does not embed it"
+                                  : "is true: a model that embeds text and does not continue it");
+}
+
 // What a file may say, and no model here does.
 void check_is_supported(const Fields& fields) {
   check_activation(fields, "hidden_activation");
   // Means the same in the first files.
   if (fields.text("hidden_act") != "gelu") check_activation(fields, "hidden_act");
   if (fields.flag("attention_bias")) fields.refuse("attention_bias", "is true, but Gemma has none");
-  if (fields.flag("use_bidirectional_attention")) {
-    fields.refuse("use_bidirectional_attention",
-                  "is true: a model that embeds text and does not continue it");
-  }
   if (fields.find("quantization_config")) {
     fields.refuse("quantization_config",
                   "is there: take the model in bfloat16, float16 or float32 and quantise it by "
@@ -213,16 +224,24 @@ void read_plain(const Fields& fields, Architecture architecture, Config& config)
   });
 }
 
-GemmaConfig read_text(const Fields& fields, Architecture architecture) {
+GemmaConfig read_text(const Fields& fields, const HfFamily& family, Family want) {
   check_is_supported(fields);
-  check_others(fields, architecture);
-  auto config = hf_family(architecture).defaults;
-  read_plain(fields, architecture, config);
+  check_direction(fields, want);
+  check_others(fields, family.fields);
+  auto config = family.defaults;
+  read_plain(fields, family.fields, config);
   if (config.num_hidden_layers > kMaxLayers) fields.refuse("num_hidden_layers", "is over 10000");
   read_rope(fields, config);
-  if (architecture == Architecture::kGemma1) return config;
+  if (family.fields == Architecture::kGemma1) return config;
   if (config.query_pre_attn_scalar == config.head_dim) config.query_pre_attn_scalar = std::nullopt;
   config.attn_types = attention_types(fields, config);
+  if (config.architecture != Architecture::kGemma1) return config;
+  // The layer of Gemma 1 has no window.
+  if (std::ranges::count(*config.attn_types, kLocal) > 0) {
+    fields.refuse("layer_types", "is not full_attention of all layers, as it is in a VaultGemma");
+  }
+  config.attn_types = std::nullopt;
+  config.sliding_window_size = std::nullopt;
   return config;
 }
 
@@ -260,17 +279,24 @@ std::string dtype_of(const Fields& fields) {
 }
 
 // With all rows of the embedding.
-GemmaConfig read(std::string_view text, const std::string& path) {
+GemmaConfig read(std::string_view text, const std::string& path, Family want) {
   const auto value = parse_fields(text, path);
   const Fields top(value, path);
   const auto type = top.text("model_type");
-  if (!type) top.refuse("model_type", "is not there; valid: gemma, gemma2, gemma3_text, gemma3");
-  const auto architecture = architecture_of(top, *type);
+  if (!type) top.refuse("model_type", fmt::format("is not there; valid: {}", kModelTypes));
+  if (const auto family = family_of(top); family && *family != want) {
+    top.refuse("model_type", fmt::format("is that of {}", other_family(*family)));
+  }
+  const auto family = hf_family_of(top, *type);
   check_is_supported(top);
   const auto inner = *type == "gemma3" ? top.object("text_config") : std::nullopt;
-  auto config = read_text(inner ? *inner : top, architecture);
+  auto config = read_text(inner ? *inner : top, family, want);
   if (const auto vision = top.object("vision_config"); vision && *type == "gemma3") {
     config.vision_config = read_vision(top, *vision);
+  }
+  // There it counts both sides.
+  if (want == Family::kEmbeddingGemma && config.sliding_window_size) {
+    config.sliding_window_size = *config.sliding_window_size / 2 + 1;
   }
   config.dtype = dtype_of(top);
   if (config.vision_config) config.vision_config->dtype = config.dtype;
@@ -283,12 +309,21 @@ GemmaConfig read(std::string_view text, const std::string& path) {
   return config;
 }
 
+GemmaConfig read_directory(const fs::path& directory, Family want) {
+  const MappedFile file(directory / kConfigName);
+  const auto bytes = file.bytes();
+  auto config =
+      read({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, file.path(), want);
+  config.vocab_size = hf_vocabulary_rows(config.vocab_size, directory);
+  return config;
+}
+
 }  // namespace
 
 GemmaConfig config_from_hf(std::string_view text,
                            const std::string& path,
                            const std::optional<fs::path>& tokenizer) {
-  auto config = read(text, path);
+  auto config = read(text, path, Family::kGemma);
   if (tokenizer) {
     config.vocab_size = hf_vocabulary_rows(config.vocab_size, *tokenizer);
   } else if (config.vocab_size == kGemma3Padded) {
@@ -298,11 +333,11 @@ GemmaConfig config_from_hf(std::string_view text,
 }
 
 GemmaConfig read_hf_config(const fs::path& directory) {
-  const MappedFile file(directory / kConfigName);
-  const auto bytes = file.bytes();
-  auto config = read({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, file.path());
-  config.vocab_size = hf_vocabulary_rows(config.vocab_size, directory);
-  return config;
+  return read_directory(directory, Family::kGemma);
+}
+
+GemmaConfig read_hf_encoder_config(const fs::path& directory) {
+  return read_directory(directory, Family::kEmbeddingGemma);
 }
 
 bool has_hf_config(const fs::path& path) {

@@ -10,8 +10,8 @@
 namespace gemma {
 
 /// The config that a config.json of Hugging Face transformers describes: model_type "gemma",
-/// "gemma2", "gemma3_text" or "gemma3", of old and new releases. Fields that are not there have the
-/// family's defaults; a field that the published variants omit is omitted. The
+/// "gemma2", "gemma3_text", "gemma3" or "vaultgemma", of old and new releases. Fields that are not
+/// there have the family's defaults; a field that the published variants omit is omitted. The
 /// tokenizer is none. Of the 262208 rows that Gemma 3's embedding may have, those count that stand
 /// for tokens: 262144, and those that were added in the folder of the file `tokenizer`. Throws
 /// std::runtime_error: one line that names `path`, which serves for nothing else, and the field.
@@ -22,6 +22,11 @@ GemmaConfig config_from_hf(std::string_view json,
 /// That of the config.json in `directory`. Throws FileNotFound when there is none, and as
 /// config_from_hf does.
 GemmaConfig read_hf_config(const std::filesystem::path& directory);
+
+/// The same of a model that embeds text, whose tokens see all others (use_bidirectional_attention):
+/// sliding_window_size is what a token of a local layer sees on each side, itself included. Throws
+/// as read_hf_config does, and for a model that continues text.
+GemmaConfig read_hf_encoder_config(const std::filesystem::path& directory);
 
 /// Whether `path` is a directory with a config.json.
 bool has_hf_config(const std::filesystem::path& path);

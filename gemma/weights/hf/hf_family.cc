@@ -3,7 +3,9 @@
 namespace gemma {
 
 HfFamily hf_family(Architecture architecture) {
-  if (architecture == Architecture::kGemma1) return {"gemma", "GemmaForCausalLM", GemmaConfig{}};
+  if (architecture == Architecture::kGemma1) {
+    return {"gemma", "GemmaForCausalLM", GemmaConfig{}, architecture};
+  }
   GemmaConfig config{.architecture = architecture,
                      .num_hidden_layers = 26,
                      .num_attention_heads = 8,
@@ -17,14 +19,21 @@ HfFamily hf_family(Architecture architecture) {
   if (architecture == Architecture::kGemma2) {
     config.final_logit_softcapping = 30.0;
     config.attn_logit_softcapping = 50.0;
-    return {"gemma2", "Gemma2ForCausalLM", config};
+    return {"gemma2", "Gemma2ForCausalLM", config, architecture};
   }
   config.vocab_size = 262144;
   config.max_position_embeddings = 131072;
   config.rope_wave_length = {{AttentionType::kLocalSliding, kHfLocalTheta},
                              {AttentionType::kGlobal, kHfGlobalTheta}};
   config.use_qk_norm = true;
-  return {"gemma3_text", "Gemma3ForCausalLM", config};
+  return {"gemma3_text", "Gemma3ForCausalLM", config, architecture};
+}
+
+HfFamily hf_vaultgemma() {
+  auto config = hf_family(Architecture::kGemma2).defaults;
+  config.architecture = Architecture::kGemma1;
+  config.use_pre_ffw_norm = config.use_post_ffw_norm = false;
+  return {"vaultgemma", "VaultGemmaForCausalLM", config, Architecture::kGemma2};
 }
 
 }  // namespace gemma

@@ -11,9 +11,14 @@ struct HfFamily {
   std::string_view model_type;
   std::string_view architecture;  ///< The class.
   GemmaConfig defaults;           ///< Of that class.
+  /// The generation whose fields its config.json has.
+  Architecture fields;
 };
 
 HfFamily hf_family(Architecture architecture);
+
+/// VaultGemma: the network is Gemma 1's, what says its sizes Gemma 2's.
+HfFamily hf_vaultgemma();
 
 /// The base of the rotary embedding of Gemma 1 and 2, and of Gemma 3's local layers.
 inline constexpr int64_t kHfLocalTheta = 10'000;

@@ -30,9 +30,7 @@ bool is_neutral(std::string_view name, const json& value) {
   return value == false || value.empty() || value == "";
 }
 
-}  // namespace
-
-json parse_fields(std::string_view text, const std::string& path) {
+json parsed(std::string_view text, const std::string& path) {
   const auto refuse = [&](std::string_view what) { refuse_file(path, what); };
   if (text.size() > kMaxBytes) {
     refuse(fmt::format("it has {} bytes, more than {}", text.size(), kMaxBytes));
@@ -42,9 +40,7 @@ json parse_fields(std::string_view text, const std::string& path) {
     return true;
   };
   try {
-    auto value = json::parse(text.begin(), text.end(), callback);
-    if (!value.is_object()) refuse("it is not an object of fields");
-    return value;
+    return json::parse(text.begin(), text.end(), callback);
   } catch (const json::exception& error) {
     const auto* const parsing = dynamic_cast<const json::parse_error*>(&error);
     refuse_file(path,
@@ -52,6 +48,20 @@ json parse_fields(std::string_view text, const std::string& path) {
                     ? "it has a number that is too large"
                     : fmt::format("it is not JSON (at byte {}): download it again", parsing->byte));
   }
+}
+
+}  // namespace
+
+json parse_fields(std::string_view text, const std::string& path) {
+  auto value = parsed(text, path);
+  if (!value.is_object()) refuse_file(path, "it is not an object of fields");
+  return value;
+}
+
+json parse_list(std::string_view text, const std::string& path) {
+  auto value = parsed(text, path);
+  if (!value.is_array()) refuse_file(path, "it is not a list");
+  return value;
 }
 
 Fields::Fields(const json& object, std::string path, std::string prefix)

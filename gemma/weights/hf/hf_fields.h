@@ -15,6 +15,9 @@ namespace gemma {
 /// none, has over a megabyte, or is nested more than 32 deep.
 nlohmann::json parse_fields(std::string_view text, const std::string& path);
 
+/// The same of a text that is a list.
+nlohmann::json parse_list(std::string_view text, const std::string& path);
+
 /// The fields of an object in a config.json. Those that are null are as if they were not there.
 /// What is wrong with one throws std::runtime_error, which names the file and the field.
 class Fields {

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <gemma/weights/family.h>
 #include <gemma/weights/hf/hf_fields.h>
 #include <gemma/weights/hf/hf_griffin.h>
 
@@ -164,8 +165,8 @@ recurrentgemma::GriffinHyperparameters griffin_from_hf(std::string_view json,
                                                        const std::string& path) {
   const auto value = parse_fields(json, path);
   const Fields fields(value, path);
-  const auto type = fields.text("model_type");
-  if (type != "recurrent_gemma") {
+  if (family_of(fields) != Family::kRecurrentGemma) {
+    const auto type = fields.text("model_type");
     fields.refuse("model_type", fmt::format("is {}, but the weights are those of a recurrent_gemma",
                                             type ? fmt::format("\"{}\"", *type) : "not there"));
   }

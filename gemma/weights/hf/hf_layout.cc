@@ -25,6 +25,10 @@ constexpr std::array kPrefixes = {
     Renaming{"model.vision_tower.", "vision_tower."},
     Renaming{"vision_tower.vision_model.", "vision_tower."},
     Renaming{"model.multi_modal_projector.", "multi_modal_projector."},
+    // A text model without a head.
+    Renaming{"embed_tokens.", "model.embed_tokens."},
+    Renaming{"layers.", "model.layers."},
+    Renaming{"norm.", "model.norm."},
 };
 
 // Of a language model's tensors, the ends of the names that differ, but for queries, keys and
@@ -33,6 +37,11 @@ constexpr std::array kTextEndings = {
     Renaming{".self_attn.q_norm.weight", ".self_attn.query_norm.weight"},
     Renaming{".self_attn.k_norm.weight", ".self_attn.key_norm.weight"},
 };
+
+// The norm before the MLP is the second of a layer of Gemma 1, and has its name there. VaultGemma,
+// whose layers have two norms as well, calls it as Gemma 2 does.
+constexpr Renaming kVaultNorm{".pre_feedforward_layernorm.weight",
+                              ".post_attention_layernorm.weight"};
 
 // Of the vision part, the beginnings. On our side the last one begins others, too.
 constexpr std::array kVision = {
@@ -103,13 +112,11 @@ std::string vision_name(std::string name) {
 class Reader {
  public:
   Reader(const Checkpoint& checkpoint, const std::vector<std::string>& names)
-      : checkpoint_(checkpoint) {
+      : checkpoint_(checkpoint), names_(hf_plain_names(names)) {
     for (size_t i = 0; i < names.size(); ++i) {
       const auto& entry = checkpoint.entries()[i];
-      auto name = hf_plain_name(names[i]);
-      is_multimodal_ = is_multimodal_ || name.starts_with("vision_tower.");
-      if (name == kEmbedding) embedding_ = &entry;
-      names_.push_back(std::move(name));
+      is_multimodal_ = is_multimodal_ || names_[i].starts_with("vision_tower.");
+      if (names_[i] == kEmbedding) embedding_ = &entry;
     }
   }
 
@@ -197,6 +204,15 @@ std::string hf_plain_name(std::string name) {
     if (replace_prefix(name, prefix)) break;
   }
   return name;
+}
+
+std::vector<std::string> hf_plain_names(std::vector<std::string> names) {
+  std::ranges::transform(names, names.begin(), hf_plain_name);
+  const bool has_norm_after_attention =
+      std::ranges::any_of(names, [](const auto& name) { return name.ends_with(kVaultNorm.ours); });
+  if (has_norm_after_attention) return names;
+  for (auto& name : names) replace_ending(name, kVaultNorm);
+  return names;
 }
 
 std::vector<HfPart> hf_parts(const std::string& name, int64_t size, const GemmaConfig& config) {

@@ -11,9 +11,9 @@
 
 namespace gemma {
 
-/// The layout of Hugging Face transformers: Gemma 1, 2 and 3, text and multimodal, with the
-/// prefixes of all its releases. `names` are those of the checkpoint's entries, without what other
-/// programs put before them. None when they are others.
+/// The layout of Hugging Face transformers: Gemma 1, 2 and 3, text and multimodal, and VaultGemma,
+/// with the prefixes of all its releases, and without any. `names` are those of the checkpoint's
+/// entries, without what other programs put before them. None when they are others.
 ///
 /// Queries, keys and values become one matrix; rows of the embedding that stand for no token are
 /// omitted (hf_vocabulary_rows), and lm_head.weight is the Layout's head.
@@ -30,6 +30,9 @@ struct HfPart {
 /// `name` of any release of transformers with the prefixes that all their names are compared in:
 /// those of a text model, "vision_tower." and "multi_modal_projector.".
 std::string hf_plain_name(std::string name);
+
+/// Those of a whole model's names, with VaultGemma's norms as Gemma 1 calls them.
+std::vector<std::string> hf_plain_names(std::vector<std::string> names);
 
 /// hf_layout the other way: what becomes of the tensor `name` of gemma_pytorch, whose first
 /// dimension is `size`, in a model of `config`. Names that it does not know are kept.

@@ -20,7 +20,10 @@ constexpr auto kHead = "lm_head.weight";
 class Given {
  public:
   explicit Given(const StateDict& theirs) {
-    for (const auto& [name, tensor] : theirs) tensors_.emplace(hf_plain_name(name), tensor);
+    std::vector<std::string> names;
+    for (const auto& [name, _] : theirs) names.push_back(name);
+    names = hf_plain_names(std::move(names));
+    for (size_t i = 0; i < names.size(); ++i) tensors_.emplace(names[i], theirs[i].second);
   }
 
   // A part of a weight of ours, of the sizes `want` but for its rows.

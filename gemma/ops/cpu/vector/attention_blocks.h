@@ -31,7 +31,13 @@ void attend_block_as(const AttentionBlock& block, const CacheHead& cache, float*
   for (auto& row : partial) row = {kNothingSeen, 0.0F};
   std::memset(products.sums(0), 0, round_up(rows, kBlockMr) * products.width() * sizeof(float));
 
-  const auto last = block.image_end > 0 ? block.image_end : block.position + block.tokens;
+  // Where what a token sees ends.
+  const auto end_of = [&](int64_t position) {
+    if (block.run_end == 0) return position + 1;
+    const auto end = position + block.ahead;
+    return block.ahead == 0 || end > block.run_end ? block.run_end : end;
+  };
+  const auto last = end_of(block.position + block.tokens - 1);
   const auto oldest = block.position - block.window + 1;
   // Blocks begin and end at the same positions in every block, so the result of a row does not
   // depend on its block.
@@ -42,9 +48,9 @@ void attend_block_as(const AttentionBlock& block, const CacheHead& cache, float*
     products.take(begin, count);
     // Of these keys, what the token of a row sees.
     const auto seen_by = [&](int64_t row) -> Seen {
-      const auto position = block.position + row / block.heads - begin;
-      const auto start = block.window > 0 ? position + 1 - block.window : 0;
-      const auto end = block.image_end > 0 ? block.image_end - begin : position + 1;
+      const auto position = block.position + row / block.heads;
+      const auto start = block.window > 0 ? position + 1 - block.window - begin : 0;
+      const auto end = end_of(position) - begin;
       return {start > 0 ? start : 0, end < count ? end : count};
     };
     for (int64_t row0 = 0; row0 < rows; row0 += kBlockMr) {
