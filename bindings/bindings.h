@@ -39,6 +39,7 @@ void bind_sampler(py::module_& m);
 void bind_language_model(py::module_& m);
 void bind_causal_lm(py::module_& m);
 void bind_multimodal_lm(py::module_& m);
+void bind_paligemma(py::module_& m);
 void bind_siglip_vision_model(py::module_& m);
 void bind_engine(py::module_& m);
 void bind_recurrentgemma(py::module_& m);

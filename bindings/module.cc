@@ -53,6 +53,7 @@ PYBIND11_MODULE(_C, m) {
   bind_causal_lm(m);
   bind_siglip_vision_model(m);
   bind_multimodal_lm(m);
+  bind_paligemma(m);
   bind_engine(m);
   bind_recurrentgemma(m);
   bind_chat_prompt(m);

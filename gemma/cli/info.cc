@@ -20,9 +20,11 @@
 #include <gemma/config/dtype_name.h>
 #include <gemma/config/fields.h>
 #include <gemma/generate/make_model.h>
+#include <gemma/generate/paligemma.h>
 #include <gemma/weights/checkpoint_config.h>
 #include <gemma/weights/family.h>
 #include <gemma/weights/griffin_checkpoint.h>
+#include <gemma/weights/paligemma_checkpoint.h>
 
 namespace gemma::cli {
 namespace {
@@ -115,15 +117,34 @@ void print_parameters(const LanguageModelImpl& model) {
   show("\nKV cache: {} bytes a token ({})\n", grouped(bytes_per_token), config.dtype);
 }
 
-void print_model(GemmaConfig config) {
-  print_config(config);
-  // The rotary tables are no parameters and are not shown; at full length they take a while.
+// A config without what takes a while to make: rotary tables, which are no parameters and are not
+// shown, and a tokenizer.
+GemmaConfig for_show(GemmaConfig config) {
   config.max_position_embeddings = 1;
   config.tokenizer = std::nullopt;
+  return config;
+}
+
+void print_modules(const LanguageModelImpl& model) {
+  show("\nModules\n{}\n", to_string(model));
+  print_parameters(model);
+}
+
+void print_model(const GemmaConfig& config) {
+  print_config(config);
   const DefaultDtypeGuard guard(config.get_dtype());
-  const auto model = make_model(config);
-  show("\nModules\n{}\n", to_string(*model));
-  print_parameters(*model);
+  print_modules(*make_model(for_show(config)));
+}
+
+void print_paligemma(PaliGemmaConfig config, const std::string& dtype) {
+  if (!dtype.empty()) config.text_config.dtype = config.vision_config.dtype = dtype;
+  auto shown = config.text_config;
+  shown.vision_config = config.vision_config;
+  print_config(shown);
+  show("  {:<26} {}\n", "image_token_id", value_text(config.image_token_id));
+  config.text_config = for_show(config.text_config);
+  const DefaultDtypeGuard guard(config.text_config.get_dtype());
+  print_modules(*PaliGemmaForConditionalGeneration(config));
 }
 
 // "BFloat16", or "Q8_0" of a GGUF file.
@@ -173,6 +194,11 @@ void print_checkpoint(const WeightSource& source, const std::string& dtype) {
                   dtype.empty() ? recurrentgemma::griffin_dtype_of(source) : dtype);
     return;
   }
+  if (family == Family::kPaliGemma) {
+    show("\n");
+    print_paligemma(paligemma_config_of(source), dtype);
+    return;
+  }
   auto config = family == Family::kGemma ? config_of(source) : std::nullopt;
   if (!config) {
     show("\nTensors\n");
@@ -190,6 +216,11 @@ void info(const InfoOptions& options) {
                   options.dtype.empty() ? "bfloat16" : options.dtype);
     return;
   }
+  const auto paligemmas = paligemma_variants();
+  if (std::ranges::count(paligemmas, options.target) > 0) {
+    print_paligemma(get_paligemma_config(options.target), options.dtype);
+    return;
+  }
   const auto variants = model_variants();
   if (std::find(variants.begin(), variants.end(), options.target) != variants.end()) {
     auto config =
@@ -200,8 +231,10 @@ void info(const InfoOptions& options) {
   }
   if (!std::filesystem::exists(options.target)) {
     throw std::invalid_argument(
-        fmt::format("'{}' is neither a file nor a variant; variants: {}; of RecurrentGemma: {}",
-                    options.target, fmt::join(variants, ", "), fmt::join(griffin_presets(), ", ")));
+        fmt::format("'{}' is neither a file nor a variant; variants: {}; of RecurrentGemma: {}; of "
+                    "PaliGemma: {}",
+                    options.target, fmt::join(variants, ", "), fmt::join(griffin_presets(), ", "),
+                    fmt::join(paligemmas, ", ")));
   }
   print_checkpoint(WeightSource::open(options.target), options.dtype);
 }

@@ -8,7 +8,6 @@
 #include <gemma/models/language_model.h>
 #include <gemma/ops/ops.h>
 #include <gemma/ops/rotary.h>
-#include <gemma/weights/family.h>
 #include <gemma/weights/load_tokenizer.h>
 
 namespace gemma {
@@ -100,7 +99,7 @@ LoadReport LanguageModelImpl::load_weights(const std::string& model_path,
 }
 
 LoadReport LanguageModelImpl::load_weights(const WeightSource& source, const LoadOptions& options) {
-  check_family(source, Family::kGemma, signature().substr(0, signature().find('(')));
+  check_family(source, family(), signature().substr(0, signature().find('(')));
   return gemma::load_weights(*this, source, options);
 }
 

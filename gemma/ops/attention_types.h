@@ -61,6 +61,9 @@ struct Segment {
   /// Whether each token sees the whole segment, as those of an image do. Of what is before the
   /// segment it sees what any token does.
   bool bidirectional = false;
+  /// Whether it does so in local layers, too, however long the segment is. Only at position 0, as
+  /// blocks before a window may be gone.
+  bool ignores_window = false;
 };
 
 }  // namespace gemma

@@ -124,6 +124,26 @@ TEST(CpuAttention, AgreesWithTheReference) {
   }
 }
 
+// A prefix that is longer than windows: as if there were none, in a run that all of it sees.
+TEST(CpuAttention, ARunThatIgnoresTheWindowSeesAllOfItself) {
+  for (auto row : kAttentionCases) {
+    const auto qkv = random_qkv(row, 150);
+    const auto run = [&](const Ops& ops, bool ignores_window) {
+      const Segment segment{.first_token = 0,
+                            .tokens = 150,
+                            .position = 0,
+                            .bidirectional = true,
+                            .ignores_window = ignores_window};
+      return attend(ops, row, Pass::kPrompt, qkv, {segment}, Caches(row, 1, 150));
+    };
+    const auto got = run(kFast, true);
+    EXPECT_TRUE(near_to(got, run(Ops(), true).to(at::kDouble), 1e-5)) << name_of(row);
+    EXPECT_EQ(at::equal(got, run(kFast, false)), !row.window.has_value()) << name_of(row);
+    row.window = std::nullopt;
+    EXPECT_TRUE(at::equal(got, run(kFast, false))) << name_of(row);
+  }
+}
+
 TEST(CpuAttention, OfSingleTokensAgreesWithTheReference) {
   for (const auto& row : kAttentionCases) {
     const auto qkv = random_qkv(row, 150);

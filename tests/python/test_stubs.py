@@ -18,6 +18,7 @@ import gemma_libtorch
 import pytest
 import tiny
 import tiny_griffin
+import tiny_paligemma
 from gemma_libtorch import _C
 
 PACKAGE = Path(gemma_libtorch.__file__).parent
@@ -415,6 +416,8 @@ def instances() -> dict[type, list[Any]]:
     roots = [tiny.make_model(gemma_libtorch, fields, "float32") for fields in tiny.CONFIGS.values()]
     roots.append(tiny.make_model(gemma_libtorch, tiny.CONFIGS["gemma3"], "float32", quant=True))
     roots.append(tiny.make_multimodal(gemma_libtorch, "float32"))
+    for name in ("gemma1_mqa", "gemma2"):
+        roots.append(tiny_paligemma.make_ours(gemma_libtorch, tiny.CONFIGS[name]))
     for fields in tiny_griffin.CONFIGS.values():
         roots.append(tiny_griffin.make(gemma_libtorch.recurrentgemma, fields, "float32"))
     for root in roots:

@@ -166,7 +166,7 @@ class ChunkAttention {
             .tokens = std::min(block_tokens_, segment.tokens - block.first),
             .heads = std::min(heads_, attention_.group() - piece * heads_),
             .position = segment.position + block.first,
-            .window = attention_.window,
+            .window = segment.ignores_window ? 0 : attention_.window,
             .image_end = segment.bidirectional ? segment.position + segment.tokens : 0,
             .softcap = attention_.softcap,
             .out = out_ + at * dim,
