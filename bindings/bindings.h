@@ -40,6 +40,7 @@ void bind_sampler(py::module_& m);
 void bind_language_model(py::module_& m);
 void bind_causal_lm(py::module_& m);
 void bind_multimodal_lm(py::module_& m);
+void bind_paligemma(py::module_& m);
 void bind_summary(py::module_& m);
 void bind_siglip_vision_model(py::module_& m);
 void bind_embedding_gemma(py::module_& m);

@@ -8,8 +8,10 @@
 
 #include <gemma/config/config.h>
 #include <gemma/config/fields.h>
+#include <gemma/config/paligemma_config.h>
 #include <gemma/weights/checkpoint_config.h>
 #include <gemma/weights/hf/hf_config.h>
+#include <gemma/weights/paligemma_checkpoint.h>
 
 namespace gemma::bindings {
 namespace {
@@ -140,6 +142,17 @@ void bind_gemma_config(py::module_& m) {
       .def("to_hf", config_to_hf, "The text of config.json for Hugging Face transformers.");
 }
 
+void bind_paligemma_config(py::module_& m) {
+  Dataclass<PaliGemmaConfig>(m, "PaliGemmaConfig", "configuration_paligemma.py: PaliGemmaConfig.")
+      .fields()
+      .finish()
+      .def_property_readonly("image_seq_length", &PaliGemmaConfig::image_seq_length)
+      .def_static("from_pretrained", paligemma_config_from_pretrained, py::arg("path"));
+  m.def("get_paligemma_config", &get_paligemma_config, py::arg("variant"),
+        py::arg("dtype") = "bfloat16", "Raises ValueError listing the valid names.");
+  m.def("paligemma_variants", &paligemma_variants, "The names that get_paligemma_config takes.");
+}
+
 }  // namespace
 
 void bind_config(py::module_& m) {
@@ -154,6 +167,7 @@ void bind_config(py::module_& m) {
       .finalize();
   bind_siglip_config(m);
   bind_gemma_config(m);
+  bind_paligemma_config(m);
 
   const auto dtype = py::arg("dtype");  // Gemma 3's functions have no default in config.py.
   m.def("get_config_for_7b", get_config_for_7b, dtype = "bfloat16");

@@ -15,6 +15,7 @@
 
 #include <gemma/engine/engine.h>
 #include <gemma/generate/multimodal_lm.h>
+#include <gemma/generate/paligemma.h>
 
 namespace gemma::bindings {
 namespace {
@@ -110,11 +111,16 @@ PromptTokens tokenize(LanguageModelImpl& model, const PyPrompt& prompt, bool bos
     return {.ids = model.tokenizer().encode(*text, bos), .images = {}};
   }
   if (const auto* tokens = std::get_if<Tokens>(&prompt)) return {.ids = *tokens, .images = {}};
+  const auto& parts = std::get<Prompt>(prompt);
+  if (auto* pali = dynamic_cast<PaliGemmaForConditionalGenerationImpl*>(&model)) {
+    return pali->prompt_tokens(parts);
+  }
   auto* sees = dynamic_cast<Gemma3ForMultimodalLMImpl*>(&model);
   if (sees == nullptr) {
-    throw py::type_error("a prompt has images, but only Gemma3ForMultimodalLM takes them");
+    throw py::type_error(
+        "a prompt has images, but only Gemma3ForMultimodalLM and PaliGemma take them");
   }
-  return sees->prompt_tokens(std::get<Prompt>(prompt), bos);
+  return sees->prompt_tokens(parts, bos);
 }
 
 // "bfloat16" or torch.bfloat16.

@@ -54,6 +54,7 @@ PYBIND11_MODULE(_C, m) {
   bind_causal_lm(m);
   bind_siglip_vision_model(m);
   bind_multimodal_lm(m);
+  bind_paligemma(m);
   bind_summary(m);
   bind_embedding_gemma(m);
   bind_engine(m);

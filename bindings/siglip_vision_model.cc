@@ -45,6 +45,9 @@ void bind_siglip_vision_model(py::module_& m) {
             return self.forward(pixel_values);
           },
           py::arg("pixel_values"), ReleaseGil(), "[N, C, image_size, image_size] -> [N, U, E]")
+      .def_property_readonly(
+          "avg_pool",
+          [](const SiglipVisionModelImpl& self) { return module_or_none(self.avg_pool); })
       .def_property_readonly("config", &SiglipVisionModelImpl::config);
 }
 

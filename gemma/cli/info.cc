@@ -21,12 +21,14 @@
 #include <gemma/config/dtype_name.h>
 #include <gemma/config/fields.h>
 #include <gemma/generate/make_model.h>
+#include <gemma/generate/paligemma.h>
 #include <gemma/models/embedding_gemma.h>
 #include <gemma/models/summary.h>
 #include <gemma/weights/checkpoint_config.h>
 #include <gemma/weights/family.h>
 #include <gemma/weights/griffin_checkpoint.h>
 #include <gemma/weights/hf/hf_embedding_gemma.h>
+#include <gemma/weights/paligemma_checkpoint.h>
 
 namespace gemma::cli {
 namespace {
@@ -120,15 +122,34 @@ void print_parameters(const LanguageModelImpl& model) {
   show("\nKV cache: {} bytes a token ({})\n", grouped(bytes_per_token), config.dtype);
 }
 
-void print_model(GemmaConfig config) {
-  print_config(config);
-  // The rotary tables are no parameters and are not shown; at full length they take a while.
+// A config without what takes a while to make: rotary tables, which are no parameters and are not
+// shown, and a tokenizer.
+GemmaConfig for_show(GemmaConfig config) {
   config.max_position_embeddings = 1;
   config.tokenizer = std::nullopt;
+  return config;
+}
+
+void print_modules(const LanguageModelImpl& model) {
+  show("\nModules\n{}\n", to_string(model));
+  print_parameters(model);
+}
+
+void print_model(const GemmaConfig& config) {
+  print_config(config);
   const DefaultDtypeGuard guard(config.get_dtype());
-  const auto model = make_model(config);
-  show("\nModules\n{}\n", to_string(*model));
-  print_parameters(*model);
+  print_modules(*make_model(for_show(config)));
+}
+
+void print_paligemma(PaliGemmaConfig config, const std::string& dtype) {
+  if (!dtype.empty()) config.text_config.dtype = config.vision_config.dtype = dtype;
+  auto shown = config.text_config;
+  shown.vision_config = config.vision_config;
+  print_config(shown);
+  show("  {:<26} {}\n", "image_token_id", value_text(config.image_token_id));
+  config.text_config = for_show(config.text_config);
+  const DefaultDtypeGuard guard(config.text_config.get_dtype());
+  print_modules(*PaliGemmaForConditionalGeneration(config));
 }
 
 void print_embedding(EmbeddingGemmaConfig config) {
@@ -197,6 +218,11 @@ void print_checkpoint(const WeightSource& source, const std::string& dtype) {
                   dtype.empty() ? recurrentgemma::griffin_dtype_of(source) : dtype);
     return;
   }
+  if (family == Family::kPaliGemma) {
+    show("\n");
+    print_paligemma(paligemma_config_of(source), dtype);
+    return;
+  }
   if (family == Family::kEmbeddingGemma && has_sentence_transformer(source.path())) {
     auto config = read_embedding_gemma_config(source.path());
     if (!dtype.empty()) config.text.dtype = dtype;
@@ -232,6 +258,11 @@ void info(const InfoOptions& options) {
                   options.dtype.empty() ? "bfloat16" : options.dtype);
     return;
   }
+  const auto paligemmas = paligemma_variants();
+  if (std::ranges::count(paligemmas, options.target) > 0) {
+    print_paligemma(get_paligemma_config(options.target), options.dtype);
+    return;
+  }
   if (is_variant(options.target)) {
     auto config =
         get_model_config(options.target, options.dtype.empty() ? "bfloat16" : options.dtype);
@@ -240,9 +271,11 @@ void info(const InfoOptions& options) {
     return;
   }
   if (!std::filesystem::exists(options.target)) {
-    throw std::invalid_argument(fmt::format(
-        "'{}' is neither a file nor a variant; variants: {}; of RecurrentGemma: {}", options.target,
-        fmt::join(model_variants(), ", "), fmt::join(griffin_presets(), ", ")));
+    throw std::invalid_argument(
+        fmt::format("'{}' is neither a file nor a variant; variants: {}; of RecurrentGemma: {}; of "
+                    "PaliGemma: {}",
+                    options.target, fmt::join(model_variants(), ", "),
+                    fmt::join(griffin_presets(), ", "), fmt::join(paligemmas, ", ")));
   }
   print_checkpoint(WeightSource::open(options.target), options.dtype);
 }

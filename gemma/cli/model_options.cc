@@ -9,8 +9,11 @@
 #include <gemma/cli/output.h>
 #include <gemma/cli/progress.h>
 #include <gemma/generate/make_model.h>
+#include <gemma/generate/paligemma.h>
 #include <gemma/weights/checkpoint_config.h>
+#include <gemma/weights/family.h>
 #include <gemma/weights/load_tokenizer.h>
+#include <gemma/weights/paligemma_checkpoint.h>
 
 namespace gemma::cli {
 namespace {
@@ -26,8 +29,9 @@ std::string find_tokenizer(const ModelOptions& options, const WeightSource& sour
   return *found;
 }
 
-GemmaConfig make_config(const ModelOptions& options, const WeightSource& source) {
-  auto config = find_config(source, options.variant);
+GemmaConfig make_config(const ModelOptions& options,
+                        const WeightSource& source,
+                        GemmaConfig config) {
   const bool is_exact = numerics_of(options) == Numerics::kExact;
   if (!options.dtype.empty() || is_exact) {
     config.dtype = options.dtype.empty() ? "float32" : options.dtype;
@@ -37,6 +41,12 @@ GemmaConfig make_config(const ModelOptions& options, const WeightSource& source)
   config.tokenizer =
       options.with_tokenizer ? std::optional(find_tokenizer(options, source)) : std::nullopt;
   return config;
+}
+
+LanguageModel make_paligemma(PaliGemmaConfig config, const GemmaConfig& text_config) {
+  config.text_config = text_config;
+  config.vision_config.dtype = text_config.dtype;
+  return PaliGemmaForConditionalGeneration(config);
 }
 
 }  // namespace
@@ -97,8 +107,13 @@ OpenCheckpoint open_checkpoint(const ModelOptions& options) {
         fmt::format("--threads is {}, but must be 1 or more", options.threads));
   }
   auto source = WeightSource::open(options.ckpt);
-  auto config = make_config(options, source);
-  return {std::move(source), std::move(config)};
+  std::optional<PaliGemmaConfig> paligemma;
+  if (options.takes_paligemma && family_of(source) == Family::kPaliGemma) {
+    paligemma = paligemma_config_of(source);
+  }
+  auto config = make_config(
+      options, source, paligemma ? paligemma->text_config : find_config(source, options.variant));
+  return {std::move(source), std::move(config), std::move(paligemma)};
 }
 
 LanguageModel load_model(const ModelOptions& options) {
@@ -110,7 +125,8 @@ LanguageModel load_model(const ModelOptions& options, const OpenCheckpoint& chec
   auto config = checkpoint.config;
   config.tokenizer = std::nullopt;
   const DefaultDtypeGuard guard(config.get_dtype());
-  auto model = make_model(config);
+  auto model =
+      checkpoint.paligemma ? make_paligemma(*checkpoint.paligemma, config) : make_model(config);
   if (checkpoint.config.tokenizer) {
     model->set_tokenizer(load_tokenizer(checkpoint.config, checkpoint.source));
   }

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <gemma/config/paligemma_config.h>
 #include <gemma/models/language_model.h>
 
 namespace gemma::cli {
@@ -15,6 +16,7 @@ struct ModelOptions {
   std::string variant;    // Empty: detected from the checkpoint.
   std::string tokenizer;  // Empty: tokenizer.model beside the checkpoint.
   bool with_tokenizer = true;
+  bool takes_paligemma = false;  // Besides a Gemma.
   std::string device = "cpu";
   std::string numerics;       // Empty: fast on the CPU, exact elsewhere.
   std::string dtype;          // Empty: the checkpoint's if fast, float32 if exact.
@@ -29,6 +31,8 @@ void add_model_options(CLI::App& command, ModelOptions& options);
 struct OpenCheckpoint {
   WeightSource source;
   GemmaConfig config;
+  /// Of a PaliGemma, whose language model is that of `config`.
+  std::optional<PaliGemmaConfig> paligemma = std::nullopt;
 };
 
 /// config_of, which throws std::runtime_error, naming the flag, when nothing says what the weights

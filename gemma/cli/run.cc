@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 
 #include <gemma/cli/batch.h>
+#include <gemma/cli/boxes.h>
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/output.h>
 #include <gemma/cli/progress.h>
@@ -123,12 +124,12 @@ Prompt with_images(std::string text, const std::vector<std::string>& files) {
 }
 
 // What the prompt is for the model: a text model sees no images, and an <image> is text to it.
-Prompt make_prompt(const RunOptions& options, const GemmaConfig& config) {
+Prompt make_prompt(const RunOptions& options, const OpenCheckpoint& checkpoint) {
   auto text = read_prompt(options);
   if (options.images.empty()) return {std::move(text)};
-  if (!config.vision_config) {
+  if (!checkpoint.config.vision_config && !checkpoint.paligemma) {
     throw std::invalid_argument(
-        "--image: this model reads text only; 4b, 12b and 27b_v3 see images");
+        "--image: this model reads text only; 4b, 12b, 27b_v3 and PaliGemma see images");
   }
   return with_images(std::move(text), options.images);
 }
@@ -159,12 +160,29 @@ std::optional<Gap> read_gap(const GapOptions& options) {
   return gap;
 }
 
+// PaliGemma answers with what is likeliest, unless it is told otherwise.
+std::optional<double> temperature_of(const RunOptions& options, const OpenCheckpoint& checkpoint) {
+  return checkpoint.paligemma ? options.temperature : temperature_of(options);
+}
+
+void check_paligemma(const RunOptions& options, const OpenCheckpoint& checkpoint) {
+  if (!options.boxes.empty()) check_boxes(options.boxes, options.images);
+  if (checkpoint.paligemma && options.gap.is_given()) {
+    throw std::invalid_argument("--prefix and --suffix are for a text model, not for a PaliGemma");
+  }
+  if (!checkpoint.paligemma && !options.boxes.empty()) {
+    throw std::invalid_argument("--boxes: this model names no places; PaliGemma does");
+  }
+}
+
 void run(const RunOptions& options) {
-  const auto temperature = temperature_of(options);
-  check_sampling(/*num_prompts=*/1, options.output_len, temperature, options.top_p, options.top_k);
+  check_sampling(/*num_prompts=*/1, options.output_len, temperature_of(options), options.top_p,
+                 options.top_k);
   const auto load_start = Clock::now();
   const auto checkpoint = open_checkpoint(options.model);
-  const auto prompt = make_prompt(options, checkpoint.config);
+  check_paligemma(options, checkpoint);
+  const auto temperature = temperature_of(options, checkpoint);
+  const auto prompt = make_prompt(options, checkpoint);
   const auto gap = read_gap(options.gap);
   auto model = load_model(options.model, checkpoint);
   const auto load_seconds = seconds_since(load_start);
@@ -188,16 +206,18 @@ void run(const RunOptions& options) {
       .kv_dtype = kv_dtype_of(options.model),
   };
   const auto device = device_of(options.model);
+  std::vector<std::string> answers;
   if (gap) {
     const auto ids = FimPrompt(model->tokenizer()).encode(gap->prefix, gap->suffix, gap->files);
     dynamic_cast<GemmaForCausalLMImpl&>(*model.ptr())
         .generate_ids({ids}, device, options.output_len, temperature, options.top_p, options.top_k,
                       callbacks);
   } else {
-    generate(model, {&prompt, 1}, device, options.output_len, temperature, options.top_p,
-             options.top_k, callbacks);
+    answers = generate(model, {&prompt, 1}, device, options.output_len, temperature, options.top_p,
+                       options.top_k, callbacks);
   }
   printer.finish();
+  if (!options.boxes.empty()) write_boxes(options.boxes, options.images.front(), answers.front());
   timer.print(load_seconds, options.images.size(), prompt_tokens);
 }
 
@@ -207,7 +227,10 @@ void add_run(CLI::App& app) {
   const auto options = std::make_shared<RunOptions>();
   auto* command = app.add_subcommand("run", "Continue a prompt.");
   add_run_options(*command, *options);
-  command->callback([options] { options->prompts.empty() ? run(*options) : run_batch(*options); });
+  command->callback([options] {
+    options->model.takes_paligemma = options->prompts.empty();
+    options->prompts.empty() ? run(*options) : run_batch(*options);
+  });
 }
 
 }  // namespace gemma::cli

@@ -79,6 +79,12 @@ void add_run_options(CLI::App& command, RunOptions& options) {
                       "A JPEG or PNG file for the prompt, where it says <image>, else in front; "
                       "may come several times")
           ->allow_extra_args(false);
+  command
+      .add_option(
+          "--boxes", options.boxes,
+          "File for the places that a PaliGemma answers with: the image with frames (.png), "
+          "or a list (.json)")
+      ->needs(image);
   add_gap_options(command, options.gap);
   add_batch_options(command, options);
   for (const auto* flag : {"--prefix", "--suffix", "--prefix_file", "--suffix_file", "--prompts"}) {
@@ -86,7 +92,7 @@ void add_run_options(CLI::App& command, RunOptions& options) {
   }
   command
       .add_option("--temperature", options.temperature,
-                  "0 takes the likeliest token, as a gap does by default")
+                  "0 takes the likeliest token, as a gap and a PaliGemma do by default")
       ->default_str("1");
   command.add_option(both("top_p"), options.top_p, "Probability that the candidates add up to")
       ->capture_default_str();

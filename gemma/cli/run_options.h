@@ -28,10 +28,11 @@ struct RunOptions {
   std::string prompt = "What are large language models?";
   std::string prompt_file;
   std::vector<std::string> images;
+  std::string boxes;  // A file; empty: none.
   GapOptions gap;
   std::string prompts, out;  // Files of a batch; empty: none.
   int64_t max_batch = 32;
-  std::optional<double> temperature;  // None: 1, or 0 of a gap.
+  std::optional<double> temperature;  // None: 1, or 0 of a gap and of a PaliGemma.
   double top_p = 0.95;
   int64_t top_k = 64;
   bool greedy = false;

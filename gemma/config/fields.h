@@ -5,6 +5,7 @@
 
 #include <gemma/config/config.h>
 #include <gemma/config/griffin_config.h>
+#include <gemma/config/paligemma_config.h>
 
 namespace gemma {
 
@@ -84,6 +85,16 @@ constexpr auto fields_of(const SiglipVisionModelConfig*) {
   };
 }
 
+constexpr auto fields_of(const PaliGemmaConfig*) {
+  using C = PaliGemmaConfig;
+  return std::tuple{
+      Field{"text_config", &C::text_config},
+      Field{"vision_config", &C::vision_config},
+      Field{"projection_dim", &C::projection_dim, "projection_dim"},
+      Field{"image_token_id", &C::image_token_id, "image_token_index"},
+  };
+}
+
 constexpr auto fields_of(const recurrentgemma::GriffinConfig*) {
   using C = recurrentgemma::GriffinConfig;
   return std::tuple{
@@ -104,7 +115,7 @@ constexpr auto fields_of(const recurrentgemma::GriffinConfig*) {
 }  // namespace detail
 
 /// Calls visit(field) for every Field of Config (GemmaConfig, SiglipVisionModelConfig,
-/// GriffinConfig) in the order of the reference.
+/// PaliGemmaConfig, GriffinConfig) in the order of the reference.
 template <typename Config, typename Visit>
 void visit_fields(Visit&& visit) {
   std::apply([&](const auto&... field) { (visit(field), ...); },

@@ -45,14 +45,17 @@ class Chunks {
 // between images.
 void append_segments(const ModelRunner::Feed& feed,
                      int64_t first_token,
+                     bool prefix_ignores_window,
                      std::vector<Segment>& segments) {
   const auto position = feed.sequence->length();
   const auto append = [&](int64_t begin, int64_t end, bool is_image) {
     if (begin == end) return;
+    const bool is_free = is_image && prefix_ignores_window && position + begin == 0;
     segments.push_back({.first_token = first_token + begin,
                         .tokens = end - begin,
                         .position = position + begin,
-                        .bidirectional = is_image});
+                        .bidirectional = is_image,
+                        .window_side = is_free ? WindowSide::kNone : WindowSide::kBefore});
   };
   int64_t done = 0;
   for (const auto& image : feed.images) {
@@ -162,7 +165,7 @@ torch::Tensor ModelRunner::forward(std::span<const Feed> feeds, Pass pass) {
   std::vector<Segment> segments;
   std::vector<const Sequence*> whose;
   for (const auto& feed : feeds) {
-    append_segments(feed, std::ssize(ids), segments);
+    append_segments(feed, std::ssize(ids), model_->prefix_ignores_window(), segments);
     whose.resize(segments.size(), feed.sequence);
     ids.insert(ids.end(), feed.tokens.begin(), feed.tokens.end());
   }

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <ATen/ATen.h>
 
 #include <gemma/engine/model_runner.h>
@@ -5,6 +7,18 @@
 #include <gemma/generate/next_tokens.h>
 
 namespace gemma {
+namespace {
+
+// Tokens that go through the model together: an image goes whole.
+int64_t chunk_for(const std::vector<std::vector<ImageTokens>>& images) {
+  auto chunk = RunnerOptions().chunk;
+  for (const auto& of_prompt : images) {
+    for (const auto& image : of_prompt) chunk = std::max(chunk, image.embeddings.size(0));
+  }
+  return chunk;
+}
+
+}  // namespace
 
 void generate_fast(LanguageModelImpl& model,
                    const GenerateRequest& request,
@@ -18,6 +32,7 @@ void generate_fast(LanguageModelImpl& model,
       {.kv_dtype = options.kv_dtype,
        .max_batch = std::ssize(request.prompts),
        .positions = request.max_seq_len(),
+       .chunk = chunk_for(images),
        .on_layer = options.on_layer});
   NextTokens next_tokens(model, request);
 

@@ -3,6 +3,7 @@
 #include <gemma/generate/causal_lm.h>
 #include <gemma/generate/generate.h>
 #include <gemma/generate/multimodal_lm.h>
+#include <gemma/generate/paligemma.h>
 
 namespace gemma {
 namespace {
@@ -31,6 +32,9 @@ std::vector<std::string> generate(const LanguageModel& model,
                                   const GenerateOptions& options) {
   if (auto* multimodal = dynamic_cast<Gemma3ForMultimodalLMImpl*>(model.ptr().get())) {
     return multimodal->generate(prompts, device, output_len, temperature, top_p, top_k, options);
+  }
+  if (auto* pali = dynamic_cast<PaliGemmaForConditionalGenerationImpl*>(model.ptr().get())) {
+    return pali->generate(prompts, device, output_len, temperature, top_p, top_k, options);
   }
   std::vector<std::string> texts;
   for (const auto& prompt : prompts) texts.push_back(text_of(prompt));

@@ -12,8 +12,8 @@
 
 namespace gemma {
 
-/// generate() of either model (causal_lm.h, multimodal_lm.h), for callers that have any of the two.
-/// A text model's result is the continuations, a multimodal model's the prompts with them. Throws
+/// generate() of a model (causal_lm.h, multimodal_lm.h, paligemma.h), for callers that have any of
+/// them. The result is the continuations, of Gemma3ForMultimodalLM the prompts with them. Throws
 /// as they do, and std::invalid_argument for an image that is given to a text model.
 std::vector<std::string> generate(const LanguageModel& model,
                                   std::span<const Prompt> prompts,

@@ -9,8 +9,8 @@
 
 #include <torch/nn/pimpl.h>
 
-#include <gemma/engine/model_runner.h>
 #include <gemma/generate/options.h>
+#include <gemma/generate/prompt_tokens.h>
 #include <gemma/models/language_model.h>
 #include <gemma/modules/linear.h>
 #include <gemma/modules/rms_norm.h>
@@ -18,12 +18,6 @@
 #include <gemma/vision/siglip_vision_model.h>
 
 namespace gemma {
-
-/// A prompt as an engine takes it.
-struct PromptTokens {
-  std::vector<int64_t> ids;
-  std::vector<ImageTokens> images;
-};
 
 /// gemma3_model.py: Gemma3ForMultimodalLM, text and images. N is the number of images of a prompt,
 /// C their channels, U the tokens that an image becomes.

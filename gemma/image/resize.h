@@ -12,4 +12,7 @@ namespace gemma {
 /// Throws std::invalid_argument when a side is not positive.
 Image resize_bilinear(const Image& image, int64_t height, int64_t width);
 
+/// The same with BICUBIC, whose weights are negative at the edges: contours become crisper.
+Image resize_bicubic(const Image& image, int64_t height, int64_t width);
+
 }  // namespace gemma

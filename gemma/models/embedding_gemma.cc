@@ -43,7 +43,7 @@ class TextCaches {
                            .tokens = tokens,
                            .position = 0,
                            .bidirectional = true,
-                           .two_sided_window = true});
+                           .window_side = WindowSide::kBoth});
       tables_.push_back({std::span(ids_).subspan(block, count)});
       first_token += tokens;
       block += count;

@@ -83,7 +83,7 @@ LoadReport LanguageModelImpl::load_weights(const std::string& model_path,
 }
 
 LoadReport LanguageModelImpl::load_weights(const WeightSource& source, const LoadOptions& options) {
-  check_family(source, Family::kGemma, signature().substr(0, signature().find('(')));
+  check_family(source, family(), signature().substr(0, signature().find('(')));
   return gemma::load_weights(*this, source, options);
 }
 

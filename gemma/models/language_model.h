@@ -16,13 +16,15 @@
 #include <gemma/modules/module.h>
 #include <gemma/modules/sampler.h>
 #include <gemma/text/tokenizer.h>
+#include <gemma/weights/family.h>
 #include <gemma/weights/weights.h>
 
 namespace gemma {
 
-/// What GemmaForCausalLM and Gemma3ForMultimodalLM share: token embedding, stack of layers,
-/// sampler, rotary tables, tokenizer. Weights take the default dtype at construction
-/// (DefaultDtypeGuard); config.dtype is that of the KV cache, and the two have to agree.
+/// What GemmaForCausalLM, Gemma3ForMultimodalLM and PaliGemmaForConditionalGeneration share: token
+/// embedding, stack of layers, sampler, rotary tables, tokenizer. Weights take the default dtype at
+/// construction (DefaultDtypeGuard); config.dtype is that of the KV cache, and the two have to
+/// agree.
 class LanguageModelImpl : public Module {
  public:
   /// Token ids [...] int64 -> [..., E], multiplied by the root of E.
@@ -59,6 +61,10 @@ class LanguageModelImpl : public Module {
   /// Throws std::invalid_argument when the weights are elsewhere.
   void check_device(torch::Device device) const;
 
+  /// Whether the tokens of an image that a text begins with see each other in local layers, too,
+  /// however far apart.
+  virtual bool prefix_ignores_window() const { return false; }
+
   const GemmaConfig& config() const { return config_; }
   /// Throws std::logic_error when there is none.
   const Tokenizer& tokenizer() const;
@@ -78,6 +84,9 @@ class LanguageModelImpl : public Module {
   // Differs from model.py: config.tokenizer may be none, for a model without generate().
   LanguageModelImpl(const GemmaConfig& config, const std::string& embedder_name);
 
+  /// Whose files load_weights takes.
+  virtual Family family() const { return Family::kGemma; }
+
  private:
   void register_freqs_cis();
   // The whole tables.
@@ -87,13 +96,13 @@ class LanguageModelImpl : public Module {
   std::optional<Tokenizer> tokenizer_;
 };
 
-/// Any of the two models.
+/// Any of these models.
 class LanguageModel : public torch::nn::ModuleHolder<LanguageModelImpl> {
  public:
   explicit LanguageModel(std::shared_ptr<LanguageModelImpl> model)
       : ModuleHolder(std::move(model)) {}
 
-  /// Implicit: one of the two is any of the two.
+  /// Implicit: one of them is any of them.
   template <typename Impl>
   LanguageModel(const torch::nn::ModuleHolder<Impl>& model)
       : LanguageModel(std::shared_ptr<LanguageModelImpl>(model.ptr())) {}

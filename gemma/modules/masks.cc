@@ -1,3 +1,5 @@
+#include <limits>
+
 #include <ATen/ATen.h>
 
 #include <gemma/modules/masks.h>
@@ -53,6 +55,22 @@ torch::Tensor visible_keys(const torch::Tensor& positions,
   auto visible = together.logical_or(j <= i);
   if (window) visible.logical_and_(j > i - *window);
   return visible.unsqueeze(1);
+}
+
+torch::Tensor prefix_mask(const torch::Tensor& positions,
+                          const torch::Tensor& is_prefix,
+                          std::optional<int64_t> window) {
+  const auto j = keys(positions, is_prefix.size(1));
+  const auto i = positions.unsqueeze(1);  // [L, 1]
+  auto visible = j <= i;
+  if (window) visible.logical_and_(j > i - *window);
+  const auto together = is_prefix.index_select(1, positions)
+                            .unsqueeze(2)
+                            .logical_and(is_prefix.unsqueeze(1));  // [B, L, S]
+  const auto floats = visible.options().dtype(at::kFloat);
+  return at::where(visible.logical_or(together), at::zeros({}, floats),
+                   at::full({}, std::numeric_limits<float>::lowest(), floats))
+      .unsqueeze(1);
 }
 
 }  // namespace gemma

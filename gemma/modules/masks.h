@@ -32,4 +32,13 @@ torch::Tensor visible_keys(const torch::Tensor& positions,
                            const torch::Tensor& blocks,
                            std::optional<int64_t> window = std::nullopt);
 
+// modeling_paligemma.py: PaliGemmaModel.forward.
+
+/// Key j is seen from position i if both belong to the prefix, or j <= i, with a window only if
+/// j > i - window. positions [L] int64, is_prefix [B, S] bool -> float32 [B, 1, L, S], 0 where a
+/// key may be seen, the lowest float32 elsewhere.
+torch::Tensor prefix_mask(const torch::Tensor& positions,
+                          const torch::Tensor& is_prefix,
+                          std::optional<int64_t> window = std::nullopt);
+
 }  // namespace gemma

@@ -53,6 +53,11 @@ struct BlockTable {
   int64_t first = 0;
 };
 
+/// What the window of a local layer bounds: what is before a token, as in an image of Gemma 3; that
+/// and what is after it, to as many tokens, as in a text of EmbeddingGemma; or nothing, as in a
+/// prefix of PaliGemma.
+enum class WindowSide { kBefore, kBoth, kNone };
+
 /// Consecutive tokens of one sequence, among the tokens of a step.
 struct Segment {
   int64_t first_token;  // Among those of the step.
@@ -61,9 +66,8 @@ struct Segment {
   /// Whether each token sees the whole segment, as those of an image do. Of what is before the
   /// segment it sees what any token does.
   bool bidirectional = false;
-  /// Of a bidirectional segment: whether a window bounds what is after a token as well, to as many
-  /// tokens as before it.
-  bool two_sided_window = false;
+  /// Of a bidirectional segment. kNone only at position 0, as blocks before a window may be gone.
+  WindowSide window_side = WindowSide::kBefore;
 };
 
 }  // namespace gemma

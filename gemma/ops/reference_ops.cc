@@ -184,8 +184,11 @@ at::Tensor Ops::attend_segments(const at::Tensor& qkv,
                                 std::span<const BlockTable> tables) const {
   std::vector<at::Tensor> results;
   for (size_t i = 0; i < segments.size(); ++i) {
-    const auto [first_token, rows, position, bidirectional, two_sided_window] = segments[i];
-    const auto oldest = window ? std::max<int64_t>(0, position - *window + 1) : 0;
+    const auto [first_token, rows, position, bidirectional, window_side] = segments[i];
+    // Keys that a token sees, itself included; all where there is no window.
+    const bool bounded = window && window_side != WindowSide::kNone;
+    const auto reach = bounded ? *window : position + rows;
+    const auto oldest = std::max<int64_t>(0, position - reach + 1);
     const auto keys = position + rows - oldest;
     const auto positions = at::arange(oldest, position + rows, qkv.options().dtype(at::kLong));
     const auto places = places_of(tables[i], oldest, position + rows, qkv.device());
@@ -207,8 +210,8 @@ at::Tensor Ops::attend_segments(const at::Tensor& qkv,
     const auto row_positions = positions.narrow(0, keys - rows, rows).unsqueeze(1);
     auto hidden = bidirectional ? at::zeros({rows, keys}, positions.options().dtype(at::kBool))
                                 : positions > row_positions;
-    if (window) hidden.logical_or_(positions <= row_positions - *window);
-    if (window && two_sided_window) hidden.logical_or_(positions >= row_positions + *window);
+    hidden.logical_or_(positions <= row_positions - reach);
+    if (window_side == WindowSide::kBoth) hidden.logical_or_(positions >= row_positions + reach);
     const auto mask = at::zeros({rows, keys}, qkv.options().dtype(at::kFloat))
                           .masked_fill_(hidden, -std::numeric_limits<float>::infinity());
     results.push_back(attend(q, dense, mask, scale)[0]);

@@ -25,16 +25,15 @@ constexpr std::array<float, 256> normalized_bytes() {
 
 constexpr std::array<float, 256> kNormalized = normalized_bytes();
 
-// -> float32 [3, H, W], a view of [H, W, 3]: convolutions choose their algorithm by strides.
-at::Tensor normalize(const Image& image) {
+}  // namespace
+
+at::Tensor pixel_values(const Image& image, const std::array<float, 256>& values) {
   at::Tensor pixels = at::empty(image.pixels().sizes(), at::kFloat);
   const auto* const bytes = image.pixels().const_data_ptr<uint8_t>();
   std::transform(bytes, bytes + pixels.numel(), pixels.mutable_data_ptr<float>(),
-                 [](uint8_t byte) { return kNormalized[byte]; });
+                 [&](uint8_t byte) { return values[byte]; });
   return pixels.permute({2, 0, 1});
 }
-
-}  // namespace
 
 std::vector<at::Tensor> preprocess_images_for_siglip_vision(std::span<const Image> images,
                                                             int64_t image_size) {
@@ -47,7 +46,7 @@ std::vector<at::Tensor> preprocess_images_for_siglip_vision(std::span<const Imag
   std::vector<at::Tensor> processed;
   processed.reserve(images.size());
   for (const Image& image : images) {
-    processed.push_back(normalize(resize_bilinear(image, image_size, image_size)));
+    processed.push_back(pixel_values(resize_bilinear(image, image_size, image_size), kNormalized));
   }
   return processed;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -19,5 +20,9 @@ inline constexpr int64_t kDefaultImageSize = 896;
 /// Throws std::invalid_argument when image_size is not positive.
 std::vector<at::Tensor> preprocess_images_for_siglip_vision(std::span<const Image> images,
                                                             int64_t image_size = kDefaultImageSize);
+
+/// The image with what `values` has for each of its bytes -> float32 [3, H, W], a view of
+/// [H, W, 3]: convolutions choose their algorithm by strides.
+at::Tensor pixel_values(const Image& image, const std::array<float, 256>& values);
 
 }  // namespace gemma

@@ -66,7 +66,7 @@ torch::Tensor SiglipEncoderBlockImpl::forward(const torch::Tensor& x) {
 
 torch::Tensor AveragePool2DImpl::forward(const torch::Tensor& x) { return ops().pool_patches(x); }
 
-SiglipVisionModelImpl::SiglipVisionModelImpl(const SiglipVisionModelConfig& config)
+SiglipVisionModelImpl::SiglipVisionModelImpl(const SiglipVisionModelConfig& config, Pooling pooling)
     : config_(config) {
   validate(config);
   const auto width = config.image_size / config.conv2d_patch_size;
@@ -81,7 +81,7 @@ SiglipVisionModelImpl::SiglipVisionModelImpl(const SiglipVisionModelConfig& conf
   register_module("encoder_blocks", encoder_blocks);
   final_norm =
       register_module("final_norm", LayerNorm(config.embedding_dim, config.layer_norm_eps));
-  avg_pool = register_module("avg_pool", AveragePool2D());
+  if (pooling == Pooling::kYes) avg_pool = register_module("avg_pool", AveragePool2D());
 }
 
 torch::Tensor SiglipVisionModelImpl::forward(const torch::Tensor& pixel_values,
@@ -100,7 +100,8 @@ torch::Tensor SiglipVisionModelImpl::forward(const torch::Tensor& pixel_values,
     ++done;
     if (on_block) on_block(done, total);
   }
-  return avg_pool(final_norm(x));
+  x = final_norm(x);
+  return avg_pool.is_empty() ? x : avg_pool(x);
 }
 
 }  // namespace gemma

@@ -79,14 +79,19 @@ class AveragePool2DImpl : public Module {
 };
 TORCH_MODULE(AveragePool2D);
 
-/// siglip_vision_model.py: SiglipVisionModel. Pictures to tokens.
+/// Whether patches become fewer tokens.
+enum class Pooling { kYes, kNo };
+
+/// siglip_vision_model.py: SiglipVisionModel. Pictures to tokens. Without pooling it is the
+/// vision_tower of PaliGemma, where each patch is one.
 class SiglipVisionModelImpl : public Module {
  public:
   /// Weights take the default dtype. Throws std::invalid_argument, naming the field, for a config
   /// that no model can be built from.
-  explicit SiglipVisionModelImpl(const SiglipVisionModelConfig& config);
+  explicit SiglipVisionModelImpl(const SiglipVisionModelConfig& config,
+                                 Pooling pooling = Pooling::kYes);
 
-  /// pixel_values [N, C, image_size, image_size], -1 to 1 -> [N, U, E].
+  /// pixel_values [N, C, image_size, image_size], -1 to 1 -> [N, U, E], [N, P, E] without pooling.
   torch::Tensor forward(const torch::Tensor& pixel_values, const LayerCallback& on_block = {});
 
   const SiglipVisionModelConfig& config() const { return config_; }
@@ -96,7 +101,7 @@ class SiglipVisionModelImpl : public Module {
   Embedding position_embedding{nullptr};
   torch::nn::ModuleList encoder_blocks;  // Of SiglipEncoderBlockImpl.
   LayerNorm final_norm{nullptr};
-  AveragePool2D avg_pool{nullptr};
+  AveragePool2D avg_pool{nullptr};  // Empty without pooling.
 
  private:
   SiglipVisionModelConfig config_;

@@ -16,20 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The dtype of the float weights, or of the scales; bfloat16 where blocks of few bits stand for
-// them, which hold no more than that. float32 for float64, in which no model computes.
-std::string dtype_of(const WeightSource& source) {
-  for (const auto* name : {"embedder.weight_scaler", "text_token_embedder.weight_scaler",
-                           "embedder.weight", "text_token_embedder.weight"}) {
-    const auto* entry = source.find(name);
-    if (entry == nullptr || !c10::isFloatingType(entry->dtype)) continue;
-    if (entry->encoding != Encoding::kPlain) return "bfloat16";
-    const bool is_half = entry->dtype == at::kHalf || entry->dtype == at::kBFloat16;
-    return is_half ? std::string(dtype_to_string(entry->dtype)) : "float32";
-  }
-  return "float32";
-}
-
 bool is_quantized(const WeightSource& source) {
   return std::ranges::any_of(source.entries(), [](const TensorEntry& entry) {
     return entry.name.ends_with(".weight_scaler");
@@ -51,6 +37,18 @@ std::optional<GemmaConfig> stated_config(const WeightSource& source, const std::
 
 }  // namespace
 
+std::string dtype_of_weights(const WeightSource& source) {
+  for (const auto* name : {"embedder.weight_scaler", "text_token_embedder.weight_scaler",
+                           "embedder.weight", "text_token_embedder.weight"}) {
+    const auto* entry = source.find(name);
+    if (entry == nullptr || !c10::isFloatingType(entry->dtype)) continue;
+    if (entry->encoding != Encoding::kPlain) return "bfloat16";
+    const bool is_half = entry->dtype == at::kHalf || entry->dtype == at::kBFloat16;
+    return is_half ? std::string(dtype_to_string(entry->dtype)) : "float32";
+  }
+  return "float32";
+}
+
 std::optional<std::string> tokenizer_beside(const fs::path& path) {
   std::error_code unknown;
   const auto folder = fs::is_directory(path, unknown) ? path : path.parent_path();
@@ -71,7 +69,7 @@ std::optional<GemmaConfig> config_of(const WeightSource& source, const std::stri
   check_family(source, Family::kGemma, "GemmaConfig");
   auto config = stated_config(source, variant);
   if (!config) return std::nullopt;
-  config->dtype = dtype_of(source);
+  config->dtype = dtype_of_weights(source);
   if (config->vision_config) config->vision_config->dtype = config->dtype;
   config->quant = is_quantized(source);
   config->tokenizer = tokenizer_of(source);

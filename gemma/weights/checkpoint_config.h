@@ -18,6 +18,11 @@ namespace gemma {
 /// and the field, when what says it is damaged, or of a model that is no Gemma 1, 2 or 3.
 std::optional<GemmaConfig> config_of(const WeightSource& source, const std::string& variant = {});
 
+/// The dtype of a Gemma's float weights, or of the scales: "bfloat16", "float16" or "float32".
+/// bfloat16 where blocks of few bits stand for them, which hold no more than that; float32 for
+/// float64, in which no model computes.
+std::string dtype_of_weights(const WeightSource& source);
+
 /// The tokenizer that comes with the weights, as load_tokenizer takes it: the GGUF file if it holds
 /// one, else tokenizer.model or tokenizer.json beside them. None when there is none.
 std::optional<std::string> tokenizer_of(const WeightSource& source);

@@ -72,6 +72,32 @@ TEST(Resize, StandsAMillionPixelsInARow) {
   EXPECT_EQ(resize_bilinear(Image(row.view({20'000'000, 1, 3})), 1, 1).height(), 1);
 }
 
+Greys cubic(const std::vector<std::vector<uint8_t>>& rows, int64_t height, int64_t width) {
+  return greys_of(resize_bicubic(grey_image(rows), height, width));
+}
+
+// By Pillow 13.
+TEST(ResizeBicubic, MakesContoursCrisper) {
+  EXPECT_EQ(cubic({{0, 100, 200, 255}}, 1, 2), (Greys{60, 221}));
+  EXPECT_EQ(cubic({{80, 160}}, 1, 4), (Greys{73, 97, 143, 167}));
+  EXPECT_EQ(cubic({{80}, {160}}, 4, 1), (Greys{73, 97, 143, 167}));
+}
+
+// Cubics reach below 0 and above 255 there.
+TEST(ResizeBicubic, StaysAmongBytes) {
+  const Greys want = {0, 0, 0, 52, 203, 255, 255, 255};
+  EXPECT_EQ(cubic({{0, 0, 255, 255}}, 1, 8), want);
+  EXPECT_EQ(cubic({{0}, {0}, {255}, {255}}, 8, 1), want);
+}
+
+TEST(ResizeBicubic, KeepsAnImageOfOneColor) {
+  for (const int grey : {0, 1, 127, 254, 255}) {
+    const Image image(at::full({37, 53, 3}, grey, at::kByte));
+    EXPECT_TRUE(tensors_equal(resize_bicubic(image, 11, 90).pixels(),
+                              at::full({11, 90, 3}, grey, at::kByte)));
+  }
+}
+
 TEST(Resize, RefusesASizeThatIsNone) {
   for (const auto& [height, width] : {std::pair{0, 5}, {5, 0}, {-1, 5}}) {
     EXPECT_TRUE(contains(message_of<std::invalid_argument>(

@@ -107,5 +107,28 @@ TEST(Masks, HaveARowAPositionAndAColumnASlotInFloat32) {
   }
 }
 
+// Three tokens of prefix, then two; a window of two.
+TEST(PrefixMask, ShowsThePrefixToItselfAndElseWhatIsBefore) {
+  const auto is_prefix = (at::arange(5) < 3).unsqueeze(0);
+  const auto seen = [&](std::optional<int64_t> window) {
+    return (prefix_mask(at::arange(5), is_prefix, window) == 0).to(at::kInt)[0][0];
+  };
+  const std::vector<int> all = {1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 1, 1, 1,
+                                0, 0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1};
+  EXPECT_TRUE(tensors_equal(seen(std::nullopt), at::tensor(all).view({5, 5})));
+  const std::vector<int> local = {1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 1, 1, 1,
+                                  0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1};
+  EXPECT_TRUE(tensors_equal(seen(2), at::tensor(local).view({5, 5})));
+}
+
+TEST(PrefixMask, HasARowAPositionAndRowsOfTheirOwn) {
+  const auto is_prefix = at::tensor({1, 1, 0, 0, 1, 1, 1, 0}, at::kInt).view({2, 4}) > 0;
+  const auto mask = prefix_mask(positions({1, 3}), is_prefix);
+  EXPECT_EQ(mask.sizes(), (std::vector<int64_t>{2, 1, 2, 4}));
+  const std::vector<int> want = {1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1};
+  EXPECT_TRUE(tensors_equal((mask == 0).to(at::kInt), at::tensor(want).view({2, 1, 2, 4})));
+  EXPECT_TRUE(at::isfinite(mask).all().item<bool>());
+}
+
 }  // namespace
 }  // namespace gemma

@@ -125,6 +125,27 @@ TEST(CpuAttention, AgreesWithTheReference) {
   }
 }
 
+// A prefix that is longer than windows: as if there were none, in a run that all of it sees.
+TEST(CpuAttention, ARunThatIgnoresTheWindowSeesAllOfItself) {
+  for (auto row : kAttentionCases) {
+    const auto qkv = random_qkv(row, 150);
+    const auto run = [&](const Ops& ops, WindowSide side) {
+      const Segment segment{.first_token = 0,
+                            .tokens = 150,
+                            .position = 0,
+                            .bidirectional = true,
+                            .window_side = side};
+      return attend(ops, row, Pass::kPrompt, qkv, {segment}, Caches(row, 1, 150));
+    };
+    const auto got = run(kFast, WindowSide::kNone);
+    EXPECT_TRUE(near_to(got, run(Ops(), WindowSide::kNone).to(at::kDouble), 1e-5)) << name_of(row);
+    EXPECT_EQ(at::equal(got, run(kFast, WindowSide::kBefore)), !row.window.has_value())
+        << name_of(row);
+    row.window = std::nullopt;
+    EXPECT_TRUE(at::equal(got, run(kFast, WindowSide::kBefore))) << name_of(row);
+  }
+}
+
 TEST(CpuAttention, OfSingleTokensAgreesWithTheReference) {
   for (const auto& row : kAttentionCases) {
     const auto qkv = random_qkv(row, 150);
@@ -252,7 +273,7 @@ const std::vector<AttentionCase> kTwoSided{{2, 2, 12, 1, std::nullopt, false},
                                            {3, 1, 24, std::nullopt, std::nullopt, false}};
 
 constexpr Segment two_sided(int64_t first_token, int64_t tokens) {
-  return {first_token, tokens, /*position=*/0, /*bidirectional=*/true, /*two_sided_window=*/true};
+  return {first_token, tokens, /*position=*/0, /*bidirectional=*/true, WindowSide::kBoth};
 }
 
 TEST(CpuAttention, ATwoSidedWindowBoundsWhatIsBeforeATokenAndAfterIt) {

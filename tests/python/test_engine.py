@@ -245,7 +245,7 @@ def test_images_are_fed_as_generate_takes_them(tmp_path: Path) -> None:
         session.feed(part)
     generation = session.generate(**options)
     assert [t.id for t in generation] == [t.id for t in answer.tokens]
-    with pytest.raises(TypeError, match="only Gemma3ForMultimodalLM takes them"):
+    with pytest.raises(TypeError, match="only Gemma3ForMultimodalLM and PaliGemma take them"):
         blind = tiny.make_model(gemma_libtorch, tiny.CONFIGS["gemma3"], "float32")
         Engine(blind).session().feed(pictures[0])
 

@@ -20,6 +20,7 @@ import pytest
 import tiny
 import tiny_embedding
 import tiny_griffin
+import tiny_paligemma
 from gemma_libtorch import _C
 
 PACKAGE = Path(gemma_libtorch.__file__).parent
@@ -422,6 +423,8 @@ def instances() -> dict[type, list[Any]]:
     with tempfile.TemporaryDirectory() as folder:
         directory = tiny_embedding.save(Path(folder))
         roots.append(gemma_libtorch.embedding.EmbeddingGemma.from_pretrained(directory))
+    for name in ("gemma1_mqa", "gemma2"):
+        roots.append(tiny_paligemma.make_ours(gemma_libtorch, tiny.CONFIGS[name]))
     for fields in tiny_griffin.CONFIGS.values():
         roots.append(tiny_griffin.make(gemma_libtorch.recurrentgemma, fields, "float32"))
     for root in roots:

@@ -123,7 +123,8 @@ class SiglipVisionModel(Module):
     @property
     def final_norm(self) -> LayerNorm: ...
     @property
-    def avg_pool(self) -> AveragePool2D: ...
+    def avg_pool(self) -> AveragePool2D | None:
+        """None in PaliGemma, where each patch is a token."""
     @property
     def config(self) -> SiglipVisionModelConfig:
         """The model's own copy."""

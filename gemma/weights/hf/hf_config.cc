@@ -24,7 +24,7 @@ namespace gemma {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
+using Json = nlohmann::json;
 using AttentionTypes = std::vector<AttentionType>;
 
 constexpr auto kLocal = AttentionType::kLocalSliding;
@@ -101,7 +101,7 @@ void check_is_supported(const Fields& fields) {
   }
 }
 
-bool is_local(const Fields& fields, const json& type) {
+bool is_local(const Fields& fields, const Json& type) {
   if (type == kHfLocalLayer) return true;
   if (type == kHfGlobalLayer) return false;
   fields.refuse("layer_types", fmt::format("holds {}; valid: sliding_attention, full_attention",
@@ -224,9 +224,10 @@ void read_plain(const Fields& fields, Architecture architecture, Config& config)
   });
 }
 
-GemmaConfig read_text(const Fields& fields, const HfFamily& family, Family want) {
+}  // namespace
+
+GemmaConfig hf_text_config(const Fields& fields, const HfFamily& family) {
   check_is_supported(fields);
-  check_direction(fields, want);
   check_others(fields, family.fields);
   auto config = family.defaults;
   read_plain(fields, family.fields, config);
@@ -245,13 +246,12 @@ GemmaConfig read_text(const Fields& fields, const HfFamily& family, Family want)
   return config;
 }
 
-SiglipVisionModelConfig read_vision(const Fields& top, const Fields& fields) {
+SiglipVisionModelConfig hf_vision_config(const Fields& fields, SiglipVisionModelConfig config) {
   constexpr std::array<std::string_view, 7> kKnown = {
       "hidden_act",          "attention_dropout",    "num_attention_heads", "layer_norm_eps",
       "attn_implementation", "_attn_implementation", "output_attentions"};
   fields.check_others(kKnown, kComputes);
   check_activation(fields, "hidden_act");
-  SiglipVisionModelConfig config;
   read_plain(fields, Architecture::kGemma3, config);
   fields.read("patch_size", config.conv2d_patch_size);
   if (config.embedding_dim % config.num_attention_heads != 0) {
@@ -260,11 +260,10 @@ SiglipVisionModelConfig read_vision(const Fields& top, const Fields& fields) {
   }
   config.head_dim = config.embedding_dim / config.num_attention_heads;
   config.num_key_value_heads = config.num_query_groups = config.num_attention_heads;
-  top.read("mm_tokens_per_image", config.encoding_sequence_length);
   return config;
 }
 
-std::string dtype_of(const Fields& fields) {
+std::string hf_dtype(const Fields& fields) {
   for (const auto* name : {"dtype", "torch_dtype"}) {
     const auto dtype = fields.text(name);
     if (!dtype) continue;
@@ -278,9 +277,11 @@ std::string dtype_of(const Fields& fields) {
   return "float32";
 }
 
+namespace {
+
 // With all rows of the embedding.
-GemmaConfig read(std::string_view text, const std::string& path, Family want) {
-  const auto value = parse_fields(text, path);
+GemmaConfig read(std::string_view json, const std::string& path, Family want) {
+  const auto value = parse_fields(json, path);
   const Fields top(value, path);
   const auto type = top.text("model_type");
   if (!type) top.refuse("model_type", fmt::format("is not there; valid: {}", kModelTypes));
@@ -290,15 +291,18 @@ GemmaConfig read(std::string_view text, const std::string& path, Family want) {
   const auto family = hf_family_of(top, *type);
   check_is_supported(top);
   const auto inner = *type == "gemma3" ? top.object("text_config") : std::nullopt;
-  auto config = read_text(inner ? *inner : top, family, want);
+  const auto& text = inner ? *inner : top;
+  check_direction(text, want);
+  auto config = hf_text_config(text, family);
   if (const auto vision = top.object("vision_config"); vision && *type == "gemma3") {
-    config.vision_config = read_vision(top, *vision);
+    config.vision_config = hf_vision_config(*vision);
+    top.read("mm_tokens_per_image", config.vision_config->encoding_sequence_length);
   }
   // There it counts both sides.
   if (want == Family::kEmbeddingGemma && config.sliding_window_size) {
     config.sliding_window_size = *config.sliding_window_size / 2 + 1;
   }
-  config.dtype = dtype_of(top);
+  config.dtype = hf_dtype(top);
   if (config.vision_config) config.vision_config->dtype = config.dtype;
   config.tokenizer = std::nullopt;
   try {

@@ -9,6 +9,9 @@
 
 namespace gemma {
 
+class Fields;
+struct HfFamily;
+
 /// The config that a config.json of Hugging Face transformers describes: model_type "gemma",
 /// "gemma2", "gemma3_text", "gemma3" or "vaultgemma", of old and new releases. Fields that are not
 /// there have the family's defaults; a field that the published variants omit is omitted. The
@@ -30,6 +33,18 @@ GemmaConfig read_hf_encoder_config(const std::filesystem::path& directory);
 
 /// Whether `path` is a directory with a config.json.
 bool has_hf_config(const std::filesystem::path& path);
+
+// What the readers of several families share; they throw as config_from_hf does.
+
+/// The language model that the fields of a config.json, or of a part of it, describe.
+GemmaConfig hf_text_config(const Fields& fields, const HfFamily& family);
+
+/// The vision model; what is not there is as in `defaults`, and encoding_sequence_length as well.
+SiglipVisionModelConfig hf_vision_config(const Fields& fields,
+                                         SiglipVisionModelConfig defaults = {});
+
+/// What they say of the weights' dtype: "float32" when nothing, and for float64.
+std::string hf_dtype(const Fields& fields);
 
 /// The config.json that transformers reads. Throws std::invalid_argument, naming the field, when
 /// transformers has no such model, or the config is quantised.
