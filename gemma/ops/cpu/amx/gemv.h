@@ -16,7 +16,7 @@ constexpr int64_t kTilesRows = 32;
 constexpr int64_t kMostTiles = 6;
 static_assert(kTilesRows * kTilesPlanes == kMostTiles * kAmxSide);
 // Rows that are packed together: their planes fill whole tiles.
-constexpr int64_t kTilesMr = 16;
+constexpr int64_t kTilesMr = kLanes;
 static_assert(kTilesMr * kTilesPlanes % kAmxSide == 0);
 
 constexpr bool by_tiles(WeightType type, int64_t columns) {
@@ -34,7 +34,8 @@ int64_t tiles_gemv_size(int64_t rows, int64_t columns, WeightType type) {
 }
 
 // Groups of kTilesRows rows; in a group steps of kTileColumns columns; in a step tiles. The columns
-// of the tiles are the planes of a row, of the next row, and so on.
+// of the tiles are the first planes of kTilesMr rows, their second ones, their third ones, and
+// those of the next rows.
 void tiles_gemv_pack(const float* x,
                      int64_t rows,
                      int64_t columns,
@@ -60,7 +61,7 @@ void tiles_gemv_pack(const float* x,
     for (int64_t r = 0; r < count; ++r) {
       Plane planes[kTilesPlanes];
       load_planes(x + (first + r) * columns + i, kTileColumns, planes);
-      for (int64_t p = 0; p < kTilesPlanes; ++p) sides[r * kTilesPlanes + p] = planes[p];
+      for (int64_t p = 0; p < kTilesPlanes; ++p) sides[p * count + r] = planes[p];
     }
     for (int64_t tile = 0; tile < tiles_of(count); ++tile) {
       Floats side[kAmxSide];
@@ -72,7 +73,7 @@ void tiles_gemv_pack(const float* x,
 }
 
 // Multiplies a tile of weight rows, which load(step) brings into register 7, with kTiles tiles of
-// activations, `steps` steps of columns -> sums [kTiles][weight rows][kAmxSide].
+// activations, `steps` steps of columns -> sums [weight rows][kTiles][kAmxSide].
 template <int kTiles, typename Load>
 void multiply_few(const BFloat16* x, int64_t steps, const Load& load, float* sums) {
   constexpr int kRow = kTileColumns * sizeof(BFloat16);
@@ -108,14 +109,13 @@ void multiply_few(const BFloat16* x, int64_t steps, const Load& load, float* sum
     }
     x += kTiles * kTileNumbers;
   }
-  constexpr int kSumRow = kAmxSide * sizeof(float);
-  constexpr int64_t kSums = kAmxSide * kAmxSide;
+  constexpr int kSumRow = kTiles * kAmxSide * sizeof(float);
   _tile_stored(0, sums, kSumRow);
-  if constexpr (kTiles > 1) _tile_stored(1, sums + kSums, kSumRow);
-  if constexpr (kTiles > 2) _tile_stored(2, sums + 2 * kSums, kSumRow);
-  if constexpr (kTiles > 3) _tile_stored(3, sums + 3 * kSums, kSumRow);
-  if constexpr (kTiles > 4) _tile_stored(4, sums + 4 * kSums, kSumRow);
-  if constexpr (kTiles > 5) _tile_stored(5, sums + 5 * kSums, kSumRow);
+  if constexpr (kTiles > 1) _tile_stored(1, sums + kAmxSide, kSumRow);
+  if constexpr (kTiles > 2) _tile_stored(2, sums + 2 * kAmxSide, kSumRow);
+  if constexpr (kTiles > 3) _tile_stored(3, sums + 3 * kAmxSide, kSumRow);
+  if constexpr (kTiles > 4) _tile_stored(4, sums + 4 * kAmxSide, kSumRow);
+  if constexpr (kTiles > 5) _tile_stored(5, sums + 5 * kAmxSide, kSumRow);
   finish_writes();
 }
 
@@ -151,34 +151,71 @@ void multiply_tile(const BFloat16* x, const WeightTile& w, float* sums) {
   multiply_few<kTiles>(x, steps, load, sums);
 }
 
-// y[m * ldy + n * w.apart] = the sum of the planes of row m with weight n.
-template <int kTiles>
-void multiply_group(const BFloat16* x, int64_t rows, const WeightTile& w, float* y, int64_t ldy) {
-  Floats sums[kTiles * kAmxSide];
-  multiply_tile<kTiles>(x, w, reinterpret_cast<float*>(sums));
-  for (int64_t tile = 0; tile < kTiles; ++tile) {
-    Floats side[kAmxSide];
-    std::memcpy(side, sums + tile * kAmxSide, sizeof(side));
-    transpose(side);
-    std::memcpy(sums + tile * kAmxSide, side, sizeof(side));
+// Sums of kAmxSide tiles of weights with at most kTilesRows rows of x, on their way to y, whose
+// rows are so far apart that single numbers would be written to memory again and again.
+class TileSums {
+ public:
+  explicit TileSums(int64_t rows) : rows_(rows), width_(round_up(rows, kLanes)) {}
+
+  // For rows [first, first + kLanes), of weight row n of a tile.
+  void keep(int64_t tile, int64_t n, int64_t first, Floats sums) {
+    store(sums_ + (n * kAmxSide + tile) * width_ + first, sums);
   }
-  for (int64_t m = 0; m < rows; ++m) {
-    const auto* const planes = sums + m * kTilesPlanes;
-    float totals[kAmxSide];
-    store(totals, planes[0] + (planes[1] + planes[2]));
-    for (int64_t n = 0; n < w.rows; ++n) y[m * ldy + n * w.apart] = totals[n];
+
+  // y[m * ldy + n * apart + tile] of the first `tiles` tiles, which have `count` weight rows.
+  void write(int64_t tiles, int64_t count, int64_t apart, float* y, int64_t ldy) const {
+    const auto mask = static_cast<__mmask16>((1U << tiles) - 1);
+    for (int64_t n = 0; n < count; ++n) {
+      for (int64_t first = 0; first < rows_; first += kLanes) {
+        Floats side[kAmxSide];
+        for (int64_t tile = 0; tile < kAmxSide; ++tile) {
+          const auto* const from = sums_ + (n * kAmxSide + tile) * width_ + first;
+          side[tile] = tile < tiles ? load(from) : zeros();
+        }
+        transpose(side);
+        for (int64_t m = first; m < rows_ && m < first + kLanes; ++m) {
+          _mm512_mask_storeu_ps(y + m * ldy + n * apart, mask, side[m - first]);
+        }
+      }
+    }
+  }
+
+ private:
+  int64_t rows_, width_;
+  alignas(64) float sums_[kAmxSide * kAmxSide * kTilesRows];
+};
+
+// At most kTilesRows rows of x with a tile of weights.
+template <int kTiles>
+void multiply_group(
+    const BFloat16* x, int64_t rows, const WeightTile& w, int64_t tile, TileSums& kept) {
+  constexpr int64_t kWidth = kTiles * kAmxSide;
+  alignas(
+      64) float sums[kAmxSide * kWidth + kLanes];  // What is read behind the last counts nothing.
+  multiply_tile<kTiles>(x, w, sums);
+  for (int64_t n = 0; n < w.rows; ++n) {
+    for (int64_t first = 0; first < rows; first += kTilesMr) {
+      const auto count = rows - first < kTilesMr ? rows - first : kTilesMr;
+      const auto* const planes = sums + n * kWidth + first * kTilesPlanes;
+      kept.keep(tile, n, first, load(planes) + (load(planes + count) + load(planes + 2 * count)));
+    }
   }
 }
 
-// All rows of x with a tile of weights.
+// All rows of x with `tiles` tiles of weights, at most kAmxSide, each a row after the one before.
 inline void multiply_rows(
-    const std::byte* x, int64_t rows, const WeightTile& w, float* y, int64_t ldy) {
+    const std::byte* x, int64_t rows, WeightTile w, int64_t tiles, float* y, int64_t ldy) {
   const auto* group = reinterpret_cast<const BFloat16*>(x);
   for (int64_t m = 0; m < rows; m += kTilesRows) {
     const auto together = rows - m < kTilesRows ? rows - m : kTilesRows;
-    with_count<kMostTiles>(tiles_of(together), [&](auto tiles) {
-      multiply_group<tiles>(group, together, w, y + m * ldy, ldy);
+    TileSums sums(together);
+    with_count<kMostTiles>(tiles_of(together), [&](auto of_x) {
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        multiply_group<of_x>(group, together,
+                             {w.first + tile * w.columns, w.columns, w.rows, w.apart}, tile, sums);
+      }
     });
+    sums.write(tiles, w.rows, w.apart, y + m * ldy, ldy);
     group += kMostTiles * w.columns * kAmxSide;
   }
 }
@@ -193,14 +230,17 @@ void tiles_gemv(const std::byte* x,
   if (!by_tiles(w.type, w.columns)) return gemv(x, rows, w, begin, end, y, ldy);
   const TileRegisters registers;
   const auto* const weights = static_cast<const BFloat16*>(w.data);
-  const auto rows_at = [&](int64_t n, int64_t count, int64_t apart) {
-    multiply_rows(x, rows, {weights + n * w.columns, w.columns, count, apart}, y + n - begin, ldy);
+  const auto multiply = [&](int64_t n, int64_t count, int64_t apart, int64_t tiles) {
+    multiply_rows(x, rows, {weights + n * w.columns, w.columns, count, apart}, tiles, y + n - begin,
+                  ldy);
   };
   // As in `stretches`: rows that are read together are far apart.
   const auto apart = (end - begin) / kAmxSide;
-  for (auto n = begin; n < begin + apart; ++n) rows_at(n, kAmxSide, apart);
+  for (int64_t i = 0; i < apart; i += kAmxSide) {
+    multiply(begin + i, kAmxSide, apart, apart - i < kAmxSide ? apart - i : kAmxSide);
+  }
   const auto done = begin + apart * kAmxSide;
-  if (done < end) rows_at(done, end - done, 1);
+  if (done < end) multiply(done, end - done, 1, 1);
 }
 
 }  // namespace
