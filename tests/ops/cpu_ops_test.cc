@@ -60,11 +60,11 @@ struct Shape {
 
 // Few rows and many, whole vectors and tails, one panel and parts of it, several blocks of columns
 // and of rows.
-const std::vector<Shape> kShapes{{1, 64, 32},   {1, 1, 1},      {1, 7, 5},      {2, 33, 100},
-                                 {3, 40, 17},   {4, 129, 66},   {5, 24, 3},     {6, 640, 48},
-                                 {7, 31, 19},   {8, 96, 257},   {9, 8, 16},     {12, 321, 40},
-                                 {13, 5, 1},    {64, 33, 15},   {100, 700, 31}, {19, 1000, 65},
-                                 {200, 37, 70}, {530, 40, 300}, {40, 2100, 33}};
+const std::vector<Shape> kShapes{
+    {1, 64, 32},    {1, 1, 1},    {1, 7, 5},      {2, 33, 100},   {3, 40, 17},   {4, 129, 66},
+    {5, 24, 3},     {6, 640, 48}, {7, 31, 19},    {8, 96, 257},   {9, 8, 16},    {12, 321, 40},
+    {13, 5, 1},     {64, 33, 15}, {100, 700, 31}, {19, 1000, 65}, {200, 37, 70}, {530, 40, 300},
+    {40, 2100, 33}, {5, 32, 700}, {2, 64, 2100}};
 
 class WeightTypes : public ::testing::TestWithParam<at::ScalarType> {};
 INSTANTIATE_TEST_SUITE_P(All,
@@ -139,6 +139,7 @@ TEST_P(WeightTypes, ARowDoesNotDependOnTheOthersBesideIt) {
   for (const int64_t columns : {129, 640, 1}) {
     expect_rows_alone(random_weight(67, columns, GetParam(), /*seed=*/1), columns);
   }
+  expect_rows_alone(random_weight(2100, 32, GetParam(), /*seed=*/1), 32);
 }
 
 TEST(CpuOps, ARowOfFourBitsDoesNotDependOnTheOthersBesideIt) {
