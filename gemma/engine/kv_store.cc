@@ -13,10 +13,6 @@
 namespace gemma {
 namespace {
 
-int64_t padded(int64_t head_dim) {
-  return (head_dim + BlockCache::kPadding - 1) / BlockCache::kPadding * BlockCache::kPadding;
-}
-
 int64_t machine_memory() {
   return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
 }
@@ -45,7 +41,7 @@ KVStore::KVStore(const LanguageModelImpl& model, const KVPlan& plan) {
       at::TensorOptions().dtype(plan.dtype).device(model.embedder->weight.device());
   const auto sizes_of = [](const GemmaAttentionImpl& attention, int64_t blocks) {
     return std::vector<int64_t>{blocks, attention.num_kv_heads(), BlockCache::kPositions,
-                                padded(attention.head_dim())};
+                                BlockCache::padded(attention.head_dim())};
   };
   for (size_t i = 0; i < layers.size(); ++i) {
     const auto& attention = *layers.ptr<DecoderLayerImpl>(i)->self_attn;

@@ -1,6 +1,22 @@
 #include <gemma/generate/loops.h>
 
 namespace gemma {
+
+GenerateOptions options_for_row(const GenerateOptions& options, int64_t row) {
+  auto alone = options;
+  if (options.on_token) {
+    alone.on_token = [&options, row](int64_t /*row*/, int64_t token) {
+      options.on_token(row, token);
+    };
+  }
+  if (options.on_prompt) {
+    alone.on_prompt = [&options, row](int64_t /*row*/, int64_t tokens) {
+      options.on_prompt(row, tokens);
+    };
+  }
+  return alone;
+}
+
 TokenRows generate_tokens(LanguageModelImpl& model,
                           torch::Device device,
                           const GenerateRequest& request,

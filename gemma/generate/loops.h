@@ -28,6 +28,10 @@ struct ModelInputs {
   std::vector<std::vector<ImageTokens>> images;
 };
 
+/// `options` for the prompt `row` of several when it goes alone: its callbacks get that row.
+/// `options` has to outlive the result.
+GenerateOptions options_for_row(const GenerateOptions& options, int64_t row);
+
 /// Continues the prompts with the model's numerics -> the tokens that they are continued by. Throws
 /// std::invalid_argument for a `device` that is not the weights'.
 TokenRows generate_tokens(LanguageModelImpl& model,

@@ -160,17 +160,7 @@ std::vector<std::string> Gemma3ForMultimodalLMImpl::generate(std::span<const Pro
   std::vector<std::string> results;
   if (exact && images_reach_past(request, tokenizer().image_token_placeholder_id())) {
     for (size_t i = 0; i < prompts.size(); ++i) {
-      auto alone = options;
-      if (options.on_token) {
-        alone.on_token = [&, i](int64_t /*row*/, int64_t token) {
-          options.on_token(static_cast<int64_t>(i), token);
-        };
-      }
-      if (options.on_prompt) {
-        alone.on_prompt = [&, i](int64_t /*row*/, int64_t tokens) {
-          options.on_prompt(static_cast<int64_t>(i), tokens);
-        };
-      }
+      const auto alone = options_for_row(options, static_cast<int64_t>(i));
       results.push_back(
           generate(prompts.subspan(i, 1), device, output_len, temperature, top_p, top_k, alone)
               .front());

@@ -33,22 +33,6 @@ SplitPrompt split_prompt(const Prompt& prompt, int64_t image_size) {
   return result;
 }
 
-// The options for the prompt `row` of several, which goes alone.
-GenerateOptions options_for_row(const GenerateOptions& options, int64_t row) {
-  auto alone = options;
-  if (options.on_token) {
-    alone.on_token = [&options, row](int64_t /*row*/, int64_t token) {
-      options.on_token(row, token);
-    };
-  }
-  if (options.on_prompt) {
-    alone.on_prompt = [&options, row](int64_t /*row*/, int64_t tokens) {
-      options.on_prompt(row, tokens);
-    };
-  }
-  return alone;
-}
-
 }  // namespace
 
 PromptTokens PaliGemmaForConditionalGenerationImpl::prompt_tokens(const Prompt& prompt,

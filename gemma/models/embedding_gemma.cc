@@ -28,8 +28,7 @@ class TextCaches {
     for (const auto& text : texts) blocks += BlockCache::blocks_for(std::ssize(text));
     ids_.resize(static_cast<size_t>(blocks));
     std::iota(ids_.begin(), ids_.end(), 0);
-    const auto width =
-        (config.head_dim + BlockCache::kPadding - 1) / BlockCache::kPadding * BlockCache::kPadding;
+    const auto width = BlockCache::padded(config.head_dim);
     const auto empty = [&] {
       return at::empty({blocks, config.num_key_value_heads, BlockCache::kPositions, width},
                        at::TensorOptions().dtype(at::kFloat).device(device));

@@ -41,6 +41,9 @@ struct BlockCache {
   static constexpr int64_t kPadding = 8;     // D is padded with zeros to a multiple of this.
 
   static int64_t blocks_for(int64_t positions) { return (positions + kPositions - 1) / kPositions; }
+  static int64_t padded(int64_t head_dim) {
+    return (head_dim + kPadding - 1) / kPadding * kPadding;
+  }
 
   at::Tensor k;  // [blocks, K, kPositions, D padded]
   at::Tensor v;  // Likewise.

@@ -190,8 +190,8 @@ template <int kTiles>
 void multiply_group(
     const BFloat16* x, int64_t rows, const WeightTile& w, int64_t tile, TileSums& kept) {
   constexpr int64_t kWidth = kTiles * kAmxSide;
-  alignas(
-      64) float sums[kAmxSide * kWidth + kLanes];  // What is read behind the last counts nothing.
+  // What is read behind the last sum counts nothing.
+  alignas(64) float sums[kAmxSide * kWidth + kLanes];
   multiply_tile<kTiles>(x, w, sums);
   for (int64_t n = 0; n < w.rows; ++n) {
     for (int64_t first = 0; first < rows; first += kTilesMr) {
@@ -204,7 +204,7 @@ void multiply_group(
 
 // All rows of x with `tiles` tiles of weights, at most kAmxSide, each a row after the one before.
 inline void multiply_rows(
-    const std::byte* x, int64_t rows, WeightTile w, int64_t tiles, float* y, int64_t ldy) {
+    const std::byte* x, int64_t rows, const WeightTile& w, int64_t tiles, float* y, int64_t ldy) {
   const auto* group = reinterpret_cast<const BFloat16*>(x);
   for (int64_t m = 0; m < rows; m += kTilesRows) {
     const auto together = rows - m < kTilesRows ? rows - m : kTilesRows;
@@ -234,7 +234,9 @@ void tiles_gemv(const std::byte* x,
     multiply_rows(x, rows, {weights + n * w.columns, w.columns, count, apart}, tiles, y + n - begin,
                   ldy);
   };
-  // As in `stretches`: rows that are read together are far apart.
+  // As in `stretches`: rows that are read together are far apart. A Xeon with AMX then read weights
+  // for one row as fast as it reads memory; asking for them ahead gained nothing, and rows one
+  // below the other took 1.6 times as long.
   const auto apart = (end - begin) / kAmxSide;
   for (int64_t i = 0; i < apart; i += kAmxSide) {
     multiply(begin + i, kAmxSide, apart, apart - i < kAmxSide ? apart - i : kAmxSide);

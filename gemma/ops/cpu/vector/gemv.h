@@ -4,8 +4,8 @@
 #include <gemma/ops/cpu/vector/int4_loops.h>
 #include <gemma/ops/cpu/vector/int8_loops.h>
 
-// Products of few rows of activations with weights. By vectors on every processor: AMX takes as
-// long for a row as for 16, and read weights for one at less than half the speed of vectors.
+// Products of few rows of activations with weights, by vectors. AMX has its own for weights of
+// bfloat16 (amx/gemv.h).
 namespace gemma::cpu {
 namespace {
 
