@@ -164,7 +164,7 @@ int64_t rows_per_task(const cpu::WeightView& w, int64_t rows) {
   const auto least = cpu::round_up(32, unit);
   const auto most = 2048 / unit * unit;
   // Of weights that are read again for the next rows of activations.
-  constexpr int64_t kBytes = 128 << 10;
+  constexpr int64_t kBytes = 1 << 20;
   if (rows > cpu::kGemvRows) {
     const auto bytes = std::max<int64_t>(1, w.columns * bits_of(w.type) / 8);
     return std::clamp(kBytes / bytes / unit * unit, unit, most);

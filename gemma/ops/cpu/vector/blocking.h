@@ -85,6 +85,15 @@ inline __attribute__((always_inline)) void each_group(int64_t rows, const Use& u
   }
 }
 
+// The processor gets y[c * ldy + r * apart] ready to be written while products are summed: rows of
+// y are far apart, and without this an Emerald Rapids took a tenth longer for 8 rows and more.
+template <int kWeightRows, int kRows>
+void ask_to_write(int64_t apart, float* y, int64_t ldy) {
+  for (int c = 0; c < kRows; ++c) {
+    for (int r = 0; r < kWeightRows; ++r) prefetch_to_write(y + c * ldy + r * apart);
+  }
+}
+
 // Rows of x that are multiplied with a panel of weights at once: as many as registers hold sums of.
 #ifdef __AVX512F__
 constexpr int64_t kMr = 12;

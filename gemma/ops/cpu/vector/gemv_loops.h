@@ -77,6 +77,7 @@ void dots(const float* x,
           int64_t apart,
           float* y,
           int64_t ldy) {
+  if (kept.to == nullptr) ask_to_write<kWeightRows, kRows>(apart, y, ldy);
   Floats sums[kWeightRows][kRows];
   // Unrolled, or the sums would be in memory all the time.
 #pragma GCC unroll 6
@@ -141,13 +142,17 @@ void multiply_slice(const float* x,
                     int64_t ldy) {
   static const KeptSums kZeros[1] = {};
   KeptSums kept[kKeptRows];
+  const auto groups = (rows + kRowsAtOnce - 1) / kRowsAtOnce;
   each_group(rows, [&](auto count, int64_t first) {
     const auto* const group = x + first * round_up(columns, kLanes);
     each_gemv_block(count, columns, [&](int64_t column, int64_t width) {
-      const bool whole = width == columns;
       // Of a part of the columns, what comes next is under it.
-      const auto ahead = whole ? kFloatPrefetch / static_cast<int64_t>(sizeof(T)) : columns;
+      const auto next = width == columns ? kFloatPrefetch / static_cast<int64_t>(sizeof(T)) : columns;
       stretches<kWeightRows>(begin, end, [&](auto together, int64_t n, int64_t apart) {
+        // Where weights are read again for the next group, each group asks for a part of the next
+        // slice: so memory is always busy.
+        const bool is_own_part = (n - begin) % groups == first / kRowsAtOnce;
+        const auto ahead = groups == 1 ? next : is_own_part ? (end - begin) * columns : 0;
         const SumPlaces sums{.from = column == 0 ? kZeros : kept + (n - begin),
                              .from_apart = column == 0 ? 0 : apart,
                              .to = column + width == columns ? nullptr : kept + (n - begin)};

@@ -62,6 +62,7 @@ void int4_dots(const Int8Rows& x,
   const auto ld_scales = apart * groups;
   const auto ldw = ld_scales * kGroupBytes;
   const auto ldx = int8_columns(groups * kGroup);
+  ask_to_write<kWeightRows, kRows>(apart, y, ldy);
   Floats sums[kWeightRows][kRows] = {};
   // kStepGroups groups from `first`, of which there are `count`.
   const auto step = [&](int64_t first, int64_t count, const auto& load_at,

@@ -51,6 +51,7 @@ void int8_dots(const Int16Rows& x,
   const auto blocks = (size + block - 1) / block;
   const auto* const rows = static_cast<const int8_t*>(w.data) + n * size;
   const auto ldw = apart * size;
+  ask_to_write<kWeightRows, kRows>(apart, y, ldy);
   Floats sums[kWeightRows][kRows] = {};
   const auto* x_scales = x.scales;
   for (int64_t begin = 0; begin < size; begin += block, ++x_scales) {
