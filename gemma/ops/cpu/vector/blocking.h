@@ -85,6 +85,16 @@ inline __attribute__((always_inline)) void each_group(int64_t rows, const Use& u
   }
 }
 
+// Unrolled, as what uses the sums: else they would be in memory all the time.
+template <typename T, int kWeightRows, int kRows>
+inline __attribute__((always_inline)) void clear(T (&sums)[kWeightRows][kRows]) {
+#pragma GCC unroll 6
+  for (int r = 0; r < kWeightRows; ++r) {
+#pragma GCC unroll 8
+    for (int c = 0; c < kRows; ++c) sums[r][c] = T{};
+  }
+}
+
 // The processor gets y[c * ldy + r * apart] ready to be written while products are summed: rows of
 // y are far apart, and without this an Emerald Rapids took a tenth longer for 8 rows and more.
 template <int kWeightRows, int kRows>

@@ -16,7 +16,7 @@ constexpr int64_t kGemvNr = 12;
 // Where the arrays of packed rows are, for weights of a type that is no float. In bytes.
 struct PackedIntegers {
   PackedIntegers(int64_t rows, int64_t columns, WeightType type)
-      : scales(type == WeightType::kInt8 ? packed_blocks(columns) : columns / kGroup),
+      : scales(type == WeightType::kInt8 ? packed_blocks(columns) : int8_lanes(columns)),
         scales_at(round_up(
             type == WeightType::kInt8 ? rows * columns * 2 : rows * int8_columns(columns), kLine)),
         offsets_at(scales_at + round_up(rows * scales * 4, kLine)),
@@ -50,7 +50,7 @@ void gemv_pack(const float* x,
   }
   const PackedIntegers layout(rows, columns, type);
   auto* const scales = reinterpret_cast<float*>(packed + layout.scales_at);
-  auto* const offsets = reinterpret_cast<float*>(packed + layout.offsets_at);
+  auto* const offsets = reinterpret_cast<int32_t*>(packed + layout.offsets_at);
   for (auto r = begin; r < end; ++r) {
     if (type == WeightType::kInt8) {
       quantize_int16(x + r * columns, columns, reinterpret_cast<int16_t*>(packed) + r * columns,
@@ -83,7 +83,7 @@ void gemv(const std::byte* x,
           {reinterpret_cast<const int16_t*>(x) + first * w.columns, scales + first * layout.scales},
           count, w, begin, end, y, ldy);
     } else {
-      const auto* const offsets = reinterpret_cast<const float*>(x + layout.offsets_at);
+      const auto* const offsets = reinterpret_cast<const int32_t*>(x + layout.offsets_at);
       gemv_int4({reinterpret_cast<const int8_t*>(x) + first * int8_columns(w.columns),
                  scales + first * layout.scales, offsets + first * layout.scales},
                 count, w, begin, end, y, ldy);

@@ -64,15 +64,21 @@ struct SumPlaces {
   KeptSums* to;  // None: they are complete.
 };
 
+// Which weights memory is asked for while others are multiplied: those `distance` numbers behind
+// the first, and 1 / parts of as many as are multiplied.
+struct Ahead {
+  int64_t distance;
+  int64_t parts;
+};
+
 // y[c][r * apart] = x[c] . w[r * apart] for kWeightRows rows of w, `ldw` numbers from one to the
-// next, and kRows rows of x, `width` columns of them. Memory is asked for what is `ahead` numbers
-// behind each weight.
+// next, and kRows rows of x, `width` columns of them.
 template <int kWeightRows, int kRows, typename T>
 void dots(const float* x,
           int64_t width,
           const T* w,
           int64_t ldw,
-          int64_t ahead,
+          Ahead ahead,
           const SumPlaces& kept,
           int64_t apart,
           float* y,
@@ -103,9 +109,11 @@ void dots(const float* x,
   constexpr int64_t kLine = 64 / sizeof(T);  // Columns in a cache line.
   constexpr int64_t kStretch = kLine > kStep ? kLine : kStep;
   int64_t i = 0;
-  for (; i + kStretch <= width; i += kStretch) {
+  const auto* next = w + ahead.distance;
+  const auto next_stretch = kStretch / ahead.parts;
+  for (; i + kStretch <= width; i += kStretch, next += next_stretch) {
     for (int r = 0; r < kWeightRows; ++r) {
-      for (int64_t j = 0; j < kStretch; j += kLine) prefetch_weights(w + r * ldw + i + j + ahead);
+      for (int64_t j = 0; j < kStretch; j += kLine) prefetch_weights(next + r * ldw + j);
     }
     for (int64_t j = 0; j < kStretch; j += kStep) step(i + j);
   }
@@ -147,12 +155,13 @@ void multiply_slice(const float* x,
     const auto* const group = x + first * round_up(columns, kLanes);
     each_gemv_block(count, columns, [&](int64_t column, int64_t width) {
       // Of a part of the columns, what comes next is under it.
-      const auto next = width == columns ? kFloatPrefetch / static_cast<int64_t>(sizeof(T)) : columns;
+      Ahead ahead{width == columns ? kFloatPrefetch / static_cast<int64_t>(sizeof(T)) : columns, 1};
+      // Where weights are read again for the next group, each group asks for its part of the next
+      // slice: so memory is always busy.
+      if (groups > 1) {
+        ahead = {(end - begin) * columns + first / kRowsAtOnce * (width / groups), groups};
+      }
       stretches<kWeightRows>(begin, end, [&](auto together, int64_t n, int64_t apart) {
-        // Where weights are read again for the next group, each group asks for a part of the next
-        // slice: so memory is always busy.
-        const bool is_own_part = (n - begin) % groups == first / kRowsAtOnce;
-        const auto ahead = groups == 1 ? next : is_own_part ? (end - begin) * columns : 0;
         const SumPlaces sums{.from = column == 0 ? kZeros : kept + (n - begin),
                              .from_apart = column == 0 ? 0 : apart,
                              .to = column + width == columns ? nullptr : kept + (n - begin)};

@@ -10,38 +10,38 @@ namespace gemma::cpu {
 namespace {
 
 constexpr int64_t kGroupBytes = kGroup / 2;
-// Groups whose bytes one vector holds.
-constexpr int64_t kVectorGroups = kLanes / 4;
-// Groups that are taken together: rows have a multiple of this number in every Gemma.
-constexpr int64_t kStepGroups = 4;
-static_assert(kStepGroups % kVectorGroups == 0);
-// How often a vector holds a number of each of them.
-constexpr int64_t kCopies = kLanes / kStepGroups;
+// Lanes of a vector that hold sums of a group, and groups that one vector holds.
+constexpr int64_t kGroupLanes = 4;
+constexpr int64_t kVectorGroups = kLanes / kGroupLanes;
 
-// Rows' values have room for a multiple of this many groups.
-constexpr int64_t kInt8RowGroups = 4;
-inline int64_t int8_columns(int64_t columns) { return round_up(columns, kInt8RowGroups * kGroup); }
+// Numbers, and lanes of sums, of a row of activations: whole vectors.
+inline int64_t int8_columns(int64_t columns) { return round_up(columns, kVectorGroups * kGroup); }
+inline int64_t int8_lanes(int64_t columns) { return int8_columns(columns) / kGroup * kGroupLanes; }
 
-// Rows of activations for 4-bit weights: 8 bits a number, a scale for each group. `offsets`
-// correct for weights that are stored as their value plus 8.
+// Rows of activations for 4-bit weights: 8 bits a number. Weights are stored as their value plus 8:
+// what sums begin with corrects for that.
 struct Int8Rows {
-  const int8_t* values;  // [rows, int8_columns(columns)]
-  const float* scales;   // [rows, columns / kGroup]
-  const float* offsets;  // Likewise.
+  const int8_t* values;    // [rows, int8_columns(columns)]
+  const float* scales;     // [rows, int8_lanes(columns)], of the lane's group
+  const int32_t* offsets;  // Likewise.
 };
 
-// kVectorGroups groups are multiplied at once: of values, as of the weights' bytes, their first
-// halves come before their second ones. Groups that are missing there are zeros.
+// A vector's values, as those of the weights' bytes: the first halves of its groups come before
+// their second ones. Groups that are missing there are zeros.
 inline void quantize_int8(
-    const float* x, int64_t columns, int8_t* values, float* scales, float* offsets) {
+    const float* x, int64_t columns, int8_t* values, float* scales, int32_t* offsets) {
   const auto groups = columns / kGroup;
   for (int64_t g = 0; g < round_up(groups, kVectorGroups); ++g) {
     int8_t numbers[kGroup] = {};
+    float scale = 0.0F;
+    int32_t total = 0;
     if (g < groups) {
-      scales[g] = to_integers(x + g * kGroup, kGroup, 127.0F, numbers);
-      int32_t total = 0;
+      scale = to_integers(x + g * kGroup, kGroup, 127.0F, numbers);
       for (const auto number : numbers) total += number;
-      offsets[g] = -8.0F / kCopies * scales[g] * static_cast<float>(total);
+    }
+    for (int64_t i = 0; i < kGroupLanes; ++i) {
+      *scales++ = scale;
+      *offsets++ = -8 / kGroupLanes * total;
     }
     auto* const to =
         values + g / kVectorGroups * kVectorGroups * kGroup + g % kVectorGroups * kGroupBytes;
@@ -62,50 +62,49 @@ void int4_dots(const Int8Rows& x,
   const auto ld_scales = apart * groups;
   const auto ldw = ld_scales * kGroupBytes;
   const auto ldx = int8_columns(groups * kGroup);
+  const auto ld_lanes = int8_lanes(groups * kGroup);
   ask_to_write<kWeightRows, kRows>(apart, y, ldy);
-  Floats sums[kWeightRows][kRows] = {};
-  // kStepGroups groups from `first`, of which there are `count`.
-  const auto step = [&](int64_t first, int64_t count, const auto& load_at,
-                        const auto& weights_at) __attribute__((always_inline)) {
+  Floats sums[kWeightRows][kRows];
+  clear(sums);
+  // The groups of a vector, from `first` on; whole(from) has as many numbers as these need.
+  const auto step = [&](int64_t first, const auto& whole) __attribute__((always_inline)) {
+    const auto* const values = x.values + first * kGroup;
+    const auto lane = first * kGroupLanes;
 #pragma GCC unroll 4
     for (int r = 0; r < kWeightRows; ++r) {
-      const auto of_weights = load_at(scales + r * ld_scales + first);
-      const auto* const bytes = w + r * ldw + first * kGroupBytes;
-      prefetch_weights(bytes + kIntegerPrefetch);
+      const auto of_weights = spread(whole(scales + r * ld_scales + first, 1));
+      const auto* const bytes = whole(w + r * ldw + first * kGroupBytes, kGroupBytes);
+#pragma GCC unroll 8
       for (int c = 0; c < kRows; ++c) {
-        const auto both = of_weights * load_at(x.scales + c * groups + first);
-        sums[r][c] = fma(of_weights, load_at(x.offsets + c * groups + first), sums[r][c]);
-#pragma GCC unroll 4
-        for (int64_t g = 0; g < kStepGroups; g += kVectorGroups) {
-          if (g >= count) break;
-          const auto* const values = x.values + c * ldx + (first + g) * kGroup;
-          const auto products = nibble_products(weights_at(bytes + g * kGroupBytes, count - g),
-                                                values, values + kVectorGroups * kGroupBytes);
-          sums[r][c] = fma(to_floats(products), spread(both, g), sums[r][c]);
-        }
+        const auto* const low = values + c * ldx;
+        const auto products = add_nibble_products(bytes, low, low + kVectorGroups * kGroupBytes,
+                                                  load_ints(x.offsets + c * ld_lanes + lane));
+        const auto both = of_weights * load(x.scales + c * ld_lanes + lane);
+        sums[r][c] = fma(to_floats(products), both, sums[r][c]);
       }
     }
   };
   int64_t first = 0;
-  for (; first + kStepGroups <= groups; first += kStepGroups) {
-    step(
-        first, kStepGroups, [](const auto* from) { return repeat(from); },
-        [](const uint8_t* bytes, int64_t /*left*/) { return bytes; });
+  for (; first + kVectorGroups <= groups; first += kVectorGroups) {
+    for (int r = 0; r < kWeightRows; ++r) {
+      prefetch_weights(w + r * ldw + first * kGroupBytes + kIntegerPrefetch);
+    }
+    step(first, [](const auto* from, int64_t /*of_group*/) { return from; });
   }
   if (first < groups) {
-    uint8_t padded[kVectorGroups * kGroupBytes] = {};
-    step(
-        first, groups - first,
-        [&]<typename T>(const T* from) {
-          T numbers[kStepGroups] = {};
-          std::memcpy(numbers, from, (groups - first) * sizeof(T));
-          return repeat(numbers);
-        },
-        [&](const uint8_t* bytes, int64_t left) -> const uint8_t* {
-          if (left >= kVectorGroups) return bytes;
-          std::memcpy(padded, bytes, left * kGroupBytes);
-          return padded;
-        });
+    uint8_t padded[kVectorGroups * kGroupBytes];
+    Float16 padded_scales[kVectorGroups];
+    const auto pad = [&](const auto* from, auto* to, int64_t of_group) {
+      std::memset(to, 0, kVectorGroups * of_group * sizeof(*from));
+      std::memcpy(to, from, (groups - first) * of_group * sizeof(*from));
+      return to;
+    };
+    step(first, [&]<typename T>(const T* from, int64_t of_group) -> const T* {
+      if constexpr (sizeof(T) == 1)
+        return pad(from, padded, of_group);
+      else
+        return pad(from, padded_scales, of_group);
+    });
   }
   for (int r = 0; r < kWeightRows; ++r) {
     float totals[kRows];
@@ -124,11 +123,12 @@ inline void gemv_int4(const Int8Rows& x,
   const auto groups = w.columns / kGroup;
   const auto* const data = static_cast<const uint8_t*>(w.data);
   const auto ldx = int8_columns(w.columns);
+  const auto lanes = int8_lanes(w.columns);
   with_weight_rows<4>(rows, [&](auto weight_rows) {
     stretches<weight_rows>(begin, end, [&](auto together, int64_t n, int64_t apart) {
       each_group(rows, [&](auto count, int64_t first) {
         int4_dots<together, count>(
-            {x.values + first * ldx, x.scales + first * groups, x.offsets + first * groups},
+            {x.values + first * ldx, x.scales + first * lanes, x.offsets + first * lanes},
             data + n * groups * kGroupBytes, w.group_scales + n * groups, groups, apart,
             y + first * ldy + n - begin, ldy);
       });

@@ -84,22 +84,17 @@ inline void transpose(Floats (&v)[8]) {
   }
 }
 
-inline Floats repeat(const float* four) {
-  return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(four));
+inline Floats spread(const Float16* from) {
+  int32_t numbers;
+  std::memcpy(&numbers, from, sizeof(numbers));
+  const auto two = _mm256_cvtph_ps(_mm_set1_epi32(numbers));
+  return _mm256_permutevar_ps(two, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
 }
 
-inline Floats repeat(const Float16* four) {
-  int64_t numbers;
-  std::memcpy(&numbers, four, sizeof(numbers));
-  return _mm256_cvtph_ps(_mm_set1_epi64x(numbers));
-}
-
-inline Floats spread(Floats v, int64_t first) {
-  const auto at = static_cast<int32_t>(first);
-  return _mm256_permutevar_ps(v, _mm256_setr_epi32(at, at, at, at, at + 1, at + 1, at + 1, at + 1));
-}
-
-inline Ints nibble_products(const uint8_t* nibbles, const int8_t* low, const int8_t* high) {
+inline Ints add_nibble_products(const uint8_t* nibbles,
+                                const int8_t* low,
+                                const int8_t* high,
+                                Ints sum) {
   const auto bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(nibbles));
   const auto mask = _mm256_set1_epi8(15);
   const auto lows = _mm256_and_si256(bytes, mask);
@@ -110,7 +105,7 @@ inline Ints nibble_products(const uint8_t* nibbles, const int8_t* low, const int
   // At most 4 * 15 * 127 in magnitude.
   const auto pairs = _mm256_add_epi16(_mm256_maddubs_epi16(lows, values(low)),
                                       _mm256_maddubs_epi16(highs, values(high)));
-  return bits<Ints>(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  return sum + bits<Ints>(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
 }  // namespace

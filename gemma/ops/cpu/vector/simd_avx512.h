@@ -51,26 +51,27 @@ inline float sum(Floats v) {
   return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
 }
 
+// Adds in the order of `sum`, two vectors at a time from the second step on.
 inline void sum_each(const Floats (&v)[8], float (&out)[8]) {
-  __m256 pairs[4], quads[2];
+  // Quarters: of v[2 i] two sums, then of v[2 i + 1].
+  __m512 pairs[4], quads[2];
+#pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
-    const auto wide = [&](int j) {
-      return _mm256_add_ps(_mm512_castps512_ps256(v[j]), _mm512_extractf32x8_ps(v[j], 1));
-    };
-    const auto a = wide(2 * i), b = wide(2 * i + 1);
-    pairs[i] =
-        _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+    pairs[i] = _mm512_add_ps(_mm512_mask_blend_ps(0xff00, v[2 * i], v[2 * i + 1]),
+                             _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x4e));
   }
+  // A quarter of each of v[4 i] to v[4 i + 3].
+#pragma GCC unroll 2
   for (int i = 0; i < 2; ++i) {
-    const auto a = _mm256_castps_pd(pairs[2 * i]), b = _mm256_castps_pd(pairs[2 * i + 1]);
-    quads[i] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)),
-                             _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+    quads[i] = _mm512_add_ps(_mm512_shuffle_f32x4(pairs[2 * i], pairs[2 * i + 1], 0x88),
+                             _mm512_shuffle_f32x4(pairs[2 * i], pairs[2 * i + 1], 0xdd));
   }
-  // The sums of the even vectors, then those of the odd ones.
-  float sums[8];
-  _mm256_storeu_ps(sums, _mm256_add_ps(_mm256_shuffle_ps(quads[0], quads[1], 0x88),
-                                       _mm256_shuffle_ps(quads[0], quads[1], 0xdd)));
-  for (int i = 0; i < 8; ++i) out[i] = sums[i / 2 + i % 2 * 4];
+  // In quarter i two sums of v[i], then of v[4 + i].
+  const auto halves = _mm512_add_ps(_mm512_shuffle_ps(quads[0], quads[1], 0x44),
+                                    _mm512_shuffle_ps(quads[0], quads[1], 0xee));
+  const auto sums = _mm512_add_ps(halves, _mm512_permute_ps(halves, 0xb1));
+  const auto order = _mm512_castsi256_si512(_mm256_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14));
+  _mm256_storeu_ps(out, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, sums)));
 }
 
 inline void transpose(Floats (&v)[16]) {
@@ -99,22 +100,21 @@ inline void transpose(Floats (&v)[16]) {
   }
 }
 
-inline Floats repeat(const float* four) { return _mm512_broadcast_f32x4(_mm_loadu_ps(four)); }
-
-inline Floats repeat(const Float16* four) {
+inline Floats spread(const Float16* from) {
   int64_t numbers;
-  std::memcpy(&numbers, four, sizeof(numbers));
-  return _mm512_cvtph_ps(_mm256_set1_epi64x(numbers));
+  std::memcpy(&numbers, from, sizeof(numbers));
+  const auto four = _mm512_cvtph_ps(_mm256_set1_epi64x(numbers));
+  return _mm512_permutevar_ps(four,
+                              _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0));
 }
 
-inline Floats spread(Floats v, int64_t /*first*/) {
-  return _mm512_permutevar_ps(v, _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0));
-}
-
-inline Ints nibble_products(const uint8_t* nibbles, const int8_t* low, const int8_t* high) {
+inline Ints add_nibble_products(const uint8_t* nibbles,
+                                const int8_t* low,
+                                const int8_t* high,
+                                Ints sum) {
   const auto bytes = _mm512_loadu_si512(nibbles);
   const auto mask = _mm512_set1_epi8(15);
-  const auto lows = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_and_si512(bytes, mask),
+  const auto lows = _mm512_dpbusd_epi32(bits<__m512i>(sum), _mm512_and_si512(bytes, mask),
                                         _mm512_loadu_si512(low));
   const auto highs = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask);
   return bits<Ints>(_mm512_dpbusd_epi32(lows, highs, _mm512_loadu_si512(high)));

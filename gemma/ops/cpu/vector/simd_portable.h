@@ -64,17 +64,19 @@ inline void transpose(Floats (&v)[4]) {
   }
 }
 
-inline Floats repeat(const float* four) { return load(four); }
-inline Floats repeat(const Float16* four) { return load(four); }
+inline Floats spread(const Float16* from) {
+  const Float16 padded[kLanes] = {*from};
+  return splat(load(padded)[0]);
+}
 
-inline Floats spread(Floats v, int64_t first) { return splat(v[first]); }
-
-inline Ints nibble_products(const uint8_t* nibbles, const int8_t* low, const int8_t* high) {
-  Ints totals{};
+inline Ints add_nibble_products(const uint8_t* nibbles,
+                                const int8_t* low,
+                                const int8_t* high,
+                                Ints sum) {
   for (int64_t i = 0; i < 4 * kLanes; ++i) {
-    totals[i / 4] += (nibbles[i] & 15) * low[i] + (nibbles[i] >> 4) * high[i];
+    sum[i / 4] += (nibbles[i] & 15) * low[i] + (nibbles[i] >> 4) * high[i];
   }
-  return totals;
+  return sum;
 }
 
 }  // namespace

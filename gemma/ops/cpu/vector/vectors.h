@@ -88,17 +88,21 @@ inline Ints add_products(Pairs a, Pairs b, Ints sum);
 // kLanes vectors, rows to columns.
 inline void transpose(Floats (&v)[kLanes]);
 
-// Four numbers, over and over.
-inline Floats repeat(const float* four);
-inline Floats repeat(const Float16* four);
+inline Ints load_ints(const int32_t* from) {
+  Ints to;
+  std::memcpy(&to, from, sizeof(to));
+  return to;
+}
 
-// Of the four that v repeats, that with index `first` in the first four lanes, the next one in the
-// next four, …
-inline Floats spread(Floats v, int64_t first);
+// kLanes / 4 numbers, each in four lanes.
+inline Floats spread(const Float16* from);
 
-// Lane i is the sum over j in [4 i, 4 i + 4) of the lower half of nibbles[j] times low[j] and its
+// sum[i] + the sum over j in [4 i, 4 i + 4) of the lower half of nibbles[j] times low[j] and its
 // upper half times high[j].
-inline Ints nibble_products(const uint8_t* nibbles, const int8_t* low, const int8_t* high);
+inline Ints add_nibble_products(const uint8_t* nibbles,
+                                const int8_t* low,
+                                const int8_t* high,
+                                Ints sum);
 
 }  // namespace
 }  // namespace gemma::cpu
