@@ -75,9 +75,11 @@ torch::Tensor LanguageModelImpl::run(const torch::Tensor& input,
                                      const LayerRange& range,
                                      const LayerCallback& on_layer) {
   const UseLock::Use use(use_lock());
-  TORCH_CHECK(input.dim() == (range.first == 0 ? 2 : 3),
-              "run: input must be token ids [B, L], or, ",
-              "for layers from a later one on, [B, L, E]; got ", input.sizes());
+  const bool is_residual = input.dim() == 3;
+  TORCH_CHECK(
+      is_residual || (input.dim() == 2 && range.first == 0),
+      "run: input must be what goes into the first layer, [B, L, E], or, for layer 0, token ",
+      "ids [B, L]; got ", input.sizes());
   const auto length = input.size(1);
   if (length < 1 || length > config_.max_position_embeddings) {
     throw std::invalid_argument(
@@ -98,7 +100,7 @@ torch::Tensor LanguageModelImpl::run(const torch::Tensor& input,
     }
   }
   const auto hidden = hidden_states(
-      range.first == 0 ? embed(given) : given, positions, caches, causal_mask(positions, length),
+      is_residual ? given : embed(given), positions, caches, causal_mask(positions, length),
       window ? std::optional(sliding_window_mask(positions, length, *window)) : std::nullopt,
       on_layer, range);
   return range.end ? hidden : all_logits(hidden);

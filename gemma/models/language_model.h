@@ -50,10 +50,10 @@ class LanguageModelImpl : public Module {
   /// -> [B, V], not capped; in `buffer` if that has as many rows.
   torch::Tensor logits(const torch::Tensor& hidden_states, torch::Tensor buffer = {}) const;
 
-  /// The logits of all positions of texts that begin at position 0: token ids [B, L] int64, or, for
-  /// a range that does not begin with layer 0, what goes into its first layer, [B, L, E]
-  /// -> [B, L, V], capped; for a range that ends before the last layer or with it, what comes out
-  /// of its last layer, [B, L, E]. Keeps a graph for gradients. Throws std::invalid_argument for
+  /// The logits of all positions of texts that begin at position 0: token ids [B, L] int64, or what
+  /// goes into the first layer of the range, [B, L, E] -> [B, L, V], capped; for a range with an
+  /// end, what comes out of its last layer, [B, L, E]. Keeps a graph for gradients. Throws
+  /// c10::Error for ids where the range does not begin with layer 0, std::invalid_argument for
   /// positions that the model does not have, or a range of none of its layers.
   torch::Tensor run(const torch::Tensor& input,
                     const LayerRange& range = {},

@@ -371,7 +371,7 @@ TEST_P(TapsOf, KnowWhoseTheRowsOfAPassAre) {
             }
             return std::nullopt;
           }}});
-    ModelRunner runner(model_, {.chunk = 4});
+    ModelRunner runner(model_, {.max_batch = kRows, .chunk = 4});
     std::vector<Sequence> sequences;
     for (int64_t i = 0; i < kRows; ++i) sequences.push_back(runner.make_sequence());
     const auto token = [&](int64_t text, int64_t at) { return ids_[text][at].item<int64_t>(); };

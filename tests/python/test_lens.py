@@ -154,7 +154,7 @@ def test_backward_hooks_and_caches_get_gradients(lens: LensModel) -> None:
 @pytest.mark.parametrize("numerics", ["exact", "fast"])
 def test_generation_runs_under_hooks(lens: LensModel, numerics: str) -> None:
     tokens = lens.to_tokens(["the name", "a"])
-    direction = torch.randn(lens.cfg.d_model, generator=torch.Generator().manual_seed(3)) * 4
+    direction = torch.randn(lens.cfg.d_model, generator=torch.Generator().manual_seed(3)) * 20
 
     def steer(value: torch.Tensor, hook: Any) -> torch.Tensor:
         return value + direction
@@ -168,7 +168,7 @@ def test_generation_runs_under_hooks(lens: LensModel, numerics: str) -> None:
 
     row = tokens[0]
     plain = greedy(row, 6)
-    with lens.hooks([("blocks.1.hook_resid_post", steer)]):
+    with lens.hooks([(f"blocks.{lens.cfg.n_layers - 1}.hook_resid_post", steer)]):
         want = greedy(row, 6)
         lens.model.set_numerics(numerics)
         got = lens.generate(row, max_new_tokens=6, do_sample=False)[0, len(row) :].tolist()

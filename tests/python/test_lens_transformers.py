@@ -14,7 +14,7 @@ from gemma_libtorch.lens import LensModel
 from test_transformers import CONFIGS as ALL
 from test_transformers import assert_close, hf_model
 
-NAMES = ("gemma1_mqa", "gemma1_mha", "gemma2", "gemma3", "gemma3_mha")
+NAMES = ("gemma1_mqa", "gemma1_mha", "gemma2", "gemma3", "gemma3_scaled")
 LAYER = 1
 MODELING = {"GEMMA_1": "gemma", "GEMMA_2": "gemma2", "GEMMA_3": "gemma3"}
 

@@ -90,7 +90,8 @@ class LensModel(Tokens, Weights):
                 "or None"
             )
         start = self._layer(start_at_layer) or 0
-        given = input if start > 0 else self.input_to_tokens(input, prepend_bos)
+        is_residual = torch.is_tensor(input) and input.dim() == 3
+        given = input if is_residual else self.input_to_tokens(input, prepend_bos)
         result, kept = self.model.run(
             given,
             keep=list(keep),
