@@ -38,6 +38,7 @@ void bind_decoder_layer(py::module_& m);
 void bind_gemma_model(py::module_& m);
 void bind_sampler(py::module_& m);
 void bind_language_model(py::module_& m);
+void bind_taps(py::module_& m);
 void bind_causal_lm(py::module_& m);
 void bind_multimodal_lm(py::module_& m);
 void bind_paligemma(py::module_& m);

@@ -72,6 +72,23 @@ void bind_causal_lm(py::module_& m) {
            py::kw_only(), py::arg("on_token") = py::none(),
            py::arg("stop_ids") = std::vector<int64_t>(), py::arg("kv_dtype") = py::none(),
            "Continues a prompt (str -> str) or several (list -> list).")
+      .def(
+          "generate_ids",
+          [](Self& self, const std::vector<std::vector<int64_t>>& prompts, const py::object& device,
+             int64_t output_len, std::optional<double> temperature, double top_p, int64_t top_k,
+             const py::object& on_token, const std::vector<int64_t>& stop_ids,
+             const py::object& kv_dtype) {
+            const auto where = to_device(device);
+            const auto options = generate_options(on_token, stop_ids, kv_dtype);
+            const py::gil_scoped_release release;
+            return self.generate_ids(prompts, where, output_len, temperature, top_p, top_k,
+                                     options);
+          },
+          py::arg("prompts"), py::arg("device"), py::arg("output_len") = 100,
+          py::arg("temperature") = 1.0, py::arg("top_p") = 0.95, py::arg("top_k") = 64,
+          py::kw_only(), py::arg("on_token") = py::none(),
+          py::arg("stop_ids") = std::vector<int64_t>(), py::arg("kv_dtype") = py::none(),
+          "generate() from token ids to token ids, bos included: list[list[int]] to the same.")
       .def_static("from_transformers", from_transformers<Self>, py::arg("model"),
                   py::arg("tokenizer") = py::none(),
                   "A model with the weights of one of Hugging Face transformers, in memory.")

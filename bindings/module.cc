@@ -51,6 +51,7 @@ PYBIND11_MODULE(_C, m) {
   bind_gemma_model(m);
   bind_sampler(m);
   bind_language_model(m);
+  bind_taps(m);
   bind_causal_lm(m);
   bind_siglip_vision_model(m);
   bind_multimodal_lm(m);

@@ -208,6 +208,17 @@ void bind_base(py::module_& m) {
     return self;
   });
   c.def("apply", apply, py::arg("fn"));
+  c.def(
+      "requires_grad_",
+      [](const py::object& self, bool requires_grad) {
+        for (auto& parameter : self.cast<NNModule&>().parameters()) {
+          parameter.set_requires_grad(requires_grad);
+        }
+        return self;
+      },
+      py::arg("requires_grad") = true,
+      "Whether parameters take gradients; exact numerics give them.");
+  c.def("zero_grad", &NNModule::zero_grad, py::arg("set_to_none") = true);
 
   c.def("to", to, "Moves to a device; a dtype casts floating weights, never int8 or rope tables.");
   c.def("cpu", [](const py::object& self) { return self.attr("to")("cpu"); });

@@ -13,13 +13,16 @@ import torch  # noqa: F401  The extension needs LibTorch loaded before it.
 
 try:
     from . import (
+        _copies,  # noqa: F401  deepcopy and pickle know the modules then.
         config,
         embedding,
         engine,
         gemma3_model,
         gemma3_preprocessor,
+        lens,
         model,
         modeling_gemma,
+        nn,
         paligemma,
         prompts,
         recurrentgemma,
@@ -39,8 +42,10 @@ __all__ = [
     "engine",
     "gemma3_model",
     "gemma3_preprocessor",
+    "lens",
     "model",
     "modeling_gemma",
+    "nn",
     "paligemma",
     "prompts",
     "recurrentgemma",

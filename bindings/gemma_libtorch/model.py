@@ -17,6 +17,8 @@ from ._C import (
     ModuleList,
     RMSNorm,
     Sampler,
+    TapHandle,
+    TapSite,
     apply_rotary_emb,
     precompute_freqs_cis,
 )
@@ -38,6 +40,8 @@ __all__ = [
     "ModuleList",
     "RMSNorm",
     "Sampler",
+    "TapHandle",
+    "TapSite",
     "apply_rotary_emb",
     "precompute_freqs_cis",
 ]

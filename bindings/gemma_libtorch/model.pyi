@@ -3,8 +3,9 @@
 Shapes: B batch, L input length, S cache length, H query heads, K key/value heads, D head dim,
 E hidden, V vocabulary.
 
-Not torch.nn.Module: there is no base class in common, no hook, no gradient, no pickle. What a
-module here offers in its place is listed in the first class below, under torch's names.
+Not torch.nn.Module: there is no base class in common; gemma_libtorch.nn.as_module makes one of a
+module. What a module here offers is listed in the first class below, under torch's
+names.
 """
 
 import os
@@ -38,6 +39,12 @@ class _NNModule:
     def training(self) -> bool: ...
     def train(self: _M, mode: bool = True) -> _M: ...
     def eval(self: _M) -> _M: ...
+    def requires_grad_(self: _M, requires_grad: bool = True) -> _M:
+        """Whether parameters take gradients; exact numerics give them, bit for bit the reference's.
+
+        Raises RuntimeError for int8 weights.
+        """
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
     def apply(self: _M, fn: Callable[[Any], object]) -> _M:
         """Calls fn on every module below, children first, then on this one."""
     @overload
@@ -94,6 +101,28 @@ class _NNModule:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """forward."""
 
+class TapSite:
+    """Where a value is from, for the function of a tap."""
+
+    @property
+    def name(self) -> str:
+        """The point's name that was asked for."""
+    @property
+    def texts(self) -> list[int]:
+        """Of a value [B, L, ...], whose its B rows are: rows of the batch, or in fast numerics texts
+        of generate() in their order. Empty when a module computes alone.
+        """
+    @property
+    def positions(self) -> list[int]:
+        """Likewise, the position of the first of the L tokens in each."""
+
+class TapHandle:
+    """Taps of a module; also a context, at whose end they are gone."""
+
+    def remove(self) -> None: ...
+    def __enter__(self) -> TapHandle: ...
+    def __exit__(self, *args: object) -> None: ...
+
 class Module(_NNModule):
     """Base of every module here. Cannot be constructed, nor derived from."""
 
@@ -105,6 +134,29 @@ class Module(_NNModule):
         """
     @property
     def numerics(self) -> str: ...
+    def add_taps(
+        self, taps: Sequence[tuple[str, Callable[[torch.Tensor, TapSite], torch.Tensor | None]]]
+    ) -> TapHandle:
+        """Calls function(value, site) with the values of points of this module and of all below it.
+
+        `taps` are names or patterns ("*.hook_out"), and functions: each returns nothing, or a value
+        of the same shape to go on with; it may also write to the value. Raises ValueError when no
+        point fits, or when fast numerics do not compute one that fits by itself.
+        """
+    def tap_names(self) -> list[list[str]]:
+        """The names of each point: the path here, and what TransformerLens calls it."""
+    def register_forward_hook(
+        self, hook: Callable[[Module, tuple[torch.Tensor], torch.Tensor], torch.Tensor | None]
+    ) -> TapHandle:
+        """hook(module, args, output) -> None, or another output. args is (input,), the hidden states.
+
+        Raises ValueError for a module that has no such points, as LanguageModel.
+        """
+    def register_forward_pre_hook(
+        self,
+        hook: Callable[[Module, tuple[torch.Tensor]], torch.Tensor | tuple[torch.Tensor] | None],
+    ) -> TapHandle:
+        """hook(module, args) -> None, or another input. Raises as above."""
 
 class ModuleList(_NNModule, Generic[_Item]):
     """The layers of a model, as the attributes "0", "1" and so on too."""
@@ -405,6 +457,23 @@ class LanguageModel(Module):
         Then, and when progress raises, every parameter is as it was.
         Warns of tensors that the model has no place for and that change nothing.
         """
+    def logits(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Token ids [B, L] of texts from position 0 on -> the logits of all positions [B, L, V], with
+        the soft cap, and with a graph for gradients.
+        """
+    def run(
+        self,
+        input: torch.Tensor,
+        *,
+        keep: Sequence[str] = (),
+        start_at_layer: int = 0,
+        stop_at_layer: int | None = None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """logits(), and the values of points by name, `keep`.
+
+        With start_at_layer, input is what goes into that layer, [B, L, E]; with stop_at_layer, the
+        result is what would go into that one, without the final norm.
+        """
     @property
     def config(self) -> GemmaConfig:
         """The model's own copy."""
@@ -488,6 +557,20 @@ class GemmaForCausalLM(LanguageModel):
         stop_ids: Sequence[int] = (),
         kv_dtype: torch.dtype | None = None,
     ) -> list[str]: ...
+    def generate_ids(
+        self,
+        prompts: Sequence[Sequence[int]],
+        device: torch.device | str,
+        output_len: int = 100,
+        temperature: float | None = 1.0,
+        top_p: float = 0.95,
+        top_k: int = 64,
+        *,
+        on_token: Callable[[int, int], object] | None = None,
+        stop_ids: Sequence[int] = (),
+        kv_dtype: torch.dtype | None = None,
+    ) -> list[list[int]]:
+        """generate() from token ids, bos included, to the ids of the continuations."""
     @staticmethod
     def from_transformers(model: Any, tokenizer: str | None = None) -> GemmaForCausalLM:
         """A model with the weights and config of a GemmaForCausalLM, Gemma2ForCausalLM or

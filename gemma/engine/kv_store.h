@@ -56,6 +56,9 @@ class KVStore {
   /// Makes `to` a copy of `from`, blocks of a kind.
   void copy(const Kind& kind, int32_t from, int32_t to);
 
+  /// For each sequence in turn: 0, 1, 2, and so on.
+  int64_t next_number() { return numbers_++; }
+
   /// Of all blocks, and of those that nobody has.
   int64_t bytes() const;
   int64_t bytes_free() const;
@@ -65,6 +68,7 @@ class KVStore {
 
   std::vector<Kind> kinds_;
   std::vector<BlockCache> caches_;
+  int64_t numbers_ = 0;
 };
 
 }  // namespace gemma

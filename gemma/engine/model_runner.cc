@@ -164,9 +164,11 @@ torch::Tensor ModelRunner::forward(std::span<const Feed> feeds, Pass pass) {
   std::vector<int64_t> ids;
   std::vector<Segment> segments;
   std::vector<const Sequence*> whose;
+  std::vector<int64_t> texts;
   for (const auto& feed : feeds) {
     append_segments(feed, std::ssize(ids), model_->prefix_ignores_window(), segments);
     whose.resize(segments.size(), feed.sequence);
+    texts.resize(segments.size(), feed.sequence->number());
     ids.insert(ids.end(), feed.tokens.begin(), feed.tokens.end());
   }
   std::vector<std::vector<BlockTable>> tables(store_->kinds().size());
@@ -178,7 +180,7 @@ torch::Tensor ModelRunner::forward(std::span<const Feed> feeds, Pass pass) {
     }
   }
   auto hidden =
-      model_->hidden_states(embed(ids, feeds), {pass, segments, layers}, options_.on_layer);
+      model_->hidden_states(embed(ids, feeds), {pass, segments, layers, texts}, options_.on_layer);
   for (const auto& feed : feeds) feed.sequence->advance(std::ssize(feed.tokens));
   return hidden;
 }

@@ -8,10 +8,13 @@
 
 namespace gemma {
 Sequence::Sequence(std::shared_ptr<KVStore> store)
-    : store_(std::move(store)), tables_(store_->kinds().size()) {}
+    : store_(std::move(store)), tables_(store_->kinds().size()), number_(store_->next_number()) {}
 
 Sequence::Sequence(std::shared_ptr<KVStore> store, std::vector<Table> tables, int64_t length)
-    : store_(std::move(store)), tables_(std::move(tables)), length_(length) {
+    : store_(std::move(store)),
+      tables_(std::move(tables)),
+      length_(length),
+      number_(store_->next_number()) {
   for (size_t i = 0; i < tables_.size(); ++i) {
     for (const auto block : tables_[i].blocks) store_->kinds()[i].pool.share(block);
   }
@@ -25,6 +28,7 @@ Sequence& Sequence::operator=(Sequence&& other) noexcept {
   store_ = std::move(other.store_);
   tables_ = std::move(other.tables_);
   length_ = other.length_;
+  number_ = other.number_;
   return *this;
 }
 

@@ -32,6 +32,9 @@ class Sequence {
   /// Tokens so far.
   int64_t length() const { return length_; }
 
+  /// How many there were before it in this memory, forks included.
+  int64_t number() const { return number_; }
+
   /// Memory of keys and values, in bytes, shared blocks included.
   int64_t bytes() const;
 
@@ -64,6 +67,7 @@ class Sequence {
   std::shared_ptr<KVStore> store_;
   std::vector<Table> tables_;  // One a kind.
   int64_t length_ = 0;
+  int64_t number_ = 0;
 };
 
 }  // namespace gemma

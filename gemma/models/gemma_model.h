@@ -17,6 +17,13 @@
 
 namespace gemma {
 
+/// Some of a model's layers.
+struct LayerRange {
+  int64_t first = 0;
+  /// The one before which to end, without the final norm; none: after that norm.
+  std::optional<int64_t> end = std::nullopt;
+};
+
 /// model.py: GemmaModel. The stack of layers and the final norm.
 class GemmaModelImpl : public Module {
  public:
@@ -24,15 +31,17 @@ class GemmaModelImpl : public Module {
   explicit GemmaModelImpl(const GemmaConfig& config);
 
   /// hidden_states [B, L, E], kv_caches one a layer, the rest as GemmaAttention takes it
-  /// -> [B, L, E]. on_layer is called after each layer. Throws std::invalid_argument when a cache
-  /// or a rotary table is missing.
+  /// -> [B, L, E]. on_layer is called after each layer. Of the layers only those of `range`
+  /// compute. Throws std::invalid_argument when a cache or a rotary table is missing, or the range
+  /// is none.
   torch::Tensor forward(torch::Tensor hidden_states,
                         const FreqsCis& freqs_cis,
                         const torch::Tensor& kv_write_indices,
                         const std::vector<KVCache>& kv_caches,
                         const torch::Tensor& mask,
                         const std::optional<torch::Tensor>& local_mask,
-                        const LayerCallback& on_layer = {});
+                        const LayerCallback& on_layer = {},
+                        const LayerRange& range = {});
 
   /// What forward does for a step of an engine: hidden_states [T, E], the whole rotary tables
   /// -> [T, E].
@@ -43,6 +52,7 @@ class GemmaModelImpl : public Module {
 
   const GemmaConfig& config() const { return config_; }
   int64_t vocab_size() const { return config_.vocab_size; }
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override { return "GemmaModel()"; }
 
   torch::nn::ModuleList layers;  // Of DecoderLayerImpl.
@@ -55,7 +65,9 @@ class GemmaModelImpl : public Module {
                            const FreqsCis& freqs_cis,
                            size_t num_caches,
                            const LayerCallback& on_layer,
+                           const LayerRange& range,
                            const InputsOf& inputs_of);
+  std::vector<std::string> other_names(const std::string& path) const override;
 
   GemmaConfig config_;
 };

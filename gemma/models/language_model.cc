@@ -5,7 +5,9 @@
 
 #include <gemma/config/dtype_name.h>
 #include <gemma/models/language_model.h>
+#include <gemma/models/lens_names.h>
 #include <gemma/models/rope_tables.h>
+#include <gemma/modules/masks.h>
 #include <gemma/ops/ops.h>
 #include <gemma/weights/family.h>
 #include <gemma/weights/load_tokenizer.h>
@@ -49,11 +51,11 @@ torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
                                                const std::vector<KVCache>& kv_caches,
                                                const torch::Tensor& mask,
                                                const std::optional<torch::Tensor>& local_mask,
-                                               const LayerCallback& on_layer) {
-  const torch::NoGradGuard no_grad;
+                                               const LayerCallback& on_layer,
+                                               const LayerRange& range) {
   auto freqs = rope_tables();
   for (auto& [type, table] : freqs) table = table.index_select(0, input_positions);
-  return model(embeddings, freqs, input_positions, kv_caches, mask, local_mask, on_layer);
+  return model(embeddings, freqs, input_positions, kv_caches, mask, local_mask, on_layer, range);
 }
 
 torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
@@ -66,7 +68,58 @@ torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
 torch::Tensor LanguageModelImpl::logits(const torch::Tensor& hidden_states,
                                         torch::Tensor buffer) const {
   const torch::NoGradGuard no_grad;
-  return ops().logits(hidden_states, embedder->view(), std::move(buffer));
+  return tapped("hook_logits", ops().logits(hidden_states, embedder->view(), std::move(buffer)));
+}
+
+torch::Tensor LanguageModelImpl::run(const torch::Tensor& input,
+                                     const LayerRange& range,
+                                     const LayerCallback& on_layer) {
+  const UseLock::Use use(use_lock());
+  const bool is_residual = input.dim() == 3;
+  TORCH_CHECK(
+      is_residual || (input.dim() == 2 && range.first == 0),
+      "run: input must be what goes into the first layer, [B, L, E], or, for layer 0, token ",
+      "ids [B, L]; got ", input.sizes());
+  const auto length = input.size(1);
+  if (length < 1 || length > config_.max_position_embeddings) {
+    throw std::invalid_argument(
+        fmt::format("run: {} tokens, but must be 1 to max_position_embeddings, {}", length,
+                    config_.max_position_embeddings));
+  }
+  const auto device = embedder->weight.device();
+  const auto given = input.to(device);
+  const auto positions = at::arange(length, at::TensorOptions().dtype(at::kLong).device(device));
+  const auto window = config_.sliding_window_size;
+  std::optional<TapPasses::Pass> pass;
+  if (passes().are_watched()) pass.emplace(passes(), PassRows::of_batch(input.size(0), length, 0));
+  auto caches = make_kv_caches(input.size(0), length, device);
+  if (numerics() == Numerics::kFast) {  // As a ModelRunner's.
+    for (auto& [k, v] : caches) {
+      k = k.to(at::kFloat);
+      v = v.to(at::kFloat);
+    }
+  }
+  const auto hidden = hidden_states(
+      is_residual ? given : embed(given), positions, caches, causal_mask(positions, length),
+      window ? std::optional(sliding_window_mask(positions, length, *window)) : std::nullopt,
+      on_layer, range);
+  return range.end ? hidden : all_logits(hidden);
+}
+
+torch::Tensor LanguageModelImpl::all_logits(const torch::Tensor& hidden_states) {
+  const auto raw = tapped("hook_logits", ops().linear(hidden_states, embedder->view(), Pass::kAny));
+  return config_.final_logit_softcapping ? softcap(raw, *config_.final_logit_softcapping) : raw;
+}
+
+std::vector<TapPoint> LanguageModelImpl::tap_points() const { return {{"hook_logits"}}; }
+
+std::vector<std::string> LanguageModelImpl::other_names(const std::string& path) const {
+  constexpr std::string_view kModel = "model.";
+  if (path == "hook_logits" || path == "sampler.hook_logits") {
+    return {"unembed.hook_out", "hook_unembed"};
+  }
+  if (!path.starts_with(kModel)) return {};
+  return lens_names(std::string_view(path).substr(kModel.size()), config_);
 }
 
 FreqsCis LanguageModelImpl::rope_tables() const {

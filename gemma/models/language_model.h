@@ -38,7 +38,8 @@ class LanguageModelImpl : public Module {
                               const std::vector<KVCache>& kv_caches,
                               const torch::Tensor& mask,
                               const std::optional<torch::Tensor>& local_mask = std::nullopt,
-                              const LayerCallback& on_layer = {});
+                              const LayerCallback& on_layer = {},
+                              const LayerRange& range = {});
 
   /// The same for a step of an engine: embeddings [T, E] -> [T, E].
   torch::Tensor hidden_states(const torch::Tensor& embeddings,
@@ -48,6 +49,15 @@ class LanguageModelImpl : public Module {
   /// The logits of tokens of a decode pass or of the last ones of prompts: hidden states [B, E]
   /// -> [B, V], not capped; in `buffer` if that has as many rows.
   torch::Tensor logits(const torch::Tensor& hidden_states, torch::Tensor buffer = {}) const;
+
+  /// The logits of all positions of texts that begin at position 0: token ids [B, L] int64, or what
+  /// goes into the first layer of the range, [B, L, E] -> [B, L, V], capped; for a range with an
+  /// end, what comes out of its last layer, [B, L, E]. Keeps a graph for gradients. Throws
+  /// c10::Error for ids where the range does not begin with layer 0, std::invalid_argument for
+  /// positions that the model does not have, or a range of none of its layers.
+  torch::Tensor run(const torch::Tensor& input,
+                    const LayerRange& range = {},
+                    const LayerCallback& on_layer = {});
 
   /// Loads what WeightSource::open takes; see gemma/weights/weights.h.
   LoadReport load_weights(const std::string& model_path, const LoadOptions& options = {});
@@ -68,6 +78,7 @@ class LanguageModelImpl : public Module {
   const GemmaConfig& config() const { return config_; }
   /// Throws std::logic_error when there is none.
   const Tokenizer& tokenizer() const;
+  std::vector<TapPoint> tap_points() const override;
   /// In the place of the one that config.tokenizer names.
   void set_tokenizer(Tokenizer tokenizer) { tokenizer_ = std::move(tokenizer); }
 
@@ -88,6 +99,8 @@ class LanguageModelImpl : public Module {
   virtual Family family() const { return Family::kGemma; }
 
  private:
+  std::vector<std::string> other_names(const std::string& path) const override;
+  torch::Tensor all_logits(const torch::Tensor& hidden_states);
   void register_freqs_cis();
   // The whole tables.
   FreqsCis rope_tables() const;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -45,6 +46,7 @@ class GemmaAttentionImpl : public Module {
   }
   std::optional<double> attn_logit_softcapping() const { return scale_.softcap; }
 
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override { return "GemmaAttention()"; }
 
   Linear qkv_proj{nullptr};
@@ -53,8 +55,14 @@ class GemmaAttentionImpl : public Module {
   RMSNorm key_norm{nullptr};    // Likewise.
 
  private:
-  torch::Tensor attend(const torch::Tensor& qkv, const DenseInputs& inputs) const;
-  torch::Tensor attend(const torch::Tensor& qkv, const StepInputs& inputs) const;
+  torch::Tensor attend(const Ops& by, const torch::Tensor& qkv, const DenseInputs& inputs) const;
+  torch::Tensor attend(const Ops& by, const torch::Tensor& qkv, const StepInputs& inputs) const;
+  torch::Tensor forward_tapped(const torch::Tensor& hidden_states, const AttentionInputs& inputs);
+  torch::Tensor attend_tapped(const torch::Tensor& qkv, const AttentionInputs& inputs) const;
+  torch::Tensor tapped_heads(const torch::Tensor& qkv) const;
+  torch::Tensor sum_of_results(const torch::Tensor& z, Pass pass);
+  bool are_norms_tapped() const;
+  void check_taps(Numerics numerics) const override;
 
   HeadShape shape_;
   AttentionScale scale_;

@@ -30,8 +30,9 @@ struct LayerState {
 /// What a pass of an engine needs besides hidden states [T, E]: tokens of any sequences.
 struct Step {
   Pass pass;
-  std::span<const Segment> segments;   // They cover the rows of the hidden states.
-  std::span<const LayerState> layers;  // One a layer.
+  std::span<const Segment> segments;    // They cover the rows of the hidden states.
+  std::span<const LayerState> layers;   // One a layer.
+  std::span<const int64_t> texts = {};  // One a segment: the number of its text, for taps.
 };
 
 /// Inputs of attention besides hidden states [T, E], in an engine.

@@ -22,13 +22,19 @@ torch::Tensor DecoderLayerImpl::forward(const torch::Tensor& hidden_states,
                       DenseInputs{freqs_cis, kv_write_indices, kv_cache, mask, local_mask});
 }
 
+std::vector<TapPoint> DecoderLayerImpl::tap_points() const {
+  return {{"hook_in"}, {"hook_resid_mid"}, {"hook_out"}};
+}
+
 GemmaDecoderLayerImpl::GemmaDecoderLayerImpl(const GemmaConfig& config)
     : DecoderLayerImpl(config, AttentionType::kGlobal) {}
 
 torch::Tensor GemmaDecoderLayerImpl::forward_with(const torch::Tensor& hidden_states,
                                                   const AttentionInputs& inputs) {
-  const auto x = hidden_states + self_attn->forward_with(input_layernorm(hidden_states), inputs);
-  return x + mlp(post_attention_layernorm(x), pass_of(inputs));
+  const auto residual = tapped("hook_in", hidden_states);
+  const auto x = tapped("hook_resid_mid",
+                        residual + self_attn->forward_with(input_layernorm(residual), inputs));
+  return tapped("hook_out", x + mlp(post_attention_layernorm(x), pass_of(inputs)));
 }
 
 Gemma2DecoderLayerImpl::Gemma2DecoderLayerImpl(const GemmaConfig& config, AttentionType attn_type)
@@ -45,13 +51,14 @@ Gemma2DecoderLayerImpl::Gemma2DecoderLayerImpl(const GemmaConfig& config, Attent
 
 torch::Tensor Gemma2DecoderLayerImpl::forward_with(const torch::Tensor& hidden_states,
                                                    const AttentionInputs& inputs) {
-  const auto attended = self_attn->forward_with(input_layernorm(hidden_states), inputs);
-  const auto x = post_attention_layernorm->add(hidden_states, attended);
+  const auto residual = tapped("hook_in", hidden_states);
+  const auto attended = self_attn->forward_with(input_layernorm(residual), inputs);
+  const auto x = tapped("hook_resid_mid", post_attention_layernorm->add(residual, attended));
 
   const auto fed =
       mlp(pre_feedforward_layernorm.is_empty() ? x : pre_feedforward_layernorm(x), pass_of(inputs));
-  if (post_feedforward_layernorm.is_empty()) return x + fed;
-  return post_feedforward_layernorm->add(x, fed);
+  if (post_feedforward_layernorm.is_empty()) return tapped("hook_out", x + fed);
+  return tapped("hook_out", post_feedforward_layernorm->add(x, fed));
 }
 
 }  // namespace gemma

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -31,6 +32,7 @@ class DecoderLayerImpl : public Module {
                                      const AttentionInputs& inputs) = 0;
 
   AttentionType attn_type() const { return attn_type_; }
+  std::vector<TapPoint> tap_points() const override;
 
   GemmaAttention self_attn{nullptr};
   GemmaMLP mlp{nullptr};

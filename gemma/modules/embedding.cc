@@ -21,7 +21,12 @@ EmbeddingImpl::EmbeddingImpl(int64_t num_embeddings, int64_t embedding_dim, bool
   }
 }
 
-torch::Tensor EmbeddingImpl::forward(const torch::Tensor& x) { return ops().embedding(x, view()); }
+torch::Tensor EmbeddingImpl::forward(const torch::Tensor& x) {
+  if (!is_tapped()) return ops().embedding(x, view());
+  return tapped("hook_out", ops().embedding(tapped("hook_in", x), view()));
+}
+
+std::vector<TapPoint> EmbeddingImpl::tap_points() const { return {{"hook_in"}, {"hook_out"}}; }
 
 torch::Tensor EmbeddingImpl::scaled(const torch::Tensor& x) {
   const auto rows = forward(x);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -25,6 +26,7 @@ class EmbeddingImpl : public Module {
   /// The table in the form that operations take.
   WeightView view() const { return {weight, weight_scaler}; }
 
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override;
 
   torch::Tensor weight;         // [num_embeddings, embedding_dim], default dtype or int8

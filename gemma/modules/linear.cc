@@ -19,8 +19,11 @@ LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool quant) {
 }
 
 torch::Tensor LinearImpl::forward(const torch::Tensor& x, Pass pass) {
-  return ops().linear(x, view(), pass);
+  if (!is_tapped()) return ops().linear(x, view(), pass);
+  return tapped("hook_out", ops().linear(tapped_copy("hook_in", x), view(), pass));
 }
+
+std::vector<TapPoint> LinearImpl::tap_points() const { return {{"hook_in"}, {"hook_out"}}; }
 
 std::string LinearImpl::signature() const {
   const bool packed = weight.scalar_type() == torch::kByte;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -23,6 +24,7 @@ class LinearImpl : public Module {
   /// The weight in the form that operations take.
   WeightView view() const { return {weight, weight_scaler}; }
 
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override;
 
   torch::Tensor weight;         // [out_features, in_features], default dtype or int8

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -18,11 +19,15 @@ class GemmaMLPImpl : public Module {
   /// [..., E] -> [..., E].
   torch::Tensor forward(const torch::Tensor& x, Pass pass = Pass::kAny);
 
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override { return "GemmaMLP()"; }
 
   Linear gate_proj{nullptr};
   Linear up_proj{nullptr};
   Linear down_proj{nullptr};
+
+ private:
+  torch::Tensor compute(const torch::Tensor& x, Pass pass);
 };
 TORCH_MODULE(GemmaMLP);
 

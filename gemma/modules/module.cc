@@ -63,17 +63,25 @@ Module::Module() : ops_(&ops_for(Numerics::kExact, at::kCPU)) {}
 
 Numerics Module::numerics() const { return ops_->numerics(); }
 
-void Module::share_use_lock() {
+std::vector<Module*> Module::all_ours() {
+  std::vector<Module*> found{this};
   for (const auto& child : modules(/*include_self=*/false)) {
-    if (auto* ours = dynamic_cast<Module*>(child.get())) ours->use_lock_ = use_lock_;
+    if (auto* ours = dynamic_cast<Module*>(child.get())) found.push_back(ours);
+  }
+  return found;
+}
+
+void Module::share_use_lock() {
+  for (auto* module : all_ours()) {
+    module->use_lock_ = use_lock_;
+    module->passes_ = passes_;
   }
 }
 
 void Module::set_ops(const Ops& ops) {
-  ops_ = &ops;
-  for (const auto& child : modules(/*include_self=*/false)) {
-    if (auto* ours = dynamic_cast<Module*>(child.get())) ours->ops_ = &ops;
-  }
+  const auto ours = all_ours();
+  for (const auto* module : ours) module->check_taps(ops.numerics());
+  for (auto* module : ours) module->ops_ = &ops;
 }
 
 void Module::set_numerics(Numerics numerics) {

@@ -5,10 +5,12 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <torch/nn/module.h>
 #include <torch/types.h>
 
+#include <gemma/modules/taps.h>
 #include <gemma/modules/use_lock.h>
 #include <gemma/ops/numerics.h>
 
@@ -20,15 +22,16 @@ class Ops;
 /// computation.
 using LayerCallback = std::function<void(int64_t done, int64_t total)>;
 
-/// Base of every module here: torch::nn::Module, plus the choice of numerics. `to`, set_numerics,
-/// load_weights and load_state_dict wait until no thread computes with the model any more; see
-/// UseLock for what they throw.
+/// Base of every module here: torch::nn::Module, plus the choice of numerics and taps. `to`,
+/// set_numerics, add_taps, remove_taps, load_weights and load_state_dict wait until no thread
+/// computes with the model any more; see UseLock for what they throw.
 class Module : public torch::nn::Module {
  public:
   Module();
 
   /// How this module and all below it compute from now on. Throws std::invalid_argument when their
-  /// device does not have such numerics.
+  /// device does not have such numerics, or there are taps inside of operations, which only exact
+  /// ones serve.
   void set_numerics(Numerics numerics);
   Numerics numerics() const;
 
@@ -41,6 +44,23 @@ class Module : public torch::nn::Module {
   void to(torch::Dtype dtype, bool non_blocking = false) override;
   void to(torch::Device device, torch::Dtype dtype, bool non_blocking = false) override;
 
+  /// From now on the taps' functions are called with the values at points of this module and of all
+  /// below it, in the order of the taps. Where there is none, nothing changes. Throws
+  /// std::invalid_argument, before anything is added, when no point fits a tap, or one that fits is
+  /// inside of an operation and numerics are fast.
+  TapHandle add_taps(const std::vector<Tap>& taps);
+  /// Ends those that add_taps added, on this module or one below it.
+  void remove_taps(const TapHandle& handle);
+  /// The names of each point of this module and of all below it. The first is the module's path and
+  /// the point's own ("layers.0.mlp.hook_out"), others are those of other_names.
+  std::vector<std::vector<std::string>> tap_names();
+
+  /// Whether a point of this module has a tap: if not, it computes as it does without taps.
+  bool is_tapped() const { return taps_ != nullptr; }
+
+  /// This module's own points. Every module has "hook_in" and "hook_out" where others call it.
+  virtual std::vector<TapPoint> tap_points() const { return {}; }
+
   /// The class's name and constructor arguments, as Python prints them:
   /// "Linear(in_features=640, out_features=2048, bias=False)".
   virtual std::string signature() const = 0;
@@ -51,14 +71,34 @@ class Module : public torch::nn::Module {
  protected:
   const Ops& ops() const { return *ops_; }
 
-  /// Gives this module's lock to all below it. For the constructor of a model, at its end.
+  /// Gives this module's lock, and its passes, to all below it. For the constructor of a model, at
+  /// its end.
   void share_use_lock();
 
+  bool is_tapped_at(std::string_view point) const { return taps_ && taps_->has(point); }
+  /// The value of a point of this module after its taps.
+  at::Tensor tapped(std::string_view point, const at::Tensor& value) const;
+  /// The same for a value that others may read, too: what taps write to it does not reach them.
+  at::Tensor tapped_copy(std::string_view point, const at::Tensor& value) const;
+  TapPasses& passes() const { return *passes_; }
+
+  /// What users of another library call a point below this module, by its path.
+  virtual std::vector<std::string> other_names(const std::string& path) const;
+  /// Throws std::invalid_argument when `numerics` do not serve the taps of this module.
+  virtual void check_taps(Numerics numerics) const;
+
  private:
+  struct NamedPoint;
+
   void set_ops(const Ops& ops);
+  // This module and all below it.
+  std::vector<Module*> all_ours();
+  std::vector<NamedPoint> named_points();
 
   const Ops* ops_;
   std::shared_ptr<UseLock> use_lock_ = std::make_shared<UseLock>();
+  std::shared_ptr<TapPasses> passes_ = std::make_shared<TapPasses>();
+  std::unique_ptr<ModuleTaps> taps_;  // Null when there are none.
 };
 
 /// The tree below `module`, as Python's print(module) shows it: equal neighbours of a list are

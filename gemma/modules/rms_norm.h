@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -20,7 +21,7 @@ class RMSNormImpl : public Module {
   /// [..., dim] -> [..., dim].
   torch::Tensor forward(const torch::Tensor& x);
 
-  /// residual + forward(x), both [..., dim].
+  /// residual + forward(x), both [..., dim]. With taps, fast numerics may round the sum otherwise.
   torch::Tensor add(const torch::Tensor& residual, const torch::Tensor& x) const;
 
   /// The parameters in the form that operations take.
@@ -28,11 +29,15 @@ class RMSNormImpl : public Module {
 
   double eps() const { return eps_; }
   bool add_unit_offset() const { return add_unit_offset_; }
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override;
 
   torch::Tensor weight;  // [dim], zeros until loaded
 
  private:
+  torch::Tensor forward_tapped(const torch::Tensor& x) const;
+  torch::Tensor tapped_inverse(const torch::Tensor& inverse_rms) const;
+
   double eps_;
   bool add_unit_offset_;
 };

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -35,6 +36,7 @@ class SamplerImpl : public Module {
 
   int64_t vocab_size() const { return vocab_size_; }
   const GemmaConfig& config() const { return config_; }
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override { return "Sampler()"; }
 
  private:

@@ -22,6 +22,16 @@
 /// heads, D head dim, E hidden, V vocabulary.
 namespace gemma {
 
+/// A value inside of an operation.
+enum class Inner {
+  kInverseRms,    ///< rms_norm: 1 / sqrt(mean(x^2) + eps), float32 [..., 1].
+  kNormalized,    ///< rms_norm: x times that, before the weight, float32 [..., E].
+  kRotatedQuery,  ///< rotate_and_cache: [B, L, H, D].
+  kRotatedKey,    ///< rotate_and_cache: [B, L, K, D].
+  kScores,        ///< attend: [B, H, L, S], masked.
+  kPattern,       ///< attend: their softmax.
+};
+
 /// The operations of a model. This class computes as the reference does, bit for bit, on every
 /// device and in every dtype: by its own sequence of ATen calls, less the work that cannot change a
 /// bit (said where it is omitted). A backend derives from it and overrides what it does faster.
@@ -179,7 +189,15 @@ class Ops {
   virtual at::Tensor logits(const at::Tensor& hidden,
                             const WeightView& embedding,
                             at::Tensor buffer) const;
+
+ protected:
+  /// Called by this class with each such value: returns it, or what to go on with in its place.
+  virtual at::Tensor inner(Inner which, const at::Tensor& value) const;
 };
+
+/// The matrix of a weight as floats, [rows, columns]: of 4 bits float32, of others in the dtype of
+/// the matrix or of its scales.
+at::Tensor dequantize(const WeightView& weight);
 
 /// tanh(x / cap) * cap in x's dtype: the reference's soft limit of scores and logits.
 at::Tensor softcap(const at::Tensor& x, double cap);

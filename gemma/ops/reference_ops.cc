@@ -20,13 +20,6 @@ at::Tensor unpacked(const WeightView& weight) {
   return (numbers * weight.scales.to(at::kFloat).unsqueeze(-1)).flatten(1);
 }
 
-// The reference multiplies the whole table by its scales on every call, even for the embedding;
-// the product of the rows that are used is the same.
-at::Tensor dequantize(const WeightView& weight) {
-  if (is_packed(weight)) return unpacked(weight);
-  return weight.quantized() ? weight.data * weight.scales.unsqueeze(-1) : weight.data;
-}
-
 // recurrentgemma/torch/layers.py: RMSNorm.
 at::Tensor rms_norm_in_own_dtype(const at::Tensor& x, const NormWeight& norm) {
   const auto var = at::mean(at::square(x), /*dim=*/-1, /*keepdim=*/true);
@@ -61,6 +54,13 @@ at::Tensor filtered_probs(const at::Tensor& logits, const SamplingParams& params
 
 }  // namespace
 
+// The reference multiplies the whole table by its scales on every call, even for the embedding;
+// the product of the rows that are used is the same.
+at::Tensor dequantize(const WeightView& weight) {
+  if (is_packed(weight)) return unpacked(weight);
+  return weight.quantized() ? weight.data * weight.scales.unsqueeze(-1) : weight.data;
+}
+
 at::Tensor softcap(const at::Tensor& x, double cap) { return at::tanh(x / cap) * cap; }
 
 at::Tensor Ops::linear(const at::Tensor& x, const WeightView& weight, Pass /*pass*/) const {
@@ -78,7 +78,8 @@ at::Tensor Ops::rms_norm(const at::Tensor& x, const NormWeight& norm) const {
   if (!norm.in_float32) return rms_norm_in_own_dtype(x, norm);
   const auto wide = x.to(at::kFloat);
   const auto mean = wide.pow(2).mean(/*dim=*/-1, /*keepdim=*/true);
-  const auto normed = wide * at::rsqrt(mean + norm.eps);
+  const auto inverse_rms = inner(Inner::kInverseRms, at::rsqrt(mean + norm.eps));
+  const auto normed = inner(Inner::kNormalized, wide * inverse_rms);
   const auto weight = norm.weight.to(at::kFloat);
   return (normed * (norm.add_unit_offset ? weight + 1 : weight)).to(x.scalar_type());
 }
@@ -116,8 +117,8 @@ at::Tensor Ops::rotate_and_cache(const at::Tensor& qkv,
 
   if (norms.query) q = rms_norm(q, *norms.query);
   if (norms.key) k = rms_norm(k, *norms.key);
-  q = apply_rotary_emb(q, freqs_cis);
-  k = apply_rotary_emb(k, freqs_cis);
+  q = inner(Inner::kRotatedQuery, apply_rotary_emb(q, freqs_cis));
+  k = inner(Inner::kRotatedKey, apply_rotary_emb(k, freqs_cis));
 
   cache.k.index_copy_(1, write_indices, k);
   cache.v.index_copy_(1, write_indices, v);
@@ -139,8 +140,9 @@ at::Tensor Ops::attend(const at::Tensor& q,
   auto scores = at::matmul(queries, keys.transpose(2, 3));  // [B, H, L, S]
   if (scale.softcap) scores = softcap(scores, *scale.softcap);
   // The mask is float32 and so are the masked scores, whatever the model's dtype.
-  scores = scores + mask;
-  const auto probs = at::softmax(scores.to(at::kFloat), /*dim=*/-1).to(q.scalar_type());
+  scores = inner(Inner::kScores, scores + mask);
+  const auto probs =
+      inner(Inner::kPattern, at::softmax(scores.to(at::kFloat), /*dim=*/-1).to(q.scalar_type()));
   return at::matmul(probs, values).transpose(1, 2).contiguous().view({q.size(0), q.size(1), -1});
 }
 
@@ -225,12 +227,14 @@ at::Tensor Ops::logits(const at::Tensor& hidden,
   return at::matmul(hidden, dequantize(embedding).t());
 }
 
+at::Tensor Ops::inner(Inner /*which*/, const at::Tensor& value) const { return value; }
+
 std::pair<at::Tensor, at::Tensor> Ops::sample(const at::Tensor& hidden,
                                               const WeightView& embedding,
                                               const std::optional<at::Tensor>& bias,
                                               std::optional<double> softcap_value,
                                               const SamplingParams& params) const {
-  auto logits = at::matmul(hidden, dequantize(embedding).t());
+  auto logits = this->logits(hidden, embedding, {});
   if (bias) logits += *bias;
   if (softcap_value) logits = softcap(logits, *softcap_value);
   if (!params.temperatures) {

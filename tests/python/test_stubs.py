@@ -30,6 +30,7 @@ STUBS = sorted(str(path.relative_to(PACKAGE).with_suffix("")) for path in PACKAG
 OF_EVERY_OBJECT = {
     "__module__", "__doc__", "__repr__", "__getattr__", "__setattr__", "__dir__", "__new__",
     "__reduce__", "__qualname__", "__static_attributes__", "__firstlineno__", "__signature__",
+    "__slotnames__",  # By copyreg, once copy.deepcopy has tried to copy one.
 }  # fmt: skip
 
 
@@ -250,7 +251,9 @@ def test_every_module_has_a_stub_and_every_public_name_of_the_extension_a_module
         for path in PACKAGE.rglob("*.py")
         if not path.name.startswith("_")
     }
-    assert modules == set(STUBS)
+    # Those that are written in Python have their annotations in themselves.
+    in_python = {name for name in modules if name == "nn" or name.startswith("lens/")}
+    assert modules - in_python == set(STUBS)
     for part in (_C, _C._recurrentgemma):
         stubs = [stub for stub in STUBS if part_of(stub) is part]
         exported = {name for stub in stubs for name in module_of(stub).__all__}
