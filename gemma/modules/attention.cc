@@ -59,9 +59,9 @@ torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv,
 }
 
 torch::Tensor GemmaAttentionImpl::attend(const torch::Tensor& qkv, const StepInputs& inputs) const {
+  const auto& [cache, tables] = std::get<AttentionState>(inputs.state);
   return ops().attend_segments(qkv, shape_, {view(query_norm), view(key_norm)}, scale_, window(),
-                               inputs.freqs_cis, inputs.pass, inputs.segments, inputs.state.cache,
-                               inputs.state.tables);
+                               inputs.freqs_cis, inputs.pass, inputs.segments, cache, tables);
 }
 
 }  // namespace gemma

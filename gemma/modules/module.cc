@@ -74,6 +74,15 @@ void Module::set_ops(const Ops& ops) {
   for (const auto& child : modules(/*include_self=*/false)) {
     if (auto* ours = dynamic_cast<Module*>(child.get())) ours->ops_ = &ops;
   }
+  arrange_weights();
+}
+
+void Module::arrange_weights() {
+  const torch::NoGradGuard no_grad;
+  arrange_own_weights();
+  for (const auto& child : modules(/*include_self=*/false)) {
+    if (auto* ours = dynamic_cast<Module*>(child.get())) ours->arrange_own_weights();
+  }
 }
 
 void Module::set_numerics(Numerics numerics) {

@@ -41,6 +41,10 @@ class Module : public torch::nn::Module {
   void to(torch::Dtype dtype, bool non_blocking = false) override;
   void to(torch::Device device, torch::Dtype dtype, bool non_blocking = false) override;
 
+  /// Puts the weights of this module and of all below it in the order in memory that their
+  /// operations want; values and shapes stay. For code that gives a module other weights.
+  void arrange_weights();
+
   /// The class's name and constructor arguments, as Python prints them:
   /// "Linear(in_features=640, out_features=2048, bias=False)".
   virtual std::string signature() const = 0;
@@ -53,6 +57,9 @@ class Module : public torch::nn::Module {
 
   /// Gives this module's lock to all below it. For the constructor of a model, at its end.
   void share_use_lock();
+
+  /// What arrange_weights does to this module alone, for the few whose operations mind the order.
+  virtual void arrange_own_weights() {}
 
  private:
   void set_ops(const Ops& ops);
