@@ -106,7 +106,7 @@ PyPrompt to_prompt(const py::object& given) {
 }
 
 // Text is the tokenizer's, as everywhere; images are encoded here.
-PromptTokens tokenize(LanguageModelImpl& model, const PyPrompt& prompt, bool bos) {
+PromptTokens tokenize(EngineModelImpl& model, const PyPrompt& prompt, bool bos) {
   if (const auto* text = std::get_if<std::string>(&prompt)) {
     return {.ids = model.tokenizer().encode(*text, bos), .images = {}};
   }
@@ -147,8 +147,8 @@ std::shared_ptr<py::object> shared_function(py::object function) {
 
 // The engine's thread may wait for the GIL when the engine goes.
 struct PyEngine {
-  PyEngine(std::shared_ptr<LanguageModelImpl> of, const EngineOptions& options)
-      : model(std::move(of)), engine(std::make_unique<Engine>(LanguageModel(model), options)) {}
+  PyEngine(std::shared_ptr<EngineModelImpl> of, const EngineOptions& options)
+      : model(std::move(of)), engine(std::make_unique<Engine>(EngineModel(model), options)) {}
   ~PyEngine() {
     const py::gil_scoped_release release;
     engine.reset();
@@ -156,14 +156,14 @@ struct PyEngine {
   PyEngine(const PyEngine&) = delete;
   PyEngine& operator=(const PyEngine&) = delete;
 
-  std::shared_ptr<LanguageModelImpl> model;
+  std::shared_ptr<EngineModelImpl> model;
   std::unique_ptr<Engine> engine;
 };
 
 // A session, and what its prompts are for.
 struct PySession {
   Session session;
-  std::shared_ptr<LanguageModelImpl> model;
+  std::shared_ptr<EngineModelImpl> model;
 };
 
 // A generation, and the text that has come.
@@ -323,7 +323,7 @@ void bind_sessions(py::module_& m) {
                              })
       .def("cancel", [](PySession& self) { self.session.cancel(); }, ReleaseGil());
   py::class_<PyEngine>(m, "Engine", "Continues any number of texts at once.")
-      .def(py::init([](std::shared_ptr<LanguageModelImpl> model, const py::object& kv_dtype,
+      .def(py::init([](std::shared_ptr<EngineModelImpl> model, const py::object& kv_dtype,
                        std::optional<int64_t> kv_memory, int64_t max_batch, int64_t chunk,
                        bool prefix_cache) {
              return std::make_unique<PyEngine>(std::move(model),

@@ -67,7 +67,7 @@ rg::SamplerOutput sample(rg::Sampler& self,
 }
 
 void bind_network(py::module_& part) {
-  ModuleClass<rg::GriffinImpl>(part, "Griffin", "griffin.py: Griffin.")
+  ModuleClass<rg::GriffinImpl, EngineModelImpl>(part, "Griffin", "griffin.py: Griffin.")
       // Gradient checkpointing saves memory where there are gradients.
       .def(py::init([](const rg::GriffinConfig& config, bool /*gradient_checkpointing*/,
                        const py::object& device, std::optional<torch::Dtype> dtype) {

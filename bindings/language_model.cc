@@ -2,8 +2,11 @@
 
 #include <chrono>
 #include <memory>
+#include <stdexcept>
 
 #include <fmt/format.h>
+
+#include <gemma/weights/load_tokenizer.h>
 
 namespace gemma::bindings {
 namespace {
@@ -97,14 +100,27 @@ void bind_language_model(py::module_& m) {
       .def_readonly("bytes_done", &LoadProgress::bytes_done)
       .def_readonly("bytes_total", &LoadProgress::bytes_total);
 
+  ModuleClass<EngineModelImpl>(m, "EngineModel", "A model that an Engine runs.")
+      .def_property_readonly("tokenizer", &EngineModelImpl::tokenizer)
+      .def(
+          "set_tokenizer",
+          [](EngineModelImpl& self, const std::filesystem::path& path) {
+            if (self.has_tokenizer()) {
+              throw std::runtime_error(
+                  "set_tokenizer: the model has a tokenizer, which an engine may use");
+            }
+            self.set_tokenizer(load_tokenizer(path.string(), self.vocab_size()));
+          },
+          py::arg("path"));
+
   using Self = LanguageModelImpl;
-  ModuleClass<Self>(m, "LanguageModel", "What the text and the multimodal model share.")
+  ModuleClass<Self, EngineModelImpl>(m, "LanguageModel",
+                                     "What the text and the multimodal model share.")
       .def("load_weights", load_weights<Self>, py::arg("model_path"),
            py::arg("progress") = py::none(), py::kw_only(), py::arg("mmap") = false,
            "Loads a checkpoint; progress(LoadProgress) after each tensor. mmap=True leaves weights "
            "in the file, which nobody may write to then.")
-      .def_property_readonly("config", &Self::config)
-      .def_property_readonly("tokenizer", &Self::tokenizer);
+      .def_property_readonly("config", &Self::config);
 }
 
 }  // namespace gemma::bindings

@@ -60,7 +60,9 @@ void bind_simple_layers(py::module_& part) {
            }),
            py::arg("width"), py::arg("expanded_width"), py::kw_only(),
            py::arg("device") = py::none(), py::arg("dtype") = py::none())
-      .def("forward", &rg::MLPBlockImpl::forward, py::arg("x"), ReleaseGil())
+      .def(
+          "forward", [](rg::MLPBlockImpl& self, const at::Tensor& x) { return self.forward(x); },
+          py::arg("x"), ReleaseGil())
       .def_property_readonly("width", &rg::MLPBlockImpl::width)
       .def_property_readonly("expanded_width", &rg::MLPBlockImpl::expanded_width);
   ModuleClass<rg::EmbedderImpl>(part, "Embedder", "modules.py: Embedder.")

@@ -7,7 +7,9 @@ namespace gemma::bindings {
 void bind_siglip_vision_model(py::module_& m) {
   ModuleClass<BiasedLinearImpl>(m, "BiasedLinear", "torch.nn.Linear.")
       .def(py::init<int64_t, int64_t>(), py::arg("in_features"), py::arg("out_features"))
-      .def("forward", &BiasedLinearImpl::forward, py::arg("x"), ReleaseGil());
+      .def(
+          "forward", [](BiasedLinearImpl& self, const torch::Tensor& x) { return self.forward(x); },
+          py::arg("x"), ReleaseGil());
   ModuleClass<LayerNormImpl>(m, "LayerNorm", "torch.nn.LayerNorm.")
       .def(py::init<int64_t, double>(), py::arg("dim"), py::arg("eps"))
       .def("forward", &LayerNormImpl::forward, py::arg("x"), ReleaseGil());

@@ -6,7 +6,7 @@
     for token in session.generate(max_tokens=20, temperature=0.0):
         print(token.text, end="")
 
-The model needs fast numerics and a tokenizer. Engines compute on threads of their own: any Python
+The model, any Gemma, PaliGemma or RecurrentGemma, needs fast numerics and a tokenizer. Engines compute on threads of their own: any Python
 threads may use one at the same time. A text, and the bits of its numbers, do not depend on what is
 generated beside it.
 """
@@ -18,7 +18,7 @@ from typing import TypedDict, Unpack
 import torch
 from PIL import Image
 
-from .model import LanguageModel
+from .model import EngineModel
 
 _Prompt = str | Image.Image | Sequence[str | Image.Image] | Sequence[int]
 
@@ -181,7 +181,7 @@ class Engine:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: EngineModel,
         *,
         kv_dtype: str | torch.dtype = "bfloat16",
         kv_memory: int | None = None,

@@ -3,6 +3,7 @@
 from ._C import (
     DecoderLayer,
     Embedding,
+    EngineModel,
     Gemma2DecoderLayer,
     GemmaAttention,
     GemmaDecoderLayer,
@@ -26,6 +27,7 @@ from ._C import (
 __all__ = [
     "DecoderLayer",
     "Embedding",
+    "EngineModel",
     "Gemma2DecoderLayer",
     "GemmaAttention",
     "GemmaDecoderLayer",

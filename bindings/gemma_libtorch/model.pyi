@@ -435,7 +435,19 @@ class LoadProgress:
     @property
     def bytes_total(self) -> int: ...
 
-class LanguageModel(Module):
+class EngineModel(Module):
+    """A model that an Engine runs. Cannot be constructed."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises RuntimeError when there is none."""
+    def set_tokenizer(self, path: str | os.PathLike[str]) -> None:
+        """Gives it that of a file, as Tokenizer takes it.
+
+        Raises RuntimeError when it has one already, and what Tokenizer raises.
+        """
+
+class LanguageModel(EngineModel):
     """What the text and the multimodal model share. Cannot be constructed."""
 
     def load_weights(
@@ -477,9 +489,6 @@ class LanguageModel(Module):
     @property
     def config(self) -> GemmaConfig:
         """The model's own copy."""
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Raises RuntimeError when the config named none."""
 
 class GemmaForCausalLM(LanguageModel):
     """The text model."""

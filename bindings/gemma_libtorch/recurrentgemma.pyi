@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 
-from .model import Linear, LoadProgress, LoadReport, Module, ModuleList
+from .model import EngineModel, Linear, LoadProgress, LoadReport, Module, ModuleList
 from .siglip_vision.siglip_vision_model import BiasedLinear
 from .tokenizer import Tokenizer
 
@@ -470,8 +470,8 @@ class Embedder(Module):
     @property
     def scale_by_sqrt_dim(self) -> bool: ...
 
-class Griffin(Module):
-    """The network. It computes with exact numerics only."""
+class Griffin(EngineModel):
+    """The network. forward computes with exact numerics; an Engine runs it with fast ones."""
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ GenerateRules rules_of(const RunOptions& options) {
           .max_tokens = options.output_len};
 }
 
-std::vector<int64_t> tokens_of(const BatchLine& line, const LanguageModel& model) {
+std::vector<int64_t> tokens_of(const BatchLine& line, const EngineModel& model) {
   const auto* const text = std::get_if<std::string>(&line.prompt);
   if (text != nullptr) return model->tokenizer().encode(*text);
   return ChatPrompt(model->tokenizer()).encode(std::get<std::vector<ChatMessage>>(line.prompt));
@@ -38,7 +38,7 @@ std::vector<int64_t> tokens_of(const BatchLine& line, const LanguageModel& model
 // The texts of a file, continued together and written in their order.
 class Batch {
  public:
-  Batch(const RunOptions& options, const LanguageModel& model, std::vector<BatchLine> lines)
+  Batch(const RunOptions& options, const EngineModel& model, std::vector<BatchLine> lines)
       : options_(options),
         model_(model),
         lines_(std::move(lines)),
@@ -98,18 +98,17 @@ class Batch {
 
   // Throws for what the engine would refuse later.
   void check_line(const BatchLine& line) const {
-    const auto& config = model_->config();
-    check(line.rules.sampling, place_of(line).c_str(), config.vocab_size);
+    check(line.rules.sampling, place_of(line).c_str(), model_->vocab_size());
     at_line(line, [&] {
       if (line.rules.max_tokens < 1) {
         throw std::invalid_argument(
             fmt::format("max_tokens is {}, but must be 1 or more", line.rules.max_tokens));
       }
       const auto size = tokens_of(line, model_).size();
-      if (std::cmp_less(size, config.max_position_embeddings)) return;
+      if (std::cmp_less(size, model_->max_positions())) return;
       throw std::invalid_argument(
           fmt::format("the prompt has {} tokens, but must leave some of the model's {} positions",
-                      size, config.max_position_embeddings));
+                      size, model_->max_positions()));
     });
   }
 
@@ -150,7 +149,7 @@ class Batch {
   }
 
   const RunOptions& options_;
-  const LanguageModel& model_;
+  const EngineModel& model_;
   std::vector<BatchLine> lines_;
   Engine engine_;
   size_t next_ = 0;

@@ -10,8 +10,10 @@
 #include <gemma/cli/progress.h>
 #include <gemma/generate/make_model.h>
 #include <gemma/generate/paligemma.h>
+#include <gemma/models/griffin.h>
 #include <gemma/weights/checkpoint_config.h>
 #include <gemma/weights/family.h>
+#include <gemma/weights/griffin_checkpoint.h>
 #include <gemma/weights/load_tokenizer.h>
 #include <gemma/weights/paligemma_checkpoint.h>
 
@@ -43,10 +45,39 @@ GemmaConfig make_config(const ModelOptions& options,
   return config;
 }
 
-LanguageModel make_paligemma(PaliGemmaConfig config, const GemmaConfig& text_config) {
+// What a RecurrentGemma shares with a Gemma.
+GemmaConfig shared_config(const ModelOptions& options,
+                          const WeightSource& source,
+                          const recurrentgemma::GriffinConfig& griffin) {
+  if (numerics_of(options) == Numerics::kExact) {
+    throw std::invalid_argument(
+        "--numerics exact: those of a RecurrentGemma are gemma_libtorch.recurrentgemma's; use "
+        "--numerics fast on the CPU");
+  }
+  if (!options.variant.empty() || options.quant) {
+    throw std::invalid_argument("--variant and --quant are for a Gemma, not for a RecurrentGemma");
+  }
+  GemmaConfig config;
+  config.dtype = recurrentgemma::griffin_dtype_of(source);
+  config.vocab_size = griffin.vocab_size;
+  return config;
+}
+
+EngineModel make_paligemma(PaliGemmaConfig config, const GemmaConfig& text_config) {
   config.text_config = text_config;
   config.vision_config.dtype = text_config.dtype;
   return PaliGemmaForConditionalGeneration(config);
+}
+
+EngineModel make(const OpenCheckpoint& checkpoint, const GemmaConfig& config) {
+  if (checkpoint.recurrentgemma) return recurrentgemma::Griffin(*checkpoint.recurrentgemma);
+  if (checkpoint.paligemma) return make_paligemma(*checkpoint.paligemma, config);
+  return make_model(config);
+}
+
+LoadReport load_weights(torch::nn::Module& model, const OpenCheckpoint& checkpoint) {
+  ProgressBar bar("Loading");
+  return gemma::load_weights(model, checkpoint.source, {.mmap = true, .progress = std::ref(bar)});
 }
 
 }  // namespace
@@ -107,6 +138,13 @@ OpenCheckpoint open_checkpoint(const ModelOptions& options) {
         fmt::format("--threads is {}, but must be 1 or more", options.threads));
   }
   auto source = WeightSource::open(options.ckpt);
+  if (options.takes_recurrentgemma && family_of(source) == Family::kRecurrentGemma) {
+    auto griffin = recurrentgemma::griffin_config_of(source);
+    auto config = make_config(options, source, shared_config(options, source, griffin));
+    return {.source = std::move(source),
+            .config = std::move(config),
+            .recurrentgemma = std::move(griffin)};
+  }
   std::optional<PaliGemmaConfig> paligemma;
   if (options.takes_paligemma && family_of(source) == Family::kPaliGemma) {
     paligemma = paligemma_config_of(source);
@@ -116,23 +154,20 @@ OpenCheckpoint open_checkpoint(const ModelOptions& options) {
   return {std::move(source), std::move(config), std::move(paligemma)};
 }
 
-LanguageModel load_model(const ModelOptions& options) {
+EngineModel load_model(const ModelOptions& options) {
   return load_model(options, open_checkpoint(options));
 }
 
-LanguageModel load_model(const ModelOptions& options, const OpenCheckpoint& checkpoint) {
+EngineModel load_model(const ModelOptions& options, const OpenCheckpoint& checkpoint) {
   if (options.threads > 0) at::set_num_threads(options.threads);
   auto config = checkpoint.config;
   config.tokenizer = std::nullopt;
   const DefaultDtypeGuard guard(config.get_dtype());
-  auto model =
-      checkpoint.paligemma ? make_paligemma(*checkpoint.paligemma, config) : make_model(config);
+  auto model = make(checkpoint, config);
   if (checkpoint.config.tokenizer) {
     model->set_tokenizer(load_tokenizer(checkpoint.config, checkpoint.source));
   }
-  ProgressBar bar("Loading");
-  const auto report =
-      model->load_weights(checkpoint.source, {.mmap = true, .progress = std::ref(bar)});
+  const auto report = load_weights(*model, checkpoint);
   if (const auto warning = describe_unexpected(report); !warning.empty()) {
     note("gemma: {}: {}\n", options.ckpt, warning);
   }

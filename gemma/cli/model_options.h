@@ -5,8 +5,10 @@
 
 #include <CLI/CLI.hpp>
 
+#include <gemma/config/griffin_config.h>
 #include <gemma/config/paligemma_config.h>
-#include <gemma/models/language_model.h>
+#include <gemma/models/engine_model.h>
+#include <gemma/weights/weight_source.h>
 
 namespace gemma::cli {
 
@@ -16,7 +18,8 @@ struct ModelOptions {
   std::string variant;    // Empty: detected from the checkpoint.
   std::string tokenizer;  // Empty: tokenizer.model beside the checkpoint.
   bool with_tokenizer = true;
-  bool takes_paligemma = false;  // Besides a Gemma.
+  bool takes_paligemma = false;       // Besides a Gemma.
+  bool takes_recurrentgemma = false;  // Likewise.
   std::string device = "cpu";
   std::string numerics;       // Empty: fast on the CPU, exact elsewhere.
   std::string dtype;          // Empty: the checkpoint's if fast, float32 if exact.
@@ -30,9 +33,11 @@ void add_model_options(CLI::App& command, ModelOptions& options);
 /// What --ckpt names, opened: what it is, with nothing read of it yet.
 struct OpenCheckpoint {
   WeightSource source;
+  /// Of a RecurrentGemma only dtype, tokenizer and vocab_size.
   GemmaConfig config;
   /// Of a PaliGemma, whose language model is that of `config`.
   std::optional<PaliGemmaConfig> paligemma = std::nullopt;
+  std::optional<recurrentgemma::GriffinConfig> recurrentgemma = std::nullopt;
 };
 
 /// config_of, which throws std::runtime_error, naming the flag, when nothing says what the weights
@@ -53,8 +58,8 @@ OpenCheckpoint open_checkpoint(const ModelOptions& options);
 
 /// The model, loaded and ready, with a progress bar on a terminal; sets the number of threads.
 /// Weights stay in the mapped file where they can. Throws as open_checkpoint.
-LanguageModel load_model(const ModelOptions& options, const OpenCheckpoint& checkpoint);
-LanguageModel load_model(const ModelOptions& options);
+EngineModel load_model(const ModelOptions& options, const OpenCheckpoint& checkpoint);
+EngineModel load_model(const ModelOptions& options);
 
 /// "--output_len,--output-len": a flag in the reference's spelling and in the usual one.
 std::string both(const std::string& name);

@@ -31,7 +31,7 @@ struct Candidate {
   double probability;
 };
 
-std::vector<Candidate> candidates_of(const LanguageModel& model,
+std::vector<Candidate> candidates_of(const EngineModel& model,
                                      const std::vector<int64_t>& tokens,
                                      const NextOptions& options) {
   // Log-probabilities are told of tokens that are there: one more has those of what follows.
@@ -89,10 +89,9 @@ void print_json(const std::vector<Candidate>& candidates) {
 }
 
 void next(const NextOptions& options) {
-  const auto checkpoint = open_checkpoint(options.model);
-  const auto model = load_model(options.model, checkpoint);
+  const auto model = load_model(options.model);
   const auto tokens = model->tokenizer().encode(options.text, /*bos=*/false);
-  const auto most = checkpoint.config.max_position_embeddings;
+  const auto most = model->max_positions();
   if (std::ssize(tokens) + 2 > most) {
     throw std::invalid_argument(fmt::format(
         "next: the text has {} tokens, but the model sees {} at most", tokens.size(), most - 2));
@@ -114,7 +113,10 @@ void add_next(CLI::App& app) {
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
   command->add_flag("--json", options->json, "Print a list of objects");
-  command->callback([options] { next(*options); });
+  command->callback([options] {
+    options->model.takes_recurrentgemma = true;
+    next(*options);
+  });
 }
 
 }  // namespace gemma::cli

@@ -52,14 +52,13 @@ void add_divergences(const at::Tensor& saved, const at::Tensor& log_probs, Total
 void perplexity(const PerplexityOptions& options) {
   const auto content = read_text_file("perplexity", options.file);
   const auto kv_dtype = kv_dtype_of(options.model);
-  const auto checkpoint = open_checkpoint(options.model);
-  if (const auto most = checkpoint.config.max_position_embeddings; options.ctx_size > most) {
+  const auto model = load_model(options.model);
+  if (const auto most = model->max_positions(); options.ctx_size > most) {
     throw std::invalid_argument(fmt::format(
         "--ctx_size is {}, but the model sees {} tokens at most", options.ctx_size, most));
   }
-  const auto model = load_model(options.model, checkpoint);
   const auto& tokenizer = model->tokenizer();
-  const LogProbsText text{.vocab_size = model->config().vocab_size,
+  const LogProbsText text{.vocab_size = model->vocab_size(),
                           .window = options.ctx_size,
                           .tokens = tokenizer.encode(content, /*bos=*/false)};
   if (text.tokens.empty()) {
@@ -109,7 +108,10 @@ void add_perplexity(CLI::App& app) {
                       "Write the log-probabilities to this file; large: two bytes for each token "
                       "of the text and of the vocabulary");
   command->add_option("--kl", options->kl, "Compare with the file that another run saved");
-  command->callback([options] { perplexity(*options); });
+  command->callback([options] {
+    options->model.takes_recurrentgemma = true;
+    perplexity(*options);
+  });
 }
 
 }  // namespace gemma::cli

@@ -165,10 +165,13 @@ std::optional<double> temperature_of(const RunOptions& options, const OpenCheckp
   return checkpoint.paligemma ? options.temperature : temperature_of(options);
 }
 
-void check_paligemma(const RunOptions& options, const OpenCheckpoint& checkpoint) {
+void check_family(const RunOptions& options, const OpenCheckpoint& checkpoint) {
   if (!options.boxes.empty()) check_boxes(options.boxes, options.images);
   if (checkpoint.paligemma && options.gap.is_given()) {
     throw std::invalid_argument("--prefix and --suffix are for a text model, not for a PaliGemma");
+  }
+  if (checkpoint.recurrentgemma && options.gap.is_given()) {
+    throw std::invalid_argument("--prefix and --suffix are for a CodeGemma, not a RecurrentGemma");
   }
   if (!checkpoint.paligemma && !options.boxes.empty()) {
     throw std::invalid_argument("--boxes: this model names no places; PaliGemma does");
@@ -180,7 +183,7 @@ void run(const RunOptions& options) {
                  options.top_k);
   const auto load_start = Clock::now();
   const auto checkpoint = open_checkpoint(options.model);
-  check_paligemma(options, checkpoint);
+  check_family(options, checkpoint);
   const auto temperature = temperature_of(options, checkpoint);
   const auto prompt = make_prompt(options, checkpoint);
   const auto gap = read_gap(options.gap);
@@ -229,6 +232,7 @@ void add_run(CLI::App& app) {
   add_run_options(*command, *options);
   command->callback([options] {
     options->model.takes_paligemma = options->prompts.empty();
+    options->model.takes_recurrentgemma = true;
     options->prompts.empty() ? run(*options) : run_batch(*options);
   });
 }

@@ -50,7 +50,7 @@ std::optional<double> temperature_of(const RunOptions& options) {
   return options.temperature.value_or(1.0);
 }
 
-std::vector<int64_t> stop_ids_of(const LanguageModel& model, const std::string& ckpt) {
+std::vector<int64_t> stop_ids_of(const EngineModel& model, const std::string& ckpt) {
   if (model->numerics() == Numerics::kExact) return {};
   auto ids = stop_tokens(ckpt);
   for (const auto* piece : {"<end_of_turn>", "<start_function_response>"}) {

@@ -45,6 +45,6 @@ std::optional<double> temperature_of(const RunOptions& options);
 
 /// Tokens that end a text besides eos: with exact numerics none, as in the reference; else those
 /// that the checkpoint names, and the end of a turn.
-std::vector<int64_t> stop_ids_of(const LanguageModel& model, const std::string& ckpt);
+std::vector<int64_t> stop_ids_of(const EngineModel& model, const std::string& ckpt);
 
 }  // namespace gemma::cli

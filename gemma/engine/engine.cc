@@ -34,11 +34,11 @@ void Session::feed(const std::string& text) {
 
 void Session::feed(std::span<const int64_t> tokens, std::span<const ImageTokens> images) {
   check_idle(*state_, "feed");
-  const auto& config = state_->core->model().config();
+  const auto vocab_size = state_->core->model().vocab_size();
   for (const auto token : tokens) {
-    if (token < 0 || token >= config.vocab_size) {
+    if (token < 0 || token >= vocab_size) {
       throw std::invalid_argument(fmt::format(
-          "engine: token {} is not below the vocabulary's size, {}", token, config.vocab_size));
+          "engine: token {} is not below the vocabulary's size, {}", token, vocab_size));
     }
   }
   state_->text.feed(tokens, images);
@@ -87,7 +87,7 @@ void Session::cancel() {
   if (const auto current = state_->current.lock()) current->cancel();
 }
 
-Engine::Engine(LanguageModel model, const EngineOptions& options)
+Engine::Engine(EngineModel model, const EngineOptions& options)
     : core_(std::make_shared<EngineCore>(std::move(model), options)) {
   core_->start();
 }

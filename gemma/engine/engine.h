@@ -11,7 +11,7 @@
 
 #include <gemma/engine/model_runner.h>
 #include <gemma/engine/scheduler.h>
-#include <gemma/models/language_model.h>
+#include <gemma/models/engine_model.h>
 #include <gemma/ops/row_sampling.h>
 
 namespace gemma {
@@ -27,7 +27,7 @@ struct EngineOptions {
   /// Most prompt tokens of a pass. An image is never cut.
   int64_t chunk = 512;
   /// Keeps the keys and values of prompts, in memory that nothing else needs, for texts that begin
-  /// as they do.
+  /// as they do. Not of models with recurrent layers, whose states say nothing of a beginning.
   bool prefix_cache = true;
 };
 
@@ -163,7 +163,7 @@ class Engine {
  public:
   /// The model needs a tokenizer, and fast numerics for what is said above. Throws
   /// std::invalid_argument for options that cannot be, std::logic_error without a tokenizer.
-  explicit Engine(LanguageModel model, const EngineOptions& options = {});
+  explicit Engine(EngineModel model, const EngineOptions& options = {});
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;

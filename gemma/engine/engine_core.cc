@@ -21,7 +21,7 @@ const Sequence* sequence_of(const Text& text) { return text.sequence ? &*text.se
 
 }  // namespace
 
-EngineCore::EngineCore(LanguageModel model, const EngineOptions& options)
+EngineCore::EngineCore(EngineModel model, const EngineOptions& options)
     : model_(std::move(model)),
       runner_(model_,
               {.kv_dtype = options.kv_dtype,
@@ -31,7 +31,9 @@ EngineCore::EngineCore(LanguageModel model, const EngineOptions& options)
       scheduler_(*this, {.max_batch = options.max_batch, .chunk = runner_.options().chunk}, now),
       process_(getpid()) {
   model_->tokenizer();  // Throws where there is none.
-  if (options.prefix_cache) prefix_cache_.emplace(runner_.store());
+  if (options.prefix_cache && !runner_.store()->has_slots()) {
+    prefix_cache_.emplace(runner_.store());
+  }
 }
 
 double EngineCore::now() {
@@ -159,8 +161,10 @@ void EngineCore::restore(const std::filesystem::path& path, SessionState& sessio
   }();
   call([&] {
     const auto has_room = [&] {
+      const auto& store = *runner_.store();
+      if (store.has_slots() && store.slots().pool.free() == 0) return false;
       for (size_t i = 0; i < saved.first.size(); ++i) {
-        if (saved.blocks(i) > runner_.store()->kinds()[i].pool.free()) return false;
+        if (saved.blocks(i) > store.kinds()[i].pool.free()) return false;
       }
       return true;
     };
@@ -188,15 +192,14 @@ bool EngineCore::has_room(std::span<const PromptChunk> parts) const {
 bool EngineCore::should_admit(const Job& job) {
   const auto& text = text_of(job);
   const auto done = text.sequence || !prefix_cache_ ? text.done() : prefix_cache_->known(text);
-  const auto tokens =
-      std::min(text.size() + kAnswerRoom, model_->config().max_position_embeddings) - done;
+  const auto tokens = std::min(text.size() + kAnswerRoom, model_->max_positions()) - done;
   for (const auto& kind : runner_.store()->kinds()) {
     const auto wanted = kind.window ? std::min(kind.blocks(tokens, runner_.options().chunk),
                                                BlockCache::blocks_for(tokens) + 1)
                                     : BlockCache::blocks_for(tokens) + 1;
     if (wanted > kind.pool.free()) return false;
   }
-  return true;
+  return !runner_.store()->has_slots() || runner_.store()->slots().pool.free() > 0;
 }
 
 void EngineCore::begin(Job& job) {
@@ -278,12 +281,12 @@ void EngineCore::sample(std::span<GenerationState* const> jobs, const at::Tensor
           ? hidden
           : hidden.index_select(0, at::tensor(rows, hidden.options().dtype(at::kLong)));
   if (!logits_.defined() || logits_.size(0) < chosen.size(0)) {
-    logits_ = at::empty({chosen.size(0), model_->config().vocab_size}, at::kFloat);
+    logits_ = at::empty({chosen.size(0), model_->vocab_size()}, at::kFloat);
   }
   const auto logits = model_->logits(chosen, logits_).to(at::kCPU, at::kFloat);
   std::vector<SamplingRow> sampling;
   for (auto* job : ready) sampling.push_back(job->row());
-  auto tokens = sample_rows(logits, model_->config().final_logit_softcapping, sampling);
+  auto tokens = sample_rows(logits, model_->logits_softcap(), sampling);
   for (size_t i = 0; i < ready.size(); ++i) {
     if (const auto reason = ready[i]->take(std::move(tokens[i]))) {
       scheduler_.end(*ready[i], *reason);

@@ -95,7 +95,7 @@ class GenerationState : public Job {
 /// The engine's thread, and the passes that its scheduler asks for.
 class EngineCore : public PassRunner {
  public:
-  EngineCore(LanguageModel model, const EngineOptions& options);
+  EngineCore(EngineModel model, const EngineOptions& options);
 
   void start();
   /// Ends all generations and the thread.
@@ -114,7 +114,7 @@ class EngineCore : public PassRunner {
   NamedTensors snapshot(const SessionState& session);
   void restore(const std::filesystem::path& path, SessionState& session);
 
-  const LanguageModelImpl& model() const { return *model_; }
+  const EngineModelImpl& model() const { return *model_; }
   EngineStatus status();
 
   bool has_room(std::span<Job* const> jobs) const override;
@@ -137,7 +137,7 @@ class EngineCore : public PassRunner {
   void sample(std::span<GenerationState* const> jobs, const at::Tensor& hidden);
   bool is_own_thread() const { return std::this_thread::get_id() == thread_.get_id(); }
 
-  LanguageModel model_;
+  EngineModel model_;
   ModelRunner runner_;
   std::optional<PrefixCache> prefix_cache_;
   int64_t version_ = 0;  // Of the model, as keys and values are kept of it.

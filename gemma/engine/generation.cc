@@ -30,7 +30,7 @@ GenerationState::GenerationState(std::shared_ptr<SessionState> session, const Ge
   if (session_->text.size() == 0) {
     throw std::invalid_argument("engine: the text is empty; feed it a prompt first");
   }
-  const auto most = session_->core->model().config().max_position_embeddings;
+  const auto most = session_->core->model().max_positions();
   if (session_->text.size() >= most) {
     throw std::invalid_argument(
         fmt::format("engine: the text has {} tokens, which leaves none of the model's {} positions",
@@ -40,7 +40,7 @@ GenerationState::GenerationState(std::shared_ptr<SessionState> session, const Ge
     throw std::invalid_argument(
         fmt::format("engine: max_tokens is {}, but must be 1 or more", rules.max_tokens));
   }
-  check(rules.sampling, "engine", session_->core->model().config().vocab_size);
+  check(rules.sampling, "engine", session_->core->model().vocab_size());
   for (const auto token : session_->text.tokens()) see(token, /*answered=*/false);
 }
 
@@ -109,7 +109,7 @@ std::optional<FinishReason> GenerationState::take(SampledToken sampled) {
   }
   changed_.notify_all();
   if (matcher_.stopped()) return FinishReason::kStop;
-  const auto most = session_->core->model().config().max_position_embeddings;
+  const auto most = session_->core->model().max_positions();
   if (generated_ == rules_.max_tokens || text().size() >= most) return FinishReason::kLength;
   return std::nullopt;
 }

@@ -1,15 +1,11 @@
 #include <algorithm>
-#include <map>
-#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
-#include <vector>
 
 #include <ATen/core/Tensor.h>
 
 #include <gemma/checkpoint/crc32.h>
-#include <gemma/config/fields.h>
 #include <gemma/engine/model_digest.h>
 
 namespace gemma {
@@ -26,21 +22,6 @@ class Digest {
     requires(std::is_arithmetic_v<T> || std::is_enum_v<T>)
   void add(const T& value) {
     add(std::as_bytes(std::span(&value, 1)));
-  }
-  template <typename T>
-    requires(std::is_arithmetic_v<T>)
-  void add(const std::optional<T>& value) {
-    add(value.has_value());
-    if (value) add(*value);
-  }
-  void add(const std::optional<std::vector<AttentionType>>& types) {
-    for (const auto type : types.value_or(std::vector<AttentionType>{})) add(type);
-  }
-  void add(const std::optional<std::map<AttentionType, int64_t>>& numbers) {
-    for (const auto& [type, number] : numbers.value_or(std::map<AttentionType, int64_t>{})) {
-      add(type);
-      add(number);
-    }
   }
 
   void add(const std::string& name, const at::Tensor& tensor) {
@@ -63,14 +44,10 @@ class Digest {
 
 }  // namespace
 
-uint32_t model_digest(const LanguageModelImpl& model) {
+uint32_t model_digest(const EngineModelImpl& model) {
   Digest digest;
-  // Names of dtypes and files say nothing that tensors do not, nor does what an image goes through.
-  visit_fields<GemmaConfig>([&](const auto& field) {
-    if constexpr (requires { digest.add(model.config().*field.member); }) {
-      digest.add(model.config().*field.member);
-    }
-  });
+  const auto config = model.config_bytes();
+  digest.add(std::as_bytes(std::span(config)));
   for (const auto& parameter : model.named_parameters()) {
     digest.add(parameter.key(), parameter.value());
   }

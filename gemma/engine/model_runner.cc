@@ -72,7 +72,7 @@ ModelRunner::Feed feed_of(const ModelRunner::Next& next) {
 
 }  // namespace
 
-ModelRunner::ModelRunner(LanguageModel model, const RunnerOptions& options)
+ModelRunner::ModelRunner(EngineModel model, const RunnerOptions& options)
     : model_(std::move(model)), options_(options) {
   if (options.chunk < 1) {
     throw std::invalid_argument(
@@ -82,17 +82,17 @@ ModelRunner::ModelRunner(LanguageModel model, const RunnerOptions& options)
     throw std::invalid_argument(fmt::format(
         "ModelRunner: max_batch is {}, but must be 1 or more sequences", options.max_batch));
   }
-  const auto most = model_->config().max_position_embeddings;
-  store_ = std::make_shared<KVStore>(
-      *model_, KVPlan{.dtype = options.kv_dtype,
-                      .sequences = options.max_batch,
-                      .positions = std::min(options.positions.value_or(most), most),
-                      .chunk = options.chunk,
-                      .bytes = options.kv_memory});
+  const auto most = model_->max_positions();
+  store_ = std::make_shared<StateStore>(
+      *model_, StatePlan{.dtype = options.kv_dtype,
+                         .sequences = options.max_batch,
+                         .positions = std::min(options.positions.value_or(most), most),
+                         .chunk = options.chunk,
+                         .bytes = options.kv_memory});
 }
 
 void ModelRunner::check(std::span<const Feed> feeds) const {
-  const auto most = model_->config().max_position_embeddings;
+  const auto most = model_->max_positions();
   for (size_t i = 0; i < feeds.size(); ++i) {
     const auto& [sequence, tokens, images] = feeds[i];
     const auto is_same = [&feed = feeds[i]](const Feed& other) {
@@ -114,7 +114,7 @@ void ModelRunner::check(std::span<const Feed> feeds) const {
 }
 
 void ModelRunner::check_images(const Feed& feed) const {
-  const auto width = model_->config().hidden_size;
+  const auto width = model_->hidden_size();
   int64_t done = 0;
   for (const auto& image : feed.images) {
     const auto& embeddings = image.embeddings;
@@ -134,6 +134,11 @@ void ModelRunner::check_images(const Feed& feed) const {
 }
 
 bool ModelRunner::has_room(std::span<const Need> needs) const {
+  int64_t slots = 0;
+  for (const auto& need : needs) {
+    slots += need.sequence != nullptr ? need.sequence->missing_slots() : store_->has_slots();
+  }
+  if (slots > store_->slots().pool.free()) return false;
   for (size_t i = 0; i < store_->kinds().size(); ++i) {
     int64_t missing = 0;
     for (const auto& [sequence, tokens] : needs) {
@@ -176,8 +181,16 @@ torch::Tensor ModelRunner::forward(std::span<const Feed> feeds, Pass pass) {
   for (size_t i = 0; i < tables.size(); ++i) {
     for (const auto* sequence : whose) tables[i].push_back(sequence->table(i));
     for (const auto layer : store_->kinds()[i].layers) {
-      layers[layer] = {store_->caches()[layer], tables[i]};
+      layers[layer] = AttentionState{store_->blocks_of(layer), tables[i]};
     }
+  }
+  std::vector<StateSlots> slots;
+  for (size_t i = 0; i < whose.size(); ++i) {
+    slots.push_back(whose[i]->step_slots());
+    if (i > 0 && whose[i] == whose[i - 1]) slots[i].from = slots[i].to;
+  }
+  for (const auto layer : store_->slots().layers) {
+    layers[layer] = RecurrentState{store_->states_of(layer), slots};
   }
   auto hidden =
       model_->hidden_states(embed(ids, feeds), {pass, segments, layers, texts}, options_.on_layer);
@@ -188,7 +201,7 @@ torch::Tensor ModelRunner::forward(std::span<const Feed> feeds, Pass pass) {
 // [T, E] of the tokens, or of the images in their places.
 torch::Tensor ModelRunner::embed(const std::vector<int64_t>& ids, std::span<const Feed> feeds) {
   const torch::NoGradGuard no_grad;
-  auto embeddings = model_->embed(at::tensor(ids, at::kLong).to(model_->embedder->weight.device()));
+  auto embeddings = model_->embed(at::tensor(ids, at::kLong).to(model_->device()));
   int64_t row = 0;
   for (const auto& feed : feeds) {
     for (const auto& image : feed.images) {

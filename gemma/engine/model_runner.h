@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <gemma/engine/sequence.h>
-#include <gemma/models/language_model.h>
+#include <gemma/models/engine_model.h>
 
 namespace gemma {
 
@@ -56,7 +56,7 @@ class ModelRunner {
 
   /// The model keeps its numerics and weights. Throws std::invalid_argument for options that cannot
   /// be.
-  explicit ModelRunner(LanguageModel model, const RunnerOptions& options = {});
+  explicit ModelRunner(EngineModel model, const RunnerOptions& options = {});
 
   Sequence make_sequence() const { return Sequence(store_); }
 
@@ -82,13 +82,13 @@ class ModelRunner {
     const Sequence* sequence;
     int64_t tokens;
   };
-  /// Whether there are blocks for all of them at once.
+  /// Whether there are blocks and slots for all of them at once.
   bool has_room(std::span<const Need> needs) const;
 
-  LanguageModel model() const { return model_; }
+  EngineModel model() const { return model_; }
   const RunnerOptions& options() const { return options_; }
   /// Where keys and values are, and how many blocks are free.
-  const std::shared_ptr<KVStore>& store() const { return store_; }
+  const std::shared_ptr<StateStore>& store() const { return store_; }
 
  private:
   void check(std::span<const Feed> feeds) const;
@@ -97,9 +97,9 @@ class ModelRunner {
   torch::Tensor forward(std::span<const Feed> feeds, Pass pass);
   torch::Tensor embed(const std::vector<int64_t>& ids, std::span<const Feed> feeds);
 
-  LanguageModel model_;
+  EngineModel model_;
   RunnerOptions options_;
-  std::shared_ptr<KVStore> store_;
+  std::shared_ptr<StateStore> store_;
 };
 
 /// Keys and values have no room. One line says how much there is.

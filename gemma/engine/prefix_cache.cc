@@ -14,7 +14,7 @@ constexpr int64_t kTokensPerBorder = 2048;
 
 }  // namespace
 
-PrefixCache::PrefixCache(std::shared_ptr<KVStore> store) : store_(std::move(store)) {}
+PrefixCache::PrefixCache(std::shared_ptr<StateStore> store) : store_(std::move(store)) {}
 
 PrefixCache::~PrefixCache() { clear(); }
 
@@ -111,7 +111,7 @@ std::optional<Sequence> PrefixCache::find(const Text& text) {
       blocks.push_back(nodes[n]->blocks[i]);
     }
   }
-  return Sequence(store_, std::move(tables), last.end);
+  return Sequence(store_, std::move(tables), /*slot=*/std::nullopt, last.end);
 }
 
 // Those that the node has not.

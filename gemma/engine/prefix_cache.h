@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include <gemma/engine/kv_store.h>
 #include <gemma/engine/sequence.h>
+#include <gemma/engine/state_store.h>
 #include <gemma/engine/text.h>
 
 namespace gemma {
@@ -25,7 +25,7 @@ namespace gemma {
 /// Then the prompt that was not used for longest goes.
 class PrefixCache {
  public:
-  explicit PrefixCache(std::shared_ptr<KVStore> store);
+  explicit PrefixCache(std::shared_ptr<StateStore> store);
   ~PrefixCache();
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
@@ -81,7 +81,7 @@ class PrefixCache {
   bool holds_alone(const Node& node, bool only_windows) const;
   void release(Node& node, bool only_windows);
 
-  std::shared_ptr<KVStore> store_;
+  std::shared_ptr<StateStore> store_;
   Node root_;
   Order leaves_;  // By `used`.
   Order loose_;   // With blocks of local layers, but in no kept window. By `inserted`.

@@ -7,14 +7,19 @@
 #include <gemma/engine/sequence.h>
 
 namespace gemma {
-Sequence::Sequence(std::shared_ptr<KVStore> store)
+Sequence::Sequence(std::shared_ptr<StateStore> store)
     : store_(std::move(store)), tables_(store_->kinds().size()), number_(store_->next_number()) {}
 
-Sequence::Sequence(std::shared_ptr<KVStore> store, std::vector<Table> tables, int64_t length)
+Sequence::Sequence(std::shared_ptr<StateStore> store,
+                   std::vector<Table> tables,
+                   std::optional<int32_t> slot,
+                   int64_t length)
     : store_(std::move(store)),
       tables_(std::move(tables)),
+      slot_(slot),
       length_(length),
       number_(store_->next_number()) {
+  if (slot_) store_->slots().pool.share(*slot_);
   for (size_t i = 0; i < tables_.size(); ++i) {
     for (const auto block : tables_[i].blocks) store_->kinds()[i].pool.share(block);
   }
@@ -27,6 +32,8 @@ Sequence& Sequence::operator=(Sequence&& other) noexcept {
   release();
   store_ = std::move(other.store_);
   tables_ = std::move(other.tables_);
+  slot_ = other.slot_;
+  next_slot_ = other.next_slot_;
   length_ = other.length_;
   number_ = other.number_;
   return *this;
@@ -34,13 +41,16 @@ Sequence& Sequence::operator=(Sequence&& other) noexcept {
 
 void Sequence::release() {
   if (!store_) return;  // Moved from.
+  for (const auto& slot : {slot_, next_slot_}) {
+    if (slot) store_->slots().pool.release(*slot);
+  }
   for (size_t i = 0; i < tables_.size(); ++i) {
     for (const auto block : tables_[i].blocks) store_->kinds()[i].pool.release(block);
   }
 }
 
 int64_t Sequence::bytes() const {
-  int64_t total = 0;
+  auto total = slot_ ? store_->slots().slot_bytes : 0;
   for (size_t i = 0; i < tables_.size(); ++i) {
     total += std::ssize(tables_[i].blocks) * store_->kinds()[i].block_bytes;
   }
@@ -54,10 +64,11 @@ Sequence Sequence::fork() const {
     const auto count = BlockCache::blocks_for(length_) - first;
     if (count < std::ssize(blocks)) blocks.resize(static_cast<size_t>(count));
   }
-  return {store_, std::move(tables), length_};
+  return {store_, std::move(tables), slot_, length_};
 }
 
 bool Sequence::can_truncate(int64_t length) const {
+  if (slot_ && length != 0 && length != length_) return false;
   for (size_t i = 0; i < tables_.size(); ++i) {
     const auto first_kept = tables_[i].first * BlockCache::kPositions;
     if (store_->kinds()[i].first_seen(length) < first_kept) return false;
@@ -71,9 +82,10 @@ void Sequence::truncate(int64_t length) {
         fmt::format("Sequence: truncate to {} tokens, but there are {}", length, length_));
   }
   if (!can_truncate(length)) {
-    throw std::invalid_argument(fmt::format(
-        "Sequence: truncate to {} of {} tokens, but local layers no longer have their window",
-        length, length_));
+    throw std::invalid_argument(
+        fmt::format("Sequence: truncate to {} of {} tokens, but {}", length, length_,
+                    slot_ ? "recurrent layers have the state after the last alone"
+                          : "local layers no longer have their window"));
   }
   for (size_t i = 0; i < tables_.size(); ++i) {
     auto& [blocks, first] = tables_[i];
@@ -82,8 +94,11 @@ void Sequence::truncate(int64_t length) {
       store_->kinds()[i].pool.release(blocks.back());
     }
   }
+  if (length == 0 && slot_) store_->slots().pool.release(*std::exchange(slot_, std::nullopt));
   length_ = length;
 }
+
+int64_t Sequence::missing_slots() const { return store_->has_slots() && !next_slot_ ? 1 : 0; }
 
 int64_t Sequence::missing(size_t kind, int64_t tokens) const {
   const auto& [blocks, first] = tables_[kind];
@@ -96,6 +111,7 @@ int64_t Sequence::missing(size_t kind, int64_t tokens) const {
 }
 
 void Sequence::reserve(int64_t tokens) {
+  if (missing_slots() > 0) next_slot_ = store_->slots().pool.take();
   for (size_t i = 0; i < tables_.size(); ++i) {
     auto& kind = store_->kinds()[i];
     auto& [blocks, first] = tables_[i];
@@ -112,6 +128,10 @@ void Sequence::reserve(int64_t tokens) {
 
 void Sequence::advance(int64_t tokens) {
   length_ += tokens;
+  if (next_slot_) {
+    if (slot_) store_->slots().pool.release(*slot_);
+    slot_ = std::exchange(next_slot_, std::nullopt);
+  }
   for (size_t i = 0; i < tables_.size(); ++i) {
     auto& kind = store_->kinds()[i];
     auto& [blocks, first] = tables_[i];

@@ -16,7 +16,6 @@
 #include <gemma/config/dtype_name.h>
 #include <gemma/engine/model_digest.h>
 #include <gemma/engine/session_file.h>
-#include <gemma/modules/decoder_layer.h>
 
 namespace gemma {
 namespace {
@@ -35,6 +34,8 @@ constexpr std::array kNames{kHeader, kTokens, kGenerated, kFirstBlocks, kImages,
 std::string image_name(size_t index) { return fmt::format("images.{}", index); }
 std::string keys_name(size_t layer) { return fmt::format("layers.{}.keys", layer); }
 std::string values_name(size_t layer) { return fmt::format("layers.{}.values", layer); }
+std::string rg_lru_name(size_t layer) { return fmt::format("layers.{}.rg_lru_state", layer); }
+std::string conv1d_name(size_t layer) { return fmt::format("layers.{}.conv1d_state", layer); }
 
 Bytes bytes_of(const at::Tensor& tensor) {
   return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
@@ -134,7 +135,7 @@ std::vector<ImageTokens> images_among(const std::vector<ImageTokens>& images,
 }
 
 std::vector<ImageTokens> read_images(const Reader& file,
-                                     const LanguageModelImpl& model,
+                                     const EngineModelImpl& model,
                                      int64_t tokens) {
   std::vector<ImageTokens> images;
   int64_t done = 0;
@@ -142,7 +143,7 @@ std::vector<ImageTokens> read_images(const Reader& file,
     const auto name = image_name(images.size());
     const auto dtype = file.dtype_of(name);
     const auto rows = file.rows_of(name);
-    auto embeddings = file.tensor(name, dtype, {rows, model.config().hidden_size}).clone();
+    auto embeddings = file.tensor(name, dtype, {rows, model.hidden_size()}).clone();
     if (!at::isFloatingType(dtype) || first < done || rows > tokens - first) {
       file.refuse_damaged(fmt::format("\"{}\" is not among the tokens", name));
     }
@@ -153,14 +154,12 @@ std::vector<ImageTokens> read_images(const Reader& file,
 }
 
 // Tokens and images.
-Text read_text(const Reader& file, const LanguageModelImpl& model) {
+Text read_text(const Reader& file, const EngineModelImpl& model) {
   const auto tokens = file.numbers(kTokens);
   const auto count = std::ssize(tokens);
   const auto flags = file.tensor(kGenerated, at::kByte, {count}).contiguous();
   const std::span generated(flags.const_data_ptr<uint8_t>(), tokens.size());
-  const auto is_token = [&](int64_t token) {
-    return token >= 0 && token < model.config().vocab_size;
-  };
+  const auto is_token = [&](int64_t token) { return token >= 0 && token < model.vocab_size(); };
   if (!std::ranges::all_of(tokens, is_token)) file.refuse_damaged("a token is not the model's");
   const auto images = read_images(file, model, count);
   Text text;
@@ -194,24 +193,14 @@ at::Tensor written(const at::Tensor& cache, const at::Tensor& blocks, int64_t wi
   return copy;
 }
 
-std::vector<std::pair<int64_t, int64_t>> heads_of(const LanguageModelImpl& model) {
-  std::vector<std::pair<int64_t, int64_t>> heads;
-  for (const auto& layer : *model.model->layers) {
-    const auto& attention = *layer->as<DecoderLayerImpl>()->self_attn;
-    heads.emplace_back(attention.num_kv_heads(), attention.head_dim());
-  }
-  return heads;
-}
-
 // Keys and values of the tokens that are done.
 void read_caches(const Reader& file,
-                 const KVStore& store,
-                 const LanguageModelImpl& model,
+                 const StateStore& store,
+                 std::span<const LayerKeeps> layers,
                  SavedSession& saved) {
   saved.first = file.numbers(kFirstBlocks, std::ssize(store.kinds()));
-  const auto heads = heads_of(model);
-  saved.keys.resize(heads.size());
-  saved.values.resize(heads.size());
+  saved.keys.resize(layers.size());
+  saved.values.resize(layers.size());
   for (size_t kind = 0; kind < store.kinds().size(); ++kind) {
     const auto& [first, of_kind] = std::tie(saved.first[kind], store.kinds()[kind]);
     if (first < 0 || first > BlockCache::blocks_for(saved.length) ||
@@ -220,7 +209,7 @@ void read_caches(const Reader& file,
     }
     if (saved.length == 0) continue;
     for (const auto layer : of_kind.layers) {
-      const auto dtype = store.caches()[layer].k.scalar_type();
+      const auto dtype = store.blocks_of(layer).k.scalar_type();
       const auto found = file.dtype_of(keys_name(layer));
       if (found != dtype && (found == at::kFloat || found == at::kBFloat16)) {
         file.refuse(
@@ -228,7 +217,7 @@ void read_caches(const Reader& file,
                         "with kv_dtype {}",
                         dtype_name(found), dtype_name(dtype), dtype_name(found)));
       }
-      const auto [kv_heads, width] = heads[layer];
+      const auto& [kv_heads, width, _] = std::get<KeysKept>(layers[layer]);
       const std::vector<int64_t> sizes{saved.blocks(kind), kv_heads, BlockCache::kPositions, width};
       saved.keys[layer] = file.tensor(keys_name(layer), dtype, sizes);
       saved.values[layer] = file.tensor(values_name(layer), dtype, sizes);
@@ -236,13 +225,26 @@ void read_caches(const Reader& file,
   }
 }
 
+// The states after these.
+void read_states(const Reader& file,
+                 const StateStore& store,
+                 std::span<const LayerKeeps> layers,
+                 SavedSession& saved) {
+  saved.states.resize(layers.size());
+  for (const auto layer : store.slots().layers) {
+    const auto& [width, inputs] = std::get<StateKept>(layers[layer]);
+    saved.states[layer] = {file.tensor(rg_lru_name(layer), at::kFloat, {width}),
+                           file.tensor(conv1d_name(layer), at::kFloat, {inputs, width})};
+  }
+}
+
 }  // namespace
 
 NamedTensors session_tensors(const Text& text,
-                             const KVStore& store,
-                             const LanguageModelImpl& model) {
+                             const StateStore& store,
+                             const EngineModelImpl& model) {
   const torch::NoGradGuard no_grad;
-  const auto heads = heads_of(model);
+  const auto layers = model.kept_by_layers();
   std::vector<uint8_t> generated;
   for (int64_t i = 0; i < text.size(); ++i) generated.push_back(text.is_generated(i) ? 1 : 0);
   std::vector<int64_t> images;
@@ -261,11 +263,18 @@ NamedTensors session_tensors(const Text& text,
     const auto count = static_cast<size_t>(BlockCache::blocks_for(text.done()) - first);
     const auto blocks = at::tensor(at::ArrayRef<int32_t>(table.data(), count));
     for (const auto layer : store.kinds()[kind].layers) {
-      const auto& [k, v] = store.caches()[layer];
-      const auto width = heads[layer].second;
+      const auto& [k, v] = store.blocks_of(layer);
+      const auto width = std::get<KeysKept>(layers[layer]).head_dim;
       tensors.emplace_back(keys_name(layer), written(k, blocks, width, text.done()));
       tensors.emplace_back(values_name(layer), written(v, blocks, width, text.done()));
     }
+  }
+  for (const auto layer : store.slots().layers) {
+    if (text.done() == 0) break;
+    const auto& [rg_lru, conv1d] = store.states_of(layer);
+    const auto slot = *text.sequence->slot();
+    tensors.emplace_back(rg_lru_name(layer), rg_lru[slot].cpu().clone());
+    tensors.emplace_back(conv1d_name(layer), conv1d[slot].cpu().clone());
   }
   tensors.emplace_back(kFirstBlocks, longs(first_blocks));
   return tensors;
@@ -284,8 +293,8 @@ void write_session_file(const std::filesystem::path& path, const NamedTensors& t
 }
 
 SavedSession read_session_file(const std::filesystem::path& path,
-                               const KVStore& store,
-                               const LanguageModelImpl& model) {
+                               const StateStore& store,
+                               const EngineModelImpl& model) {
   const Reader file(path);
   file.check_sum();
   const auto header = file.numbers(kHeader, 3);
@@ -300,19 +309,20 @@ SavedSession read_session_file(const std::filesystem::path& path,
   saved.text = read_text(file, model);
   saved.length = header[2];
   if (saved.length < 0 || saved.length > saved.text.size() ||
-      saved.length > model.config().max_position_embeddings ||
-      saved.text.is_inside_image(saved.length)) {
+      saved.length > model.max_positions() || saved.text.is_inside_image(saved.length)) {
     file.refuse_damaged(fmt::format("{} of {} tokens are done", saved.length, saved.text.size()));
   }
-  read_caches(file, store, model, saved);
-  const auto caches = saved.length > 0 ? 2 * saved.keys.size() : 0;
+  const auto layers = model.kept_by_layers();
+  read_caches(file, store, layers, saved);
+  if (saved.length > 0) read_states(file, store, layers, saved);
+  const auto caches = saved.length > 0 ? 2 * layers.size() : 0;
   if (file.size() != kNames.size() + saved.text.images().size() + caches) {
     file.refuse_damaged("it holds more than its session");
   }
   return saved;
 }
 
-Sequence restore_sequence(const SavedSession& saved, const std::shared_ptr<KVStore>& store) {
+Sequence restore_sequence(const SavedSession& saved, const std::shared_ptr<StateStore>& store) {
   const torch::NoGradGuard no_grad;
   std::vector<Sequence::Table> tables(store->kinds().size());
   for (size_t kind = 0; kind < tables.size(); ++kind) {
@@ -321,7 +331,10 @@ Sequence restore_sequence(const SavedSession& saved, const std::shared_ptr<KVSto
       tables[kind].blocks.push_back(store->kinds()[kind].pool.take());
     }
   }
-  Sequence sequence(store, tables, saved.length);
+  const auto slot = store->has_slots() && saved.length > 0
+                        ? std::optional(store->slots().pool.take())
+                        : std::nullopt;
+  Sequence sequence(store, tables, slot, saved.length);
   const auto fill = [](const at::Tensor& block, const at::Tensor& from) {
     block.zero_();  // D is padded with zeros.
     block.narrow(2, 0, from.size(2)).copy_(from);
@@ -332,11 +345,18 @@ Sequence restore_sequence(const SavedSession& saved, const std::shared_ptr<KVSto
     for (size_t i = 0; i < blocks.size(); ++i) {
       of_kind.pool.release(blocks[i]);  // The sequence shares it.
       for (const auto layer : of_kind.layers) {
-        const auto& [k, v] = store->caches()[layer];
+        const auto& [k, v] = store->blocks_of(layer);
         fill(k[blocks[i]], saved.keys[layer][static_cast<int64_t>(i)]);
         fill(v[blocks[i]], saved.values[layer][static_cast<int64_t>(i)]);
       }
     }
+  }
+  if (!slot) return sequence;
+  store->slots().pool.release(*slot);  // Likewise.
+  for (const auto layer : store->slots().layers) {
+    const auto& [rg_lru, conv1d] = store->states_of(layer);
+    rg_lru[*slot].copy_(saved.states[layer].rg_lru_state);
+    conv1d[*slot].copy_(saved.states[layer].conv1d_state);
   }
   return sequence;
 }

@@ -1,6 +1,7 @@
 #include <stdexcept>
 
 #include <gemma/generate/causal_lm.h>
+#include <gemma/generate/engine_loop.h>
 #include <gemma/generate/generate.h>
 #include <gemma/generate/multimodal_lm.h>
 #include <gemma/generate/paligemma.h>
@@ -22,7 +23,7 @@ std::string text_of(const Prompt& prompt) {
 
 }  // namespace
 
-std::vector<std::string> generate(const LanguageModel& model,
+std::vector<std::string> generate(const EngineModel& model,
                                   std::span<const Prompt> prompts,
                                   torch::Device device,
                                   int64_t output_len,
@@ -38,8 +39,10 @@ std::vector<std::string> generate(const LanguageModel& model,
   }
   std::vector<std::string> texts;
   for (const auto& prompt : prompts) texts.push_back(text_of(prompt));
-  auto& causal = dynamic_cast<GemmaForCausalLMImpl&>(*model.ptr());
-  return causal.generate(texts, device, output_len, temperature, top_p, top_k, options);
+  if (auto* causal = dynamic_cast<GemmaForCausalLMImpl*>(model.ptr().get())) {
+    return causal->generate(texts, device, output_len, temperature, top_p, top_k, options);
+  }
+  return generate_on_engine(model, texts, output_len, temperature, top_p, top_k, options);
 }
 
 }  // namespace gemma

@@ -7,7 +7,9 @@
 
 #include <gemma/engine/model_runner.h>
 #include <gemma/generate/log_probs.h>
+#include <gemma/models/language_model.h>
 #include <gemma/modules/masks.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma {
 namespace {
@@ -38,43 +40,42 @@ at::Tensor exact_hidden_states(LanguageModelImpl& model, const std::vector<int64
       .squeeze(0);
 }
 
-at::Tensor fast_hidden_states(LanguageModel model,
-                              const std::vector<int64_t>& tokens,
-                              torch::Dtype kv_dtype) {
+at::Tensor engine_hidden_states(EngineModel model,
+                                const std::vector<int64_t>& tokens,
+                                torch::Dtype kv_dtype) {
   ModelRunner runner(std::move(model), {.kv_dtype = kv_dtype, .positions = std::ssize(tokens)});
   auto sequence = runner.make_sequence();
   return runner.extend(sequence, tokens);
 }
 
-// Logits come from the sampler, whose choice is not used: it has the soft cap and the numerics.
-at::Tensor logits_of(LanguageModelImpl& model, const at::Tensor& hidden) {
-  const auto longs = hidden.options().dtype(at::kLong);
-  const auto rows = hidden.size(0);
-  return model
-      .sampler(model.embedder->view(), hidden.unsqueeze(1), at::zeros({1}, longs), std::nullopt,
-               at::ones({rows}, longs.dtype(at::kFloat)), at::ones({rows}, longs))
-      .second;
+at::Tensor logits_of(const EngineModelImpl& model, const at::Tensor& hidden) {
+  const auto logits = model.logits(hidden, /*buffer=*/{});
+  const auto cap = model.logits_softcap();
+  return cap ? softcap(logits, *cap) : logits;
 }
 
 }  // namespace
 
-void log_probs(LanguageModel model,
+void log_probs(EngineModel model,
                int64_t bos_id,
                std::span<const int64_t> tokens,
                const LogProbsOptions& options,
                const LogProbsCallback& use) {
   const torch::NoGradGuard no_grad;
   const UseLock::Use computing(model->use_lock());
-  check(options, model->config().max_position_embeddings);
+  check(options, model->max_positions());
+  // With exact numerics as the reference, where it has such a model.
+  auto* const exact = model->numerics() == Numerics::kExact
+                          ? dynamic_cast<LanguageModelImpl*>(model.ptr().get())
+                          : nullptr;
   while (!tokens.empty()) {
     // Nothing is asked of what follows the last token.
     auto left = tokens.first(std::min(tokens.size(), static_cast<size_t>(options.window - 1)));
     tokens = tokens.subspan(left.size());
     std::vector<int64_t> seen{bos_id};
     seen.insert(seen.end(), left.begin(), left.end() - 1);
-    auto hidden = model->numerics() == Numerics::kExact
-                      ? exact_hidden_states(*model, seen)
-                      : fast_hidden_states(model, seen, options.kv_dtype);
+    auto hidden = exact != nullptr ? exact_hidden_states(*exact, seen)
+                                   : engine_hidden_states(model, seen, options.kv_dtype);
     for (const auto& part : hidden.split(options.chunk)) {
       const auto count = static_cast<size_t>(part.size(0));
       use(left.first(count), logits_of(*model, part).to(at::kFloat).log_softmax(-1));

@@ -4,7 +4,7 @@
 #include <functional>
 #include <span>
 
-#include <gemma/models/language_model.h>
+#include <gemma/models/engine_model.h>
 
 namespace gemma {
 
@@ -25,7 +25,7 @@ using LogProbsCallback =
 /// Calls `use` with all of `tokens`, in order, some at a time. They are cut into windows that start
 /// with `bos_id`, as a Gemma without one is not itself. Throws std::invalid_argument for a window
 /// that the model cannot see, or a chunk below 1.
-void log_probs(LanguageModel model,
+void log_probs(EngineModel model,
                int64_t bos_id,
                std::span<const int64_t> tokens,
                const LogProbsOptions& options,

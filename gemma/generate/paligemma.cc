@@ -70,7 +70,8 @@ torch::Tensor PaliGemmaForConditionalGenerationImpl::forward(
           : std::nullopt;
   const auto hidden = hidden_states(embeddings, positions, caches,
                                     prefix_mask(positions, is_prefix), local, on_layer);
-  const auto out = logits(hidden.flatten(0, 1)).view({input_ids.size(0), input_ids.size(1), -1});
+  const auto out =
+      logits(hidden.flatten(0, 1), /*buffer=*/{}).view({input_ids.size(0), input_ids.size(1), -1});
   return text.final_logit_softcapping ? softcap(out, *text.final_logit_softcapping) : out;
 }
 

@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 
 #include <gemma/models/embedding_gemma.h>
+#include <gemma/models/engine_model.h>
 #include <gemma/models/rope_tables.h>
 #include <gemma/weights/hf/hf_embedding_gemma.h>
 #include <gemma/weights/load_tokenizer.h>
@@ -47,7 +48,8 @@ class TextCaches {
       first_token += tokens;
       block += count;
     }
-    layers_.assign(static_cast<size_t>(config.num_hidden_layers), {{empty(), empty()}, tables_});
+    layers_.assign(static_cast<size_t>(config.num_hidden_layers),
+                   AttentionState{{empty(), empty()}, tables_});
   }
 
   Step step() const { return {Pass::kPrompt, segments_, layers_}; }
@@ -81,10 +83,11 @@ torch::Tensor TextEncoderImpl::forward(std::span<const TokenIds> texts,
   const TextCaches caches(texts, model->config(), device);
   TokenIds ids;
   for (const auto& text : texts) ids.insert(ids.end(), text.begin(), text.end());
-  return model->forward_step(
-      embedder->scaled(at::tensor(ids, at::kLong).to(device)),
-      {{AttentionType::kLocalSliding, local_freqs_cis}, {AttentionType::kGlobal, global_freqs_cis}},
-      caches.step(), on_layer);
+  const auto step = caches.step();
+  const FreqsCis tables{{AttentionType::kLocalSliding, local_freqs_cis},
+                        {AttentionType::kGlobal, global_freqs_cis}};
+  return model->forward_step(embedder->scaled(at::tensor(ids, at::kLong).to(device)),
+                             rows_at(tables, positions_of(step, device)), step, on_layer);
 }
 
 DenseImpl::DenseImpl(int64_t in_features, int64_t out_features)

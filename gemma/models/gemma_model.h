@@ -43,8 +43,8 @@ class GemmaModelImpl : public Module {
                         const LayerCallback& on_layer = {},
                         const LayerRange& range = {});
 
-  /// What forward does for a step of an engine: hidden_states [T, E], the whole rotary tables
-  /// -> [T, E].
+  /// What forward does for a step of an engine: hidden_states [T, E], freqs_cis complex64
+  /// [T, D / 2] -> [T, E].
   torch::Tensor forward_step(torch::Tensor hidden_states,
                              const FreqsCis& freqs_cis,
                              const Step& step,

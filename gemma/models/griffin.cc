@@ -3,6 +3,7 @@
 #include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
 
+#include <gemma/models/config_bytes.h>
 #include <gemma/models/griffin.h>
 #include <gemma/ops/ops.h>
 #include <gemma/weights/family.h>
@@ -47,7 +48,8 @@ std::pair<std::optional<torch::Tensor>, std::optional<Cache>> GriffinImpl::forwa
     const LayerCallback& on_block) {
   if (!return_logits && !return_cache) return {std::nullopt, std::nullopt};
   if (numerics() != Numerics::kExact) {
-    throw std::logic_error("Griffin: fast numerics are not there yet; use set_numerics('exact')");
+    throw std::logic_error(
+        "Griffin: forward has exact numerics alone; call set_numerics('exact'), or use an Engine");
   }
   TORCH_CHECK_VALUE(!cache || cache->size() == blocks->size(), "Griffin: the cache is of ",
                     cache ? cache->size() : 0, " blocks, but the model has ", blocks->size());
@@ -69,6 +71,47 @@ std::pair<std::optional<torch::Tensor>, std::optional<Cache>> GriffinImpl::forwa
   }
   return {std::move(logits), return_cache ? std::optional(std::move(next)) : std::nullopt};
 }
+
+torch::Tensor GriffinImpl::embed(const torch::Tensor& token_ids) {
+  return embedder->encode(token_ids);
+}
+
+torch::Tensor GriffinImpl::hidden_states(const torch::Tensor& embeddings,
+                                         const Step& step,
+                                         const LayerCallback& on_layer) {
+  const torch::NoGradGuard no_grad;
+  const auto freqs_cis =
+      step_freqs_cis(positions_of(step, device()), config_.width / config_.num_heads);
+  auto x = embeddings;
+  for (size_t i = 0; i < blocks->size(); ++i) {
+    x = blocks->at<ResidualBlockImpl>(i).forward_step(
+        x, {freqs_cis, step.pass, step.segments, step.layers[i]});
+    if (on_layer) on_layer(static_cast<int64_t>(i) + 1, config_.num_layers());
+  }
+  return final_norm(x);
+}
+
+torch::Tensor GriffinImpl::logits(const torch::Tensor& hidden_states, torch::Tensor buffer) const {
+  const torch::NoGradGuard no_grad;
+  return ops().logits(hidden_states, embedder->input_embedding, std::move(buffer));
+}
+
+std::vector<LayerKeeps> GriffinImpl::kept_by_layers() const {
+  std::vector<LayerKeeps> kept;
+  for (const auto& block : *blocks) kept.push_back(block->as<ResidualBlockImpl>()->keeps());
+  return kept;
+}
+
+int64_t GriffinImpl::max_positions() const {
+  // Positions are multiplied as float32, which has all whole numbers up to this one.
+  return int64_t{1} << 24;
+}
+
+std::optional<double> GriffinImpl::logits_softcap() const {
+  return config_.logits_soft_cap != 0 ? std::optional(config_.logits_soft_cap) : std::nullopt;
+}
+
+std::string GriffinImpl::config_bytes() const { return gemma::config_bytes(config_); }
 
 Cache GriffinImpl::init_cache(int64_t batch_size, torch::Dtype dtype) const {
   Cache cache;

@@ -10,7 +10,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <gemma/config/griffin_config.h>
-#include <gemma/modules/module.h>
+#include <gemma/models/engine_model.h>
 #include <gemma/modules/recurrentgemma/cache.h>
 #include <gemma/modules/recurrentgemma/embedder.h>
 #include <gemma/modules/recurrentgemma/residual_block.h>
@@ -22,11 +22,11 @@ namespace gemma::recurrentgemma {
 /// recurrentgemma/torch/griffin.py: Cache. One a block, in order; there by names "blocks.0", ….
 using Cache = std::vector<ResidualBlockCache>;
 
-/// recurrentgemma/torch/griffin.py: Griffin, the network of RecurrentGemma. Computes with exact
-/// numerics only, and without gradients.
+/// recurrentgemma/torch/griffin.py: Griffin, the network of RecurrentGemma. Computes without
+/// gradients: as the reference by forward(), and with either numerics on an engine.
 // Differs from griffin.py: a new model's weights are not random numbers; norms are 0, and the
 // others hold nothing until loaded.
-class GriffinImpl : public Module {
+class GriffinImpl : public EngineModelImpl {
  public:
   /// Weights take the default dtype. Throws std::invalid_argument for a config that validate()
   /// refuses.
@@ -37,7 +37,7 @@ class GriffinImpl : public Module {
   /// -> (logits [B, T, V], none unless return_logits; the next cache, none unless return_cache).
   /// Writes into the tensors of a cache. on_block is called after each block.
   /// Throws c10::ValueError for other shapes, and for a cache that does not go with the config;
-  /// std::logic_error with fast numerics.
+  /// std::logic_error with fast numerics, which an engine alone has.
   std::pair<std::optional<torch::Tensor>, std::optional<Cache>> forward(
       const torch::Tensor& tokens,
       const torch::Tensor& segment_pos,
@@ -52,6 +52,20 @@ class GriffinImpl : public Module {
   /// Loads what WeightSource::open takes; see gemma/weights/weights.h.
   LoadReport load_weights(const std::string& model_path, const LoadOptions& options = {});
   LoadReport load_weights(const WeightSource& source, const LoadOptions& options = {});
+
+  // For an engine.
+  torch::Tensor embed(const torch::Tensor& token_ids) override;
+  torch::Tensor hidden_states(const torch::Tensor& embeddings,
+                              const Step& step,
+                              const LayerCallback& on_layer) override;
+  torch::Tensor logits(const torch::Tensor& hidden_states, torch::Tensor buffer) const override;
+  std::vector<LayerKeeps> kept_by_layers() const override;
+  int64_t vocab_size() const override { return config_.vocab_size; }
+  int64_t hidden_size() const override { return config_.width; }
+  int64_t max_positions() const override;
+  std::optional<double> logits_softcap() const override;
+  torch::Device device() const override { return embedder->input_embedding.device(); }
+  std::string config_bytes() const override;
 
   const GriffinConfig& config() const { return config_; }
   std::string signature() const override { return "Griffin()"; }

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <gemma/config/dtype_name.h>
+#include <gemma/models/config_bytes.h>
 #include <gemma/models/language_model.h>
 #include <gemma/models/lens_names.h>
 #include <gemma/models/rope_tables.h>
@@ -22,7 +23,7 @@ LanguageModelImpl::LanguageModelImpl(const GemmaConfig& config, const std::strin
         fmt::format("GemmaConfig: hidden_size ({}) must be a multiple of num_attention_heads ({})",
                     config.hidden_size, config.num_attention_heads));
   }
-  if (config.tokenizer) tokenizer_ = load_tokenizer(*config.tokenizer, config.vocab_size);
+  if (config.tokenizer) set_tokenizer(load_tokenizer(*config.tokenizer, config.vocab_size));
   embedder = register_module(embedder_name,
                              Embedding(config.vocab_size, config.hidden_size, config.quant));
   model = register_module("model", GemmaModel(config));
@@ -53,16 +54,16 @@ torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
                                                const std::optional<torch::Tensor>& local_mask,
                                                const LayerCallback& on_layer,
                                                const LayerRange& range) {
-  auto freqs = rope_tables();
-  for (auto& [type, table] : freqs) table = table.index_select(0, input_positions);
-  return model(embeddings, freqs, input_positions, kv_caches, mask, local_mask, on_layer, range);
+  return model(embeddings, rows_at(rope_tables(), input_positions), input_positions, kv_caches,
+               mask, local_mask, on_layer, range);
 }
 
 torch::Tensor LanguageModelImpl::hidden_states(const torch::Tensor& embeddings,
                                                const Step& step,
                                                const LayerCallback& on_layer) {
   const torch::NoGradGuard no_grad;
-  return model->forward_step(embeddings, rope_tables(), step, on_layer);
+  return model->forward_step(embeddings, rows_at(rope_tables(), positions_of(step, device())), step,
+                             on_layer);
 }
 
 torch::Tensor LanguageModelImpl::logits(const torch::Tensor& hidden_states,
@@ -122,6 +123,17 @@ std::vector<std::string> LanguageModelImpl::other_names(const std::string& path)
   return lens_names(std::string_view(path).substr(kModel.size()), config_);
 }
 
+std::vector<LayerKeeps> LanguageModelImpl::kept_by_layers() const {
+  std::vector<LayerKeeps> kept;
+  for (const auto& layer : *model->layers) {
+    const auto& attention = *layer->as<DecoderLayerImpl>()->self_attn;
+    kept.push_back(KeysKept{attention.num_kv_heads(), attention.head_dim(), attention.window()});
+  }
+  return kept;
+}
+
+std::string LanguageModelImpl::config_bytes() const { return gemma::config_bytes(config_); }
+
 FreqsCis LanguageModelImpl::rope_tables() const {
   if (config_.architecture == Architecture::kGemma3) {
     return {{AttentionType::kLocalSliding, local_freqs_cis},
@@ -169,15 +181,6 @@ void LanguageModelImpl::check_device(torch::Device device) const {
     throw std::invalid_argument(fmt::format("generate: device is {} but the weights are on {}",
                                             device.str(), weights.str()));
   }
-}
-
-const Tokenizer& LanguageModelImpl::tokenizer() const {
-  if (!tokenizer_) {
-    throw std::logic_error(
-        fmt::format("{}: no tokenizer; set config.tokenizer before constructing the model",
-                    signature().substr(0, signature().find('('))));
-  }
-  return *tokenizer_;
 }
 
 }  // namespace gemma

@@ -11,11 +11,10 @@
 #include <torch/nn/pimpl.h>
 
 #include <gemma/config/config.h>
+#include <gemma/models/engine_model.h>
 #include <gemma/models/gemma_model.h>
 #include <gemma/modules/embedding.h>
-#include <gemma/modules/module.h>
 #include <gemma/modules/sampler.h>
-#include <gemma/text/tokenizer.h>
 #include <gemma/weights/family.h>
 #include <gemma/weights/weights.h>
 
@@ -25,10 +24,10 @@ namespace gemma {
 /// embedding, stack of layers, sampler, rotary tables, tokenizer. Weights take the default dtype at
 /// construction (DefaultDtypeGuard); config.dtype is that of the KV cache, and the two have to
 /// agree.
-class LanguageModelImpl : public Module {
+class LanguageModelImpl : public EngineModelImpl {
  public:
   /// Token ids [...] int64 -> [..., E], multiplied by the root of E.
-  torch::Tensor embed(const torch::Tensor& token_ids);
+  torch::Tensor embed(const torch::Tensor& token_ids) override;
 
   /// What the sampler is given: embeddings [B, L, E] through the layers and the final norm
   /// -> [B, L, E]. input_positions [L] int64, kv_caches one a layer (written in place), mask and
@@ -41,14 +40,17 @@ class LanguageModelImpl : public Module {
                               const LayerCallback& on_layer = {},
                               const LayerRange& range = {});
 
-  /// The same for a step of an engine: embeddings [T, E] -> [T, E].
   torch::Tensor hidden_states(const torch::Tensor& embeddings,
                               const Step& step,
-                              const LayerCallback& on_layer = {});
-
-  /// The logits of tokens of a decode pass or of the last ones of prompts: hidden states [B, E]
-  /// -> [B, V], not capped; in `buffer` if that has as many rows.
-  torch::Tensor logits(const torch::Tensor& hidden_states, torch::Tensor buffer = {}) const;
+                              const LayerCallback& on_layer) override;
+  torch::Tensor logits(const torch::Tensor& hidden_states, torch::Tensor buffer) const override;
+  std::vector<LayerKeeps> kept_by_layers() const override;
+  int64_t vocab_size() const override { return config_.vocab_size; }
+  int64_t hidden_size() const override { return config_.hidden_size; }
+  int64_t max_positions() const override { return config_.max_position_embeddings; }
+  std::optional<double> logits_softcap() const override { return config_.final_logit_softcapping; }
+  torch::Device device() const override { return embedder->weight.device(); }
+  std::string config_bytes() const override;
 
   /// The logits of all positions of texts that begin at position 0: token ids [B, L] int64, or what
   /// goes into the first layer of the range, [B, L, E] -> [B, L, V], capped; for a range with an
@@ -71,16 +73,8 @@ class LanguageModelImpl : public Module {
   /// Throws std::invalid_argument when the weights are elsewhere.
   void check_device(torch::Device device) const;
 
-  /// Whether the tokens of an image that a text begins with see each other in local layers, too,
-  /// however far apart.
-  virtual bool prefix_ignores_window() const { return false; }
-
   const GemmaConfig& config() const { return config_; }
-  /// Throws std::logic_error when there is none.
-  const Tokenizer& tokenizer() const;
   std::vector<TapPoint> tap_points() const override;
-  /// In the place of the one that config.tokenizer names.
-  void set_tokenizer(Tokenizer tokenizer) { tokenizer_ = std::move(tokenizer); }
 
   Embedding embedder{nullptr};  // Under the name that the checkpoint has for it.
   GemmaModel model{nullptr};
@@ -106,7 +100,6 @@ class LanguageModelImpl : public Module {
   FreqsCis rope_tables() const;
 
   GemmaConfig config_;
-  std::optional<Tokenizer> tokenizer_;
 };
 
 /// Any of these models.

@@ -1,3 +1,5 @@
+#include <ATen/core/Tensor.h>
+
 #include <gemma/models/rope_tables.h>
 #include <gemma/ops/rotary.h>
 
@@ -23,6 +25,12 @@ FreqsCis make_rope_tables(const GemmaConfig& config, int64_t positions) {
   };
   return {{kLocal, table(theta_of(kLocal), 1)},
           {kGlobal, table(theta_of(kGlobal), config.rope_scaling_factor.value_or(1))}};
+}
+
+FreqsCis rows_at(const FreqsCis& tables, const at::Tensor& positions) {
+  FreqsCis rows;
+  for (const auto& [type, table] : tables) rows[type] = table.index_select(0, positions);
+  return rows;
 }
 
 }  // namespace gemma

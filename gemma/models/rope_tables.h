@@ -16,4 +16,7 @@ using FreqsCis = std::map<AttentionType, at::Tensor>;
 /// for both types.
 FreqsCis make_rope_tables(const GemmaConfig& config, int64_t positions);
 
+/// Their rows at these positions, int64 [L].
+FreqsCis rows_at(const FreqsCis& tables, const at::Tensor& positions);
+
 }  // namespace gemma

@@ -70,9 +70,9 @@ torch::Tensor GemmaAttentionImpl::attend(const Ops& by,
 torch::Tensor GemmaAttentionImpl::attend(const Ops& by,
                                          const torch::Tensor& qkv,
                                          const StepInputs& inputs) const {
+  const auto& [cache, tables] = std::get<AttentionState>(inputs.state);
   return by.attend_segments(qkv, shape_, {view(query_norm), view(key_norm)}, scale_, window(),
-                            inputs.freqs_cis, inputs.pass, inputs.segments, inputs.state.cache,
-                            inputs.state.tables);
+                            inputs.freqs_cis, inputs.pass, inputs.segments, cache, tables);
 }
 
 bool GemmaAttentionImpl::are_norms_tapped() const {

@@ -6,6 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <gemma/modules/layer_state.h>
 #include <gemma/ops/attention_types.h>
 #include <gemma/ops/pass.h>
 
@@ -21,12 +22,6 @@ struct DenseInputs {
   std::optional<at::Tensor> local_mask;  // Replaces `mask` in a local layer with a window.
 };
 
-/// What one layer keeps of the sequences of a step.
-struct LayerState {
-  BlockCache cache;                    // Written in place.
-  std::span<const BlockTable> tables;  // One a segment.
-};
-
 /// What a pass of an engine needs besides hidden states [T, E]: tokens of any sequences.
 struct Step {
   Pass pass;
@@ -35,9 +30,9 @@ struct Step {
   std::span<const int64_t> texts = {};  // One a segment: the number of its text, for taps.
 };
 
-/// Inputs of attention besides hidden states [T, E], in an engine.
+/// Inputs of a layer besides hidden states [T, E], in an engine.
 struct StepInputs {
-  at::Tensor freqs_cis;  // complex64 [positions, D / 2], the whole table.
+  at::Tensor freqs_cis;  // complex64 [T, D / 2], the rows of the tokens' positions.
   Pass pass;
   std::span<const Segment> segments;
   const LayerState& state;

@@ -14,8 +14,8 @@ BiasedLinearImpl::BiasedLinearImpl(int64_t in_features, int64_t out_features) {
                             /*requires_grad=*/false);
 }
 
-torch::Tensor BiasedLinearImpl::forward(const torch::Tensor& x) {
-  return ops().biased_linear(x, view());
+torch::Tensor BiasedLinearImpl::forward(const torch::Tensor& x, Pass pass) {
+  return ops().biased_linear(x, view(), pass);
 }
 
 std::string BiasedLinearImpl::signature() const {

@@ -6,6 +6,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <gemma/modules/module.h>
+#include <gemma/ops/pass.h>
 #include <gemma/ops/weight_view.h>
 
 namespace gemma {
@@ -17,7 +18,7 @@ class BiasedLinearImpl : public Module {
   BiasedLinearImpl(int64_t in_features, int64_t out_features);
 
   /// [..., in_features] -> [..., out_features].
-  torch::Tensor forward(const torch::Tensor& x);
+  torch::Tensor forward(const torch::Tensor& x, Pass pass = Pass::kAny);
 
   /// The parameters as an operation takes them.
   BiasedWeight view() const { return {weight, bias}; }

@@ -82,6 +82,12 @@ void Module::set_ops(const Ops& ops) {
   const auto ours = all_ours();
   for (const auto* module : ours) module->check_taps(ops.numerics());
   for (auto* module : ours) module->ops_ = &ops;
+  arrange_weights();
+}
+
+void Module::arrange_weights() {
+  const torch::NoGradGuard no_grad;
+  for (auto* module : all_ours()) module->arrange_own_weights();
 }
 
 void Module::set_numerics(Numerics numerics) {

@@ -61,6 +61,10 @@ class Module : public torch::nn::Module {
   /// This module's own points. Every module has "hook_in" and "hook_out" where others call it.
   virtual std::vector<TapPoint> tap_points() const { return {}; }
 
+  /// Puts the weights of this module and of all below it in the order in memory that their
+  /// operations want; values and shapes stay. For code that gives a module other weights.
+  void arrange_weights();
+
   /// The class's name and constructor arguments, as Python prints them:
   /// "Linear(in_features=640, out_features=2048, bias=False)".
   virtual std::string signature() const = 0;
@@ -86,6 +90,9 @@ class Module : public torch::nn::Module {
   virtual std::vector<std::string> other_names(const std::string& path) const;
   /// Throws std::invalid_argument when `numerics` do not serve the taps of this module.
   virtual void check_taps(Numerics numerics) const;
+
+  /// What arrange_weights does to this module alone, for the few whose operations mind the order.
+  virtual void arrange_own_weights() {}
 
  private:
   struct NamedPoint;

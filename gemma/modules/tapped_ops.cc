@@ -40,9 +40,11 @@ at::Tensor TappedAttentionOps::attend_segments(const at::Tensor& qkv,
     std::optional<TapPasses::Pass> alone;
     if (rows != nullptr) alone.emplace(passes_, PassRows{{rows->parts[i]}, /*is_flat=*/false});
     auto segment = segments[i];
-    const auto part = qkv.narrow(0, std::exchange(segment.first_token, 0), segment.tokens);
-    results.push_back(Ops::attend_segments(part, shape, norms, scale, window, freqs_cis, pass,
-                                           {&segment, 1}, cache, tables.subspan(i, 1)));
+    const auto first = std::exchange(segment.first_token, 0);
+    results.push_back(
+        Ops::attend_segments(qkv.narrow(0, first, segment.tokens), shape, norms, scale, window,
+                             freqs_cis.narrow(0, first, segment.tokens), pass, {&segment, 1}, cache,
+                             tables.subspan(i, 1)));
   }
   return at::cat(results);
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include <ATen/ATen.h>
 
@@ -82,6 +83,36 @@ std::pair<at::Tensor, at::Tensor> Ops::rg_lru(const at::Tensor& x,
   return recurrentgemma::rnn_scan(input, a, reset, state);
 }
 
+// The reference takes one token where there is a state: these are its own steps for several.
+at::Tensor Ops::recur_segments(const at::Tensor& x,
+                               const BiasedWeight& conv,
+                               const RgLruWeights& weights,
+                               Pass /*pass*/,
+                               std::span<const Segment> segments,
+                               const RecurrentCache& cache,
+                               std::span<const StateSlots> slots) const {
+  std::vector<at::Tensor> results;
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const auto& segment = segments[i];
+    const auto state_of = [&](const at::Tensor& states) {
+      return segment.position > 0 ? std::optional(states.narrow(0, slots[i].from, 1))
+                                  : std::nullopt;
+    };
+    const auto positions = at::arange(segment.position, segment.position + segment.tokens,
+                                      x.options().dtype(at::kLong));
+    // causal_conv may write to its input.
+    const auto own = x.narrow(0, segment.first_token, segment.tokens).unsqueeze(0).clone();
+    const auto [convolved, inputs] =
+        causal_conv(own, conv, positions.unsqueeze(0), state_of(cache.conv1d_state));
+    const auto [y, h] =
+        rg_lru(convolved, weights, positions.unsqueeze(0), state_of(cache.rg_lru_state));
+    cache.conv1d_state.narrow(0, slots[i].to, 1).copy_(inputs);
+    cache.rg_lru_state.narrow(0, slots[i].to, 1).copy_(h);
+    results.push_back(y[0]);
+  }
+  return at::cat(results);
+}
+
 at::Tensor Ops::rotate_first_half(const at::Tensor& x, const at::Tensor& positions) const {
   const auto halves = x.chunk(2, /*dim=*/-1);
   const auto size = halves[0].size(-1);
@@ -108,8 +139,9 @@ at::Tensor Ops::attend_seen(const at::Tensor& q,
 
 at::Tensor Ops::gelu_gated_linear(const at::Tensor& x,
                                   const at::Tensor& gate,
-                                  const BiasedWeight& linear) const {
-  return biased_linear(x * at::gelu(gate, /*approximate=*/"tanh"), linear);
+                                  const BiasedWeight& linear,
+                                  Pass pass) const {
+  return biased_linear(x * at::gelu(gate, /*approximate=*/"tanh"), linear, pass);
 }
 
 at::Tensor Ops::biased_einsum(std::string_view equation,
@@ -120,9 +152,11 @@ at::Tensor Ops::biased_einsum(std::string_view equation,
 
 at::Tensor Ops::stacked_mlp(const at::Tensor& x,
                             const BiasedWeight& gate_and_up,
-                            const BiasedWeight& down) const {
+                            const BiasedWeight& down,
+                            Pass pass) const {
+  if (x.dim() == 2) return stacked_mlp(x.unsqueeze(0), gate_and_up, down, pass)[0];
   const auto out = biased_einsum("...td,cdD->c...tD", x, gate_and_up);
-  return gelu_gated_linear(out.select(0, 1), out.select(0, 0), down);
+  return gelu_gated_linear(out.select(0, 1), out.select(0, 0), down, pass);
 }
 
 }  // namespace gemma

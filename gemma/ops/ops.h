@@ -12,6 +12,7 @@
 #include <gemma/ops/attention_types.h>
 #include <gemma/ops/numerics.h>
 #include <gemma/ops/pass.h>
+#include <gemma/ops/recurrence_types.h>
 #include <gemma/ops/sampling_params.h>
 #include <gemma/ops/weight_view.h>
 
@@ -83,7 +84,7 @@ class Ops {
   /// segments[i], and has a block for every position that its tokens see, and for the tokens.
   /// Segments of a decode pass have one token each, of different sequences. Without a window a
   /// token sees all positions up to its own; else the last `window` of those; of a bidirectional
-  /// segment more, as Segment says. qkv [T, (H + 2K) * D], freqs_cis complex64 [positions, D / 2]
+  /// segment more, as Segment says. qkv [T, (H + 2K) * D], freqs_cis complex64 [T, D / 2]
   /// -> [T, H * D].
   virtual at::Tensor attend_segments(const at::Tensor& qkv,
                                      const HeadShape& shape,
@@ -96,10 +97,12 @@ class Ops {
                                      const BlockCache& cache,
                                      std::span<const BlockTable> tables) const;
 
-  /// The vision model's operations: [N, P, E] are the patches of N images.
-
   /// x @ weight^T + bias: [..., in] -> [..., out].
-  virtual at::Tensor biased_linear(const at::Tensor& x, const BiasedWeight& linear) const;
+  virtual at::Tensor biased_linear(const at::Tensor& x,
+                                   const BiasedWeight& linear,
+                                   Pass pass) const;
+
+  /// The vision model's operations: [N, P, E] are the patches of N images.
 
   /// [..., E] -> [..., E].
   virtual at::Tensor layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const;
@@ -159,10 +162,22 @@ class Ops {
                                  const at::Tensor& v,
                                  const at::Tensor& seen) const;
 
+  /// causal_conv and rg_lru for the tokens of a pass: slots[i] says where the state of the sequence
+  /// of segments[i] is; a segment at position 0 begins one. Segments of one sequence come in order,
+  /// and those of a decode pass have one token each. x [T, R] -> [T, R].
+  virtual at::Tensor recur_segments(const at::Tensor& x,
+                                    const BiasedWeight& conv,
+                                    const RgLruWeights& weights,
+                                    Pass pass,
+                                    std::span<const Segment> segments,
+                                    const RecurrentCache& cache,
+                                    std::span<const StateSlots> slots) const;
+
   /// linear(x * gelu_tanh(gate)): [..., E] each.
   virtual at::Tensor gelu_gated_linear(const at::Tensor& x,
                                        const at::Tensor& gate,
-                                       const BiasedWeight& linear) const;
+                                       const BiasedWeight& linear,
+                                       Pass pass) const;
 
   /// einsum of x and the weight by the equation, plus the bias, of any shapes that fit it.
   virtual at::Tensor biased_einsum(std::string_view equation,
@@ -170,10 +185,15 @@ class Ops {
                                    const BiasedWeight& weight) const;
 
   /// down(gelu_tanh(x @ weight[0] + bias[0]) * (x @ weight[1] + bias[1])): x [B, T, E], weight
-  /// [2, E, F], bias [2, 1, 1, F] -> [B, T, E].
+  /// [2, E, F], bias [2, 1, 1, F] -> [B, T, E]. In an engine x is [T, E].
   virtual at::Tensor stacked_mlp(const at::Tensor& x,
                                  const BiasedWeight& gate_and_up,
-                                 const BiasedWeight& down) const;
+                                 const BiasedWeight& down,
+                                 Pass pass) const;
+
+  /// Whether matrices [..., in, out], which RecurrentGemma has some of, had better lie in memory
+  /// as [..., out, in].
+  virtual bool wants_transposed() const { return false; }
 
   /// Logits of `hidden` [B, E] against the embedding, then a token for each row: drawn, or the
   /// likeliest.

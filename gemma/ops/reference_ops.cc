@@ -202,7 +202,7 @@ at::Tensor Ops::attend_segments(const at::Tensor& qkv,
     const KVCache dense{seen(cache.k), seen(cache.v)};
     const auto written = at::arange(keys - rows, keys, positions.options());
     const auto q = rotate_and_cache(qkv.narrow(0, first_token, rows).unsqueeze(0), shape, norms,
-                                    freqs_cis.narrow(0, position, rows), written, dense);
+                                    freqs_cis.narrow(0, first_token, rows), written, dense);
     const auto write = [&](const at::Tensor& blocks, const at::Tensor& from) {
       by_position(blocks, shape.head_dim).index_put_(places, from[0].to(blocks));
     };

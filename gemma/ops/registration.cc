@@ -80,7 +80,8 @@ at::Tensor attend(const at::Tensor& qkv,
   const auto pass = qkv.size(0) == 1 ? Pass::kDecode : Pass::kPrompt;
   return ops().attend_segments(
       qkv, {num_heads, num_kv_heads, head_dim}, {norm_of(query_norm, eps), norm_of(key_norm, eps)},
-      {scaling, softcap}, window, freqs_cis, pass, {&segment, 1}, cache, {&table, 1});
+      {scaling, softcap}, window, freqs_cis.narrow(0, position, qkv.size(0)), pass, {&segment, 1},
+      cache, {&table, 1});
 }
 
 std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& hidden,
@@ -96,7 +97,7 @@ std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& hidden,
 }
 
 at::Tensor biased_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  return ops().biased_linear(x, {weight, bias});
+  return ops().biased_linear(x, {weight, bias}, Pass::kAny);
 }
 
 at::Tensor layer_norm(const at::Tensor& x,

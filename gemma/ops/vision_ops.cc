@@ -21,7 +21,9 @@ at::Tensor gelu_tanh(const at::Tensor& x) {
 
 }  // namespace
 
-at::Tensor Ops::biased_linear(const at::Tensor& x, const BiasedWeight& linear) const {
+at::Tensor Ops::biased_linear(const at::Tensor& x,
+                              const BiasedWeight& linear,
+                              Pass /*pass*/) const {
   return at::linear(x, linear.weight, linear.bias);
 }
 
@@ -32,7 +34,7 @@ at::Tensor Ops::layer_norm(const at::Tensor& x, const LayerNormWeight& norm) con
 at::Tensor Ops::gelu_mlp(const at::Tensor& x,
                          const BiasedWeight& up,
                          const BiasedWeight& down) const {
-  return biased_linear(gelu_tanh(biased_linear(x, up)), down);
+  return biased_linear(gelu_tanh(biased_linear(x, up, Pass::kAny)), down, Pass::kAny);
 }
 
 at::Tensor Ops::attend_all(const at::Tensor& q,

@@ -14,7 +14,7 @@ namespace {
 constexpr std::array kFamilies = {
     FamilyRow{.family = Family::kRecurrentGemma,
               .name = "RecurrentGemma",
-              .taken_by = "gemma_libtorch.recurrentgemma",
+              .taken_by = "`gemma run` and gemma_libtorch.recurrentgemma",
               .model_types = {"recurrent_gemma"},
               .config_flag = {},
               .architectures = {},

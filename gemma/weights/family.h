@@ -45,7 +45,7 @@ std::optional<Family> family_of(const Fields& config);
 /// the weights are of another family than `want`. `who` takes that one alone.
 void check_family(const WeightSource& source, Family want, std::string_view who);
 
-/// "RecurrentGemma, which is for gemma_libtorch.recurrentgemma": how a message names another
+/// "PaliGemma, which is for `gemma run` and gemma_libtorch.paligemma": how a message names another
 /// family.
 std::string other_family(Family family);
 

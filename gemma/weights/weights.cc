@@ -166,9 +166,10 @@ at::Tensor converted(const WeightSource& source,
   return target;
 }
 
-void commit(const std::vector<Assignment>& assignments) {
+void commit(const std::vector<Assignment>& assignments, torch::nn::Module& module) {
   const torch::NoGradGuard no_grad;
   for (const auto& [parameter, value] : assignments) parameter.set_data(value);
+  if (auto* const ours = dynamic_cast<Module*>(&module)) ours->arrange_weights();
 }
 
 // Waits until no thread computes with the module, if it is one of ours.
@@ -225,7 +226,7 @@ LoadReport load_weights(torch::nn::Module& module,
     state.bytes_done += static_cast<int64_t>(entry.nbytes);
     if (options.progress) options.progress(state);
   }
-  commit(assignments);
+  commit(assignments, module);
   return report;
 }
 
@@ -265,7 +266,7 @@ LoadReport load_state_dict(torch::nn::Module& module,
         report.unexpected.empty() ? "none" : some_of(report.unexpected)));
   }
   if (assign) {
-    commit(assignments);
+    commit(assignments, module);
   } else {
     for (auto& [parameter, value] : assignments) parameter.copy_(value);
   }

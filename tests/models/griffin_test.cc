@@ -164,9 +164,10 @@ TEST(Griffin, ACacheOfAnotherNumberOfBlocksIsRefused) {
 TEST(Griffin, FastNumericsAreRefused) {
   auto model = make_griffin();
   model->set_numerics(Numerics::kFast);
-  EXPECT_EQ(message_of<std::logic_error>(
-                [&] { model->forward(ids_below(37, 1, 1), positions_of(1, 1)); }),
-            "Griffin: fast numerics are not there yet; use set_numerics('exact')");
+  EXPECT_EQ(
+      message_of<std::logic_error>(
+          [&] { model->forward(ids_below(37, 1, 1), positions_of(1, 1)); }),
+      "Griffin: forward has exact numerics alone; call set_numerics('exact'), or use an Engine");
 }
 
 }  // namespace

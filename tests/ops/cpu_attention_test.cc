@@ -80,14 +80,16 @@ at::Tensor attend(const Ops& ops,
       row.norms ? HeadNorms{NormWeight{random_tensor({row.dim}, 11, qkv.scalar_type()), 1e-6, true},
                             NormWeight{random_tensor({row.dim}, 12, qkv.scalar_type()), 1e-6, true}}
                 : HeadNorms{};
+  const auto table = precompute_freqs_cis(row.dim, 1000, 1e4);
+  std::vector<at::Tensor> freqs;
   std::vector<BlockTable> tables;
   for (const auto& segment : segments) {
     const auto oldest = row.window ? segment.position - *row.window + 1 : 0;
     tables.push_back(caches.table(std::ssize(tables), std::max<int64_t>(0, oldest)));
+    freqs.push_back(table.narrow(0, segment.position, segment.tokens));
   }
   return ops.attend_segments(qkv, {row.heads, row.kv_heads, row.dim}, norms, {0.3, row.softcap},
-                             row.window, precompute_freqs_cis(row.dim, 1000, 1e4), pass, segments,
-                             caches.cache(), tables);
+                             row.window, at::cat(freqs), pass, segments, caches.cache(), tables);
 }
 
 // All of one sequence, by pieces; pieces of one token as a text is continued.

@@ -276,7 +276,7 @@ def test_what_does_not_fit_is_refused_in_one_line(model: Any) -> None:
 
 def test_fast_numerics_are_refused(model: Any) -> None:
     model.set_numerics("fast")
-    with pytest.raises(RuntimeError, match="fast numerics are not there yet"):
+    with pytest.raises(RuntimeError, match="forward has exact numerics alone"):
         logits_of(model)
 
 

@@ -88,9 +88,10 @@ TEST_F(FamilyOfFiles, IsToldByTheArchitectureOfGguf) {
 TEST_F(FamilyOfFiles, IsNamedByWhatTakesAnotherOne) {
   const auto path = (folder_.path() / "model.ckpt").string();
   const auto source = with(kGriffinEmbedding);
-  expect_message(message_of<std::runtime_error>([&] { config_of(source); }), path + ": ",
-                 "holds RecurrentGemma, which is for gemma_libtorch.recurrentgemma; "
-                 "GemmaConfig takes Gemma");
+  expect_message(
+      message_of<std::runtime_error>([&] { config_of(source); }), path + ": ",
+      "holds RecurrentGemma, which is for `gemma run` and gemma_libtorch.recurrentgemma; "
+      "GemmaConfig takes Gemma");
   auto model = testing::random_gemma3(/*seed=*/1);
   const testing::Unchanged unchanged(*model);
   expect_message(message_of<std::runtime_error>([&] { model->load_weights(source); }), path + ": ",

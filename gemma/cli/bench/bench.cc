@@ -18,7 +18,9 @@
 #include <gemma/cli/bench/random_model.h>
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/peak_memory.h>
+#include <gemma/models/language_model.h>
 #include <gemma/ops/parallel.h>
+#include <gemma/weights/family.h>
 
 namespace gemma::cli {
 namespace {
@@ -54,7 +56,7 @@ struct Measurements {
 struct Subject {
   const BenchOptions& options;
   std::string name;  // Its variant.
-  LanguageModel model;
+  EngineModel model;
   torch::Dtype kv_dtype;
   int threads;
   StreamProbe* stream;
@@ -70,14 +72,13 @@ struct Probe {
 // What limits the test: memory when weights are read for each token, arithmetic for many tokens,
 // and either where texts are continued together.
 std::vector<Probe> probes_of(const BenchCase& test, const Subject& subject, Measurements& result) {
-  if (!subject.model->embedder->weight.is_cpu()) return {};
+  if (!subject.model->device().is_cpu()) return {};
   const Probe stream{[probe = subject.stream] { return probe->rate(); }, &result.stream};
   if (!test.is_prefill()) {
     return test.is_batch() ? std::vector{stream, {fma_rate, &result.fma}} : std::vector{stream};
   }
-  const auto& config = subject.model->config();
-  const auto sgemm =
-      std::make_shared<SgemmProbe>(test.tokens, config.hidden_size, config.intermediate_size);
+  const auto sgemm = std::make_shared<SgemmProbe>(test.tokens, subject.model->hidden_size(),
+                                                  mlp_width(*subject.model));
   return {{fma_rate, &result.fma}, {[sgemm] { return sgemm->rate(); }, &result.sgemm}};
 }
 
@@ -135,26 +136,26 @@ void add_share(std::vector<Cell>& row,
 }
 
 // The embedding of a model in 4 bits has 8.
-std::string weights_name(const LanguageModelImpl& model) {
+std::string weights_name(const EngineModelImpl& model) {
   const auto parameters = model.parameters();
   const auto any = [&](torch::Dtype dtype) {
     return std::any_of(parameters.begin(), parameters.end(),
                        [=](const auto& parameter) { return parameter.scalar_type() == dtype; });
   };
   if (any(torch::kByte)) return "int4";
-  return any(torch::kChar) ? "int8" : std::string(dtype_to_string(model.config().get_dtype()));
+  if (any(torch::kChar)) return "int8";
+  return std::string(dtype_to_string(parameters.front().scalar_type()));
 }
 
 std::vector<Cell> make_row(const BenchCase& test,
                            const Subject& subject,
                            const Measurements& measured) {
   const auto& options = subject.options;
-  const auto& config = subject.model->config();
   const auto bytes =
       scaled(measured.rate,
              test.is_prefill() ? 0 : bytes_per_token(test, *subject.model, subject.kv_dtype));
   const bool has_flops = test.is_prefill() || test.is_batch();
-  const auto flops = scaled(measured.rate, has_flops ? flops_per_token(test, config) : 0);
+  const auto flops = scaled(measured.rate, has_flops ? flops_per_token(test, *subject.model) : 0);
   const auto giga = [](bool wanted, const Samples& samples) -> decltype(Cell::value) {
     if (!wanted) return std::monostate{};
     return samples.median() / kGiga;
@@ -209,19 +210,29 @@ std::vector<BenchCase> tests_of(const BenchOptions& options) {
 // Of a model that was loaded: without --variant, one was found then.
 std::string model_name(const ModelOptions& options) {
   if (!options.variant.empty()) return options.variant;
-  const auto detected = detect_variant(WeightSource::open(options.ckpt));
-  return detected ? detected->variant : "unknown";
+  const auto source = WeightSource::open(options.ckpt);
+  if (const auto detected = detect_variant(source)) return detected->variant;
+  const auto family = family_of(source);
+  return family ? std::string(family_row(*family).name) : "unknown";
 }
 
-LanguageModel model_for(ModelOptions options, const std::string& numerics) {
+EngineModel model_for(ModelOptions options, const std::string& numerics) {
   options.numerics = numerics;
   options.with_tokenizer = false;
+  options.takes_recurrentgemma = true;
   if (!options.ckpt.empty()) return load_model(options);
   if (options.variant.empty()) {
     throw std::invalid_argument(
         "bench: there is no model; give --ckpt FILE, or --variant NAME for random weights");
   }
   return random_model(options);
+}
+
+// Of keys and values: exact numerics have that of the config.
+torch::Dtype cache_dtype(const EngineModelImpl& model, torch::Dtype kv_dtype) {
+  const auto* const gemma = dynamic_cast<const LanguageModelImpl*>(&model);
+  const bool is_dense = gemma != nullptr && model.numerics() == Numerics::kExact;
+  return is_dense ? gemma->config().get_dtype() : kv_dtype;
 }
 
 void bench(const BenchOptions& options) {
@@ -236,12 +247,15 @@ void bench(const BenchOptions& options) {
   for (const auto& name : numerics) {
     const auto model = model_for(options.model, name);
     if (!options.checkout.empty() && !reference) {
+      const auto* const gemma = dynamic_cast<LanguageModelImpl*>(model.ptr().get());
+      if (gemma == nullptr) {
+        throw std::invalid_argument("--compare_python: gemma_pytorch has no RecurrentGemma");
+      }
       reference =
-          std::make_unique<BenchReference>(options.checkout, options.python, model->config(),
+          std::make_unique<BenchReference>(options.checkout, options.python, gemma->config(),
                                            options.model.ckpt, device_of(options.model));
     }
-    const auto cache =
-        model->numerics() == Numerics::kExact ? model->config().get_dtype() : kv_dtype;
+    const auto cache = cache_dtype(*model, kv_dtype);
     for (const auto count : threads) {
       at::set_num_threads(count);
       const Subject subject{options,        model_name(options.model), model, cache, count, &stream,

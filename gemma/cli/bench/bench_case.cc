@@ -11,6 +11,7 @@
 
 #include <gemma/cli/bench/bench_case.h>
 #include <gemma/engine/model_runner.h>
+#include <gemma/models/language_model.h>
 #include <gemma/modules/masks.h>
 #include <gemma/ops/row_sampling.h>
 #include <gemma/ops/sampling_params.h>
@@ -49,7 +50,7 @@ SamplingRules sampling_rules(bool sampled) {
 
 class FastCase {
  public:
-  FastCase(const BenchCase& test, const LanguageModel& model, torch::Dtype kv_dtype)
+  FastCase(const BenchCase& test, const EngineModel& model, torch::Dtype kv_dtype)
       : test_(test),
         model_(model),
         // One more, for the block that each fork copies.
@@ -59,13 +60,13 @@ class FastCase {
                  .positions = test.depth + test.tokens}),
         filled_(runner_.make_sequence()),
         rules_(sampling_rules(test.is_sampled())),
-        tokens_(random_tokens(test.is_prefill() ? test.tokens : 1, model->config().vocab_size)) {
+        tokens_(random_tokens(test.is_prefill() ? test.tokens : 1, model->vocab_size())) {
     for (int64_t i = 0; i < test.batch; ++i) {
       sampling_.push_back({.rules = &rules_,
                            .generator = at::detail::createCPUGenerator(static_cast<uint64_t>(i))});
     }
     if (test.depth == 0) return;
-    const auto before = random_tokens(test.depth, model->config().vocab_size);
+    const auto before = random_tokens(test.depth, model->vocab_size());
     const ModelRunner::Feed feed{&filled_, before};
     runner_.prompt({&feed, 1});
   }
@@ -91,13 +92,13 @@ class FastCase {
  private:
   std::vector<SampledToken> sample(const at::Tensor& hidden) {
     logits_ = model_->logits(hidden, logits_);
-    return sample_rows(logits_, model_->config().final_logit_softcapping, sampling_);
+    return sample_rows(logits_, model_->logits_softcap(), sampling_);
   }
 
   int64_t kv_bytes() const { return runner_.store()->bytes() - runner_.store()->bytes_free(); }
 
   BenchCase test_;
-  LanguageModel model_;
+  EngineModel model_;
   ModelRunner runner_;
   Sequence filled_;
   SamplingRules rules_;
@@ -167,9 +168,9 @@ std::string BenchCase::name() const {
 }
 
 std::function<BenchRun()> prepare(const BenchCase& test,
-                                  const LanguageModel& model,
+                                  const EngineModel& model,
                                   torch::Dtype kv_dtype) {
-  const auto most = model->config().max_position_embeddings;
+  const auto most = model->max_positions();
   if (test.depth > most - test.tokens) {
     throw std::invalid_argument(
         fmt::format("bench: {} needs {} positions, but the model has {}; lower -d, -p or -n",
@@ -179,7 +180,9 @@ std::function<BenchRun()> prepare(const BenchCase& test,
     if (test.is_batch()) {
       throw std::invalid_argument("bench: -b needs --numerics fast: exact ones continue one text");
     }
-    return ExactCase(test, model);
+    // A RecurrentGemma has fast numerics alone here (open_checkpoint).
+    return ExactCase(test,
+                     LanguageModel(std::dynamic_pointer_cast<LanguageModelImpl>(model.ptr())));
   }
   // std::function copies what it calls, which a Sequence does not allow.
   return [fast = std::make_shared<FastCase>(test, model, kv_dtype)] { return (*fast)(); };

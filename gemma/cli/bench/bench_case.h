@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include <gemma/models/language_model.h>
+#include <gemma/models/engine_model.h>
 
 namespace gemma::cli {
 
@@ -37,7 +37,7 @@ struct BenchRun {
 /// generate() does. Filling the cache to the test's depth happens here. Throws
 /// std::invalid_argument when the test exceeds the model's max_position_embeddings.
 std::function<BenchRun()> prepare(const BenchCase& test,
-                                  const LanguageModel& model,
+                                  const EngineModel& model,
                                   torch::Dtype kv_dtype);
 
 }  // namespace gemma::cli

@@ -4,6 +4,7 @@
 #include <string>
 
 #include <gemma/cli/bench/bench_case.h>
+#include <gemma/config/config.h>
 
 namespace gemma::cli {
 

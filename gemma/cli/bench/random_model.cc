@@ -1,9 +1,12 @@
 #include <algorithm>
+#include <stdexcept>
 
 #include <ATen/ATen.h>
 
 #include <gemma/cli/bench/random_model.h>
+#include <gemma/cli/griffin_info.h>
 #include <gemma/generate/make_model.h>
+#include <gemma/models/griffin.h>
 
 namespace gemma::cli {
 namespace {
@@ -17,17 +20,29 @@ void repeat_into(const at::Tensor& parameter, const at::Tensor& block) {
   }
 }
 
-}  // namespace
-
-LanguageModel random_model(const ModelOptions& options) {
+EngineModel empty_model(const ModelOptions& options) {
+  if (const auto preset = griffin_preset(options.variant)) {
+    if (options.quant.value_or(false) || numerics_of(options) == Numerics::kExact) {
+      throw std::invalid_argument(
+          "bench: a RecurrentGemma runs with float weights and fast numerics alone");
+    }
+    return recurrentgemma::Griffin(recurrentgemma::GriffinConfig::from_preset(*preset));
+  }
   auto config =
       get_model_config(options.variant, options.dtype.empty() ? "bfloat16" : options.dtype);
   config.quant = options.quant.value_or(false);
   config.tokenizer = std::nullopt;
-  const DefaultDtypeGuard guard(config.get_dtype());
-  auto model = make_model(config);
+  return make_model(config);
+}
+
+}  // namespace
+
+EngineModel random_model(const ModelOptions& options) {
+  const auto dtype = dtype_from_string(options.dtype.empty() ? "bfloat16" : options.dtype);
+  const DefaultDtypeGuard guard(dtype);
+  auto model = empty_model(options);
   constexpr int64_t kBlock = int64_t{1} << 20;
-  const auto floats = at::randn({kBlock}, at::kFloat).mul_(0.02).to(config.get_dtype());
+  const auto floats = at::randn({kBlock}, at::kFloat).mul_(0.02).to(dtype);
   const auto bytes = at::randint(-127, 128, {kBlock}, at::kChar);
   for (const auto& parameter : model->parameters()) {
     repeat_into(parameter, parameter.scalar_type() == at::kChar ? bytes : floats);

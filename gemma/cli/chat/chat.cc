@@ -28,7 +28,7 @@ std::string without_blanks(std::string_view text) {
 // What is typed, and what it does.
 class Chat {
  public:
-  Chat(const ChatOptions& options, const LanguageModel& model) : conversation_(options, model) {}
+  Chat(const ChatOptions& options, const EngineModel& model) : conversation_(options, model) {}
 
   // Answers messages until the end.
   void run() {
@@ -205,7 +205,10 @@ void add_chat(CLI::App& app) {
   command->add_option(both("max_tokens"), options->max_tokens, "Of an answer; 0: as many as fit")
       ->check(CLI::Range(0, 10'000'000))
       ->capture_default_str();
-  command->callback([options] { chat(*options); });
+  command->callback([options] {
+    options->model.takes_recurrentgemma = true;
+    chat(*options);
+  });
 }
 
 }  // namespace gemma::cli

@@ -10,7 +10,7 @@
 
 namespace gemma::cli {
 
-Conversation::Conversation(const ChatOptions& options, const LanguageModel& model)
+Conversation::Conversation(const ChatOptions& options, const EngineModel& model)
     : options_(options),
       model_(model),
       prompt_(model->tokenizer()),
@@ -20,8 +20,7 @@ Conversation::Conversation(const ChatOptions& options, const LanguageModel& mode
   rules_ = {.sampling = {.temperature = options.temperature,
                          .top_p = options.top_p,
                          .top_k = options.top_k},
-            .max_tokens = options.max_tokens > 0 ? options.max_tokens
-                                                 : model->config().max_position_embeddings,
+            .max_tokens = options.max_tokens > 0 ? options.max_tokens : model->max_positions(),
             .stop_ids = stop_tokens(options.model.ckpt)};
   const auto ends = prompt_.stop_ids();
   rules_.stop_ids.insert(rules_.stop_ids.end(), ends.begin(), ends.end());
@@ -65,7 +64,9 @@ void Conversation::print_stats() const {
        seconds_ > 0 ? static_cast<double>(tokens_) / seconds_ : 0.0);
 }
 
-bool Conversation::sees() const { return model_->config().vision_config.has_value(); }
+bool Conversation::sees() const {
+  return dynamic_cast<const Gemma3ForMultimodalLMImpl*>(model_.ptr().get()) != nullptr;
+}
 
 void Conversation::load(const std::string& path) {
   session_ = engine_.load_session(path);

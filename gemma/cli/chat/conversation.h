@@ -34,7 +34,7 @@ struct UserMessage {
 class Conversation {
  public:
   /// Both have to outlive this. Throws std::invalid_argument for a model that knows no turns.
-  Conversation(const ChatOptions& options, const LanguageModel& model);
+  Conversation(const ChatOptions& options, const EngineModel& model);
 
   /// Whether a message may have images.
   bool sees() const;
@@ -73,7 +73,7 @@ class Conversation {
   void print_answer();
 
   const ChatOptions& options_;
-  const LanguageModel& model_;
+  const EngineModel& model_;
   ChatPrompt prompt_;
   Engine engine_;
   Session session_;

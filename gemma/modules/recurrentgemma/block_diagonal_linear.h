@@ -6,6 +6,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <gemma/modules/module.h>
+#include <gemma/modules/recurrentgemma/stacked_weight.h>
 #include <gemma/ops/weight_view.h>
 
 namespace gemma::recurrentgemma {
@@ -29,6 +30,9 @@ class BlockDiagonalLinearImpl : public Module {
 
   torch::Tensor w;  // [num_blocks, block_width, block_width]
   torch::Tensor b;  // [num_blocks, block_width]
+
+ private:
+  void arrange_own_weights() override { arrange_stacked(w, ops()); }
 };
 TORCH_MODULE(BlockDiagonalLinear);
 

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <stdexcept>
 
 #include <ATen/ATen.h>
@@ -7,8 +8,18 @@
 #include <gemma/modules/recurrentgemma/local_attention_block.h>
 #include <gemma/modules/recurrentgemma/positions.h>
 #include <gemma/ops/ops.h>
+#include <gemma/ops/rotary.h>
 
 namespace gemma::recurrentgemma {
+namespace {
+
+// x [T, heads * D], the second and the third quarter of each head exchanged: the pairs (i, i + D /
+// 4) of its first half become (i, i + D / 2).
+at::Tensor pairs_apart(const at::Tensor& x, int64_t heads) {
+  return x.view({x.size(0), heads, 2, 2, -1}).transpose(2, 3).reshape(x.sizes());
+}
+
+}  // namespace
 
 LocalAttentionBlockImpl::LocalAttentionBlockImpl(int64_t width,
                                                  int64_t num_heads,
@@ -53,6 +64,21 @@ std::pair<torch::Tensor, std::optional<AttentionBlockCache>> LocalAttentionBlock
   return {proj_final(encoded), std::move(next)};
 }
 
+torch::Tensor LocalAttentionBlockImpl::forward_step(const torch::Tensor& x,
+                                                    const StepInputs& inputs) {
+  const auto& [cache, tables] = std::get<AttentionState>(inputs.state);
+  // Queries and keys are permuted after they were projected, and not the rows of the weights
+  // before, so that these stay as the file has them.
+  const auto qkv = at::cat({pairs_apart(proj_q(x, inputs.pass), num_heads_),
+                            pairs_apart(proj_k(x, inputs.pass), 1), proj_v(x, inputs.pass)},
+                           /*dim=*/-1);
+  const auto encoded = ops().attend_segments(
+      qkv, {num_heads_, 1, head_dim()}, {},
+      {std::pow(static_cast<double>(head_dim()), -0.5), std::nullopt}, window_size_ + 1,
+      inputs.freqs_cis, inputs.pass, inputs.segments, cache, tables);
+  return proj_final(encoded, inputs.pass);
+}
+
 AttentionBlockCache LocalAttentionBlockImpl::init_cache(int64_t batch_size,
                                                         int64_t window_size,
                                                         int64_t heads_dim,
@@ -61,6 +87,13 @@ AttentionBlockCache LocalAttentionBlockImpl::init_cache(int64_t batch_size,
   const auto options = at::TensorOptions().dtype(dtype).device(device);
   const auto zeros = [&] { return at::zeros({batch_size, window_size, 1, heads_dim}, options); };
   return {zeros(), zeros(), at::zeros({batch_size}, options.dtype(at::kInt))};
+}
+
+torch::Tensor step_freqs_cis(const torch::Tensor& positions, int64_t head_dim) {
+  const auto frequencies = rope_frequencies(head_dim / 2).to(positions.device());
+  const auto angles = positions.unsqueeze(-1) * frequencies;  // [T, D / 4]
+  const auto all = at::constant_pad_nd(angles, {0, angles.size(1)});
+  return at::polar(at::ones_like(all), all);
 }
 
 }  // namespace gemma::recurrentgemma

@@ -7,6 +7,7 @@
 
 #include <torch/nn/pimpl.h>
 
+#include <gemma/modules/attention_inputs.h>
 #include <gemma/modules/biased_linear.h>
 #include <gemma/modules/linear.h>
 #include <gemma/modules/module.h>
@@ -29,6 +30,10 @@ class LocalAttentionBlockImpl : public Module {
       const torch::Tensor& segment_pos,
       const std::optional<AttentionBlockCache>& cache = std::nullopt,
       bool return_cache = true);
+
+  /// The same in an engine: x [T, width] -> [T, width]; keys are kept with the pairs of a rotation
+  /// half a head apart, as step_freqs_cis rotates them.
+  torch::Tensor forward_step(const torch::Tensor& x, const StepInputs& inputs);
 
   /// Zeros; num_tokens is int32.
   static AttentionBlockCache init_cache(int64_t batch_size,
@@ -53,5 +58,9 @@ class LocalAttentionBlockImpl : public Module {
   int64_t window_size_;
 };
 TORCH_MODULE(LocalAttentionBlock);
+
+/// The rotation of forward_step: that of the pairs of a head's first half by their positions, int64
+/// [T]; what is in the second half stays. -> complex64 [T, D / 2].
+torch::Tensor step_freqs_cis(const torch::Tensor& positions, int64_t head_dim);
 
 }  // namespace gemma::recurrentgemma

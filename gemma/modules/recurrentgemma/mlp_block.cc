@@ -10,8 +10,8 @@ MLPBlockImpl::MLPBlockImpl(int64_t width, int64_t expanded_width) {
   ffw_down = register_module("ffw_down", BiasedLinear(expanded_width, width));
 }
 
-torch::Tensor MLPBlockImpl::forward(const torch::Tensor& x) {
-  return ops().stacked_mlp(x, ffw_up->view(), ffw_down->view());
+torch::Tensor MLPBlockImpl::forward(const torch::Tensor& x, Pass pass) {
+  return ops().stacked_mlp(x, ffw_up->view(), ffw_down->view(), pass);
 }
 
 }  // namespace gemma::recurrentgemma

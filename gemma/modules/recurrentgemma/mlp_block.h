@@ -8,6 +8,8 @@
 #include <gemma/modules/biased_linear.h>
 #include <gemma/modules/module.h>
 #include <gemma/modules/recurrentgemma/einsum.h>
+#include <gemma/modules/recurrentgemma/stacked_weight.h>
+#include <gemma/ops/pass.h>
 
 namespace gemma::recurrentgemma {
 
@@ -17,8 +19,8 @@ class MLPBlockImpl : public Module {
   /// Throws std::invalid_argument for a negative size.
   MLPBlockImpl(int64_t width, int64_t expanded_width);
 
-  /// [B, T, width] -> [B, T, width].
-  torch::Tensor forward(const torch::Tensor& x);
+  /// [B, T, width], in an engine [T, width] -> the same shape.
+  torch::Tensor forward(const torch::Tensor& x, Pass pass = Pass::kAny);
 
   int64_t width() const { return ffw_up->w.size(1); }
   int64_t expanded_width() const { return ffw_up->w.size(2); }
@@ -26,6 +28,9 @@ class MLPBlockImpl : public Module {
 
   Einsum ffw_up{nullptr};  // w [2, width, expanded_width], b [2, 1, 1, expanded_width]
   BiasedLinear ffw_down{nullptr};
+
+ private:
+  void arrange_own_weights() override { arrange_stacked(ffw_up->w, ops()); }
 };
 TORCH_MODULE(MLPBlock);
 

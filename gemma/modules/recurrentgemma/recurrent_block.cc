@@ -28,9 +28,17 @@ std::pair<torch::Tensor, std::optional<RecurrentBlockCache>> RecurrentBlockImpl:
       linear_x(x), segment_pos, state(&RecurrentBlockCache::conv1d_state), return_cache);
   const auto [y, rg_lru_state] = rg_lru->forward(
       convolved, segment_pos, state(&RecurrentBlockCache::rg_lru_state), return_cache);
-  auto out = ops().gelu_gated_linear(y, gate, linear_out->view());
+  auto out = ops().gelu_gated_linear(y, gate, linear_out->view(), Pass::kAny);
   if (!return_cache) return {std::move(out), std::nullopt};
   return {std::move(out), RecurrentBlockCache{*rg_lru_state, *conv1d_state}};
+}
+
+torch::Tensor RecurrentBlockImpl::forward_step(const torch::Tensor& x, const StepInputs& inputs) {
+  const auto& [cache, slots] = std::get<RecurrentState>(inputs.state);
+  const auto gate = linear_y(x, inputs.pass);
+  const auto y = ops().recur_segments(linear_x(x, inputs.pass), {conv_1d->w, conv_1d->b},
+                                      rg_lru->view(), inputs.pass, inputs.segments, cache, slots);
+  return ops().gelu_gated_linear(y, gate, linear_out->view(), inputs.pass);
 }
 
 RecurrentBlockCache RecurrentBlockImpl::init_cache(int64_t batch_size,

@@ -7,6 +7,7 @@
 
 #include <torch/nn/pimpl.h>
 
+#include <gemma/modules/attention_inputs.h>
 #include <gemma/modules/biased_linear.h>
 #include <gemma/modules/module.h>
 #include <gemma/modules/recurrentgemma/cache.h>
@@ -32,6 +33,9 @@ class RecurrentBlockImpl : public Module {
       const torch::Tensor& segment_pos,
       const std::optional<RecurrentBlockCache>& cache = std::nullopt,
       bool return_cache = true);
+
+  /// The same in an engine: x [T, width] -> [T, width]; the state is that of a step.
+  torch::Tensor forward_step(const torch::Tensor& x, const StepInputs& inputs);
 
   /// Zeros.
   static RecurrentBlockCache init_cache(int64_t batch_size,

@@ -62,6 +62,21 @@ std::pair<torch::Tensor, std::optional<ResidualBlockCache>> ResidualBlockImpl::f
   return {mlp_block(channel_pre_norm(residual)) + residual, std::move(next)};
 }
 
+torch::Tensor ResidualBlockImpl::forward_step(const torch::Tensor& x, const StepInputs& inputs) {
+  const auto normed = temporal_pre_norm(x);
+  const auto residual =
+      x + (type_ == TemporalBlockType::kRecurrent ? recurrent_block->forward_step(normed, inputs)
+                                                  : attention_block->forward_step(normed, inputs));
+  return residual + mlp_block(channel_pre_norm(residual), inputs.pass);
+}
+
+LayerKeeps ResidualBlockImpl::keeps() const {
+  if (type_ == TemporalBlockType::kRecurrent) {
+    return StateKept{recurrent_block->lru_width(), recurrent_block->conv1d_temporal_width() - 1};
+  }
+  return KeysKept{1, attention_block->head_dim(), attention_block->window_size() + 1};
+}
+
 ResidualBlockCache ResidualBlockImpl::init_cache(int64_t batch_size,
                                                  int64_t width,
                                                  int64_t num_heads,

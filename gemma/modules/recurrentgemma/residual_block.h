@@ -40,6 +40,12 @@ class ResidualBlockImpl : public Module {
       const std::optional<ResidualBlockCache>& cache = std::nullopt,
       bool return_cache = true);
 
+  /// The same in an engine: x [T, width] -> [T, width]; the state is that of a step.
+  torch::Tensor forward_step(const torch::Tensor& x, const StepInputs& inputs);
+
+  /// What a sequence of an engine needs in this layer.
+  LayerKeeps keeps() const;
+
   /// Zeros.
   static ResidualBlockCache init_cache(int64_t batch_size,
                                        int64_t width,

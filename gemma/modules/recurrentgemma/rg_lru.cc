@@ -20,8 +20,7 @@ std::pair<torch::Tensor, std::optional<torch::Tensor>> RGLRUImpl::forward(
     const std::optional<torch::Tensor>& cache,
     bool return_cache) {
   check_positions("RGLRU", x, segment_pos);
-  auto [y, state] =
-      ops().rg_lru(x, {input_gate->view(), a_gate->view(), a_param}, segment_pos, cache);
+  auto [y, state] = ops().rg_lru(x, view(), segment_pos, cache);
   return {std::move(y), return_cache ? std::optional(std::move(state)) : std::nullopt};
 }
 

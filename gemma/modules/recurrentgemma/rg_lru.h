@@ -27,6 +27,9 @@ class RGLRUImpl : public Module {
       const std::optional<torch::Tensor>& cache = std::nullopt,
       bool return_cache = true);
 
+  /// The parameters in the form that operations take.
+  RgLruWeights view() const { return {input_gate->view(), a_gate->view(), a_param}; }
+
   /// Zeros, float32 [batch_size, width].
   static torch::Tensor init_cache(int64_t batch_size,
                                   int64_t width,

@@ -212,7 +212,7 @@ void prepare_tokens(const Attention& attention,
     const auto [segment, row] = all[token];
     const auto position = tokens.segments[segment].position + row;
     const auto at = tokens.segments[segment].first_token + row;
-    const auto* const freq = static_cast<const float*>(freqs.const_data_ptr()) + position * dim;
+    const auto* const freq = static_cast<const float*>(freqs.const_data_ptr()) + at * dim;
     const auto* x = qkv.const_data_ptr<float>() + at * qkv.size(1);
     auto* const queries = tokens.q + at * num_heads * stride;
     auto* const memory = scratch.of(worker);

@@ -41,47 +41,6 @@ at::Tensor normed(const at::Tensor& x, const NormWeight& norm, const at::Tensor*
   return in_dtype(out, x.scalar_type());
 }
 
-// act [rows, gate.rows] = gelu_tanh(gate x) * up x.
-void gated(const at::Tensor& x,
-           const cpu::WeightView& gate,
-           const cpu::WeightView& up,
-           Pass pass,
-           float* act) {
-  const auto& kernels = cpu::kernels();
-  const auto rows = row_count(x);
-  const auto* const from = x.const_data_ptr<float>();
-  const auto width = gate.rows;
-  if (gate.columns == 0) {
-    std::fill_n(act, rows * width, 0.0F);
-    return;
-  }
-  if (by_rows(pass, rows)) {
-    const auto step = rows_per_task(gate, rows);
-    const Scratch scratch(rows * step);
-    const GemvInput few(from, rows, gate);
-    parallel_for(cpu::round_up(width, step) / step, [&](int64_t task, int64_t worker) {
-      const auto begin = task * step;
-      const auto end = std::min(begin + step, width);
-      few.multiply(gate, begin, end, act + begin, width);
-      few.multiply(up, begin, end, scratch.of(worker), step);
-      kernels.geglu(act + begin, width, scratch.of(worker), step, rows, end - begin);
-    });
-    return;
-  }
-  const GemmInput many(from, rows, gate);
-  const auto step = kernels.gemm_nr;
-  const Scratch scratch(kernels.gemm_scratch + many.task_rows(gate) * step);
-  many.each_task(gate, [&](const cpu::PackedRows& part, int64_t panel, int64_t worker) {
-    auto* const memory = scratch.of(worker);
-    auto* const ups = memory + kernels.gemm_scratch;
-    auto* const out = act + part.begin * width + panel * step;
-    kernels.gemm(part, gate, panel, out, width, memory);
-    kernels.gemm(part, up, panel, ups, step, memory);
-    kernels.geglu(out, width, ups, step, part.end - part.begin,
-                  std::min(step, width - panel * step));
-  });
-}
-
 }  // namespace
 
 at::Tensor CpuOps::linear(const at::Tensor& x, const WeightView& weight, Pass pass) const {
@@ -140,7 +99,8 @@ at::Tensor CpuOps::gated_mlp(const at::Tensor& x,
       "gated_mlp: gate, up and down do not fit: ", gate.data.sizes(), ", ", up.data.sizes(), ", ",
       down.data.sizes());
   const auto act = empty_rows(from, gates->rows);
-  gated(from, *gates, *ups, pass, act.mutable_data_ptr<float>());
+  multiply_gated(from.const_data_ptr<float>(), row_count(from), {*gates, *ups}, pass,
+                 act.mutable_data_ptr<float>());
   auto out = empty_rows(from, downs->rows);
   multiply(act.const_data_ptr<float>(), row_count(act), *downs, pass,
            out.mutable_data_ptr<float>());

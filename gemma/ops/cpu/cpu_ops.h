@@ -47,7 +47,9 @@ class CpuOps : public Ops {
                              std::span<const Segment> segments,
                              const BlockCache& cache,
                              std::span<const BlockTable> tables) const override;
-  at::Tensor biased_linear(const at::Tensor& x, const BiasedWeight& linear) const override;
+  at::Tensor biased_linear(const at::Tensor& x,
+                           const BiasedWeight& linear,
+                           Pass pass) const override;
   at::Tensor layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const override;
   at::Tensor gelu_mlp(const at::Tensor& x,
                       const BiasedWeight& up,
@@ -59,6 +61,22 @@ class CpuOps : public Ops {
   at::Tensor embed_patches(const at::Tensor& pixels,
                            const at::Tensor& weight,
                            const at::Tensor& bias) const override;
+  at::Tensor recur_segments(const at::Tensor& x,
+                            const BiasedWeight& conv,
+                            const RgLruWeights& weights,
+                            Pass pass,
+                            std::span<const Segment> segments,
+                            const RecurrentCache& cache,
+                            std::span<const StateSlots> slots) const override;
+  at::Tensor gelu_gated_linear(const at::Tensor& x,
+                               const at::Tensor& gate,
+                               const BiasedWeight& linear,
+                               Pass pass) const override;
+  at::Tensor stacked_mlp(const at::Tensor& x,
+                         const BiasedWeight& gate_and_up,
+                         const BiasedWeight& down,
+                         Pass pass) const override;
+  bool wants_transposed() const override { return true; }
   std::pair<at::Tensor, at::Tensor> sample(const at::Tensor& hidden,
                                            const WeightView& embedding,
                                            const std::optional<at::Tensor>& bias,

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/accumulate.h>
 
 #include <gemma/ops/cpu/cpu_tensors.h>
@@ -49,6 +50,13 @@ int64_t bits_of(cpu::WeightType type) {
       return 4;
   }
   return 32;
+}
+
+// y[i] += x for the rows of y, `ld` apart.
+void add_to_rows(float* y, int64_t ld, int64_t rows, const float* x, int64_t columns) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) y[i * ld + j] += x[j];
+  }
 }
 
 }  // namespace
@@ -194,6 +202,73 @@ void multiply(const float* x, int64_t rows, const cpu::WeightView& w, Pass pass,
     kernels.gemm(part, w, panel, y + part.begin * w.rows + panel * kernels.gemm_nr, w.rows,
                  scratch.of(worker));
   });
+}
+
+at::Tensor biased_product(const at::Tensor& x, const BiasedWeight& linear, Pass pass) {
+  const auto from = as_rows(x);
+  const CpuWeight w(linear.weight);
+  TORCH_CHECK(from.size(-1) == w->columns, "biased_linear: x is ", x.sizes(),
+              ", but the weight takes ", w->columns, " features");
+  auto sizes = from.sizes().vec();
+  sizes.back() = w->rows;
+  auto out = at::empty(sizes, at::kFloat);
+  multiply(from.const_data_ptr<float>(), row_count(from), *w, pass, out.mutable_data_ptr<float>());
+  if (linear.bias.defined()) out.add_(linear.bias);
+  return out;
+}
+
+void multiply_gated(const float* x, int64_t rows, const GateAndUp& weights, Pass pass, float* act) {
+  const auto& kernels = cpu::kernels();
+  const auto& gate = weights.gate;
+  const auto& up = weights.up;
+  const auto width = gate.rows;
+  // Of the outputs [begin, begin + columns).
+  const auto finish = [&](float* gates, float* ups, int64_t ld_ups, int64_t begin, int64_t of_rows,
+                          int64_t columns) {
+    const auto add = [&](float* to, int64_t ld, const float* bias) {
+      if (bias != nullptr) add_to_rows(to, ld, of_rows, bias + begin, columns);
+    };
+    add(gates, width, weights.gate_bias);
+    add(ups, ld_ups, weights.up_bias);
+    kernels.geglu(gates, width, ups, ld_ups, of_rows, columns);
+  };
+  if (gate.columns == 0) {
+    std::fill_n(act, rows * width, 0.0F);
+    return;
+  }
+  if (by_rows(pass, rows)) {
+    const auto step = rows_per_task(gate, rows);
+    const Scratch scratch(rows * step);
+    const GemvInput few(x, rows, gate);
+    parallel_for(cpu::round_up(width, step) / step, [&](int64_t task, int64_t worker) {
+      const auto begin = task * step;
+      const auto end = std::min(begin + step, width);
+      few.multiply(gate, begin, end, act + begin, width);
+      few.multiply(up, begin, end, scratch.of(worker), step);
+      finish(act + begin, scratch.of(worker), step, begin, rows, end - begin);
+    });
+    return;
+  }
+  const GemmInput many(x, rows, gate);
+  const auto step = kernels.gemm_nr;
+  const Scratch scratch(kernels.gemm_scratch + many.task_rows(gate) * step);
+  many.each_task(gate, [&](const cpu::PackedRows& part, int64_t panel, int64_t worker) {
+    auto* const memory = scratch.of(worker);
+    auto* const ups = memory + kernels.gemm_scratch;
+    auto* const out = act + part.begin * width + panel * step;
+    kernels.gemm(part, gate, panel, out, width, memory);
+    kernels.gemm(part, up, panel, ups, step, memory);
+    finish(out, ups, step, panel * step, part.end - part.begin,
+           std::min(step, width - panel * step));
+  });
+}
+
+cpu::WeightView rows_of(const cpu::WeightView& w, int64_t begin, int64_t count) {
+  TORCH_CHECK(cpu::is_float(w.type), "fast numerics: a stack of weights is not of floats");
+  auto part = w;
+  part.data = static_cast<const std::byte*>(w.data) + begin * w.columns * bits_of(w.type) / 8;
+  part.rows = count;
+  return part;
 }
 
 }  // namespace gemma

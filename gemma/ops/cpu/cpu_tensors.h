@@ -92,6 +92,23 @@ class GemmInput {
 /// y [rows, w.rows] = x [rows, w.columns] times w^T.
 void multiply(const float* x, int64_t rows, const cpu::WeightView& w, Pass pass, float* y);
 
+/// x times weight^T, and the bias if it is defined: [..., in] -> float32 [..., out].
+at::Tensor biased_product(const at::Tensor& x, const BiasedWeight& linear, Pass pass);
+
+/// What a gated MLP multiplies its input by: two weights of one type and size.
+struct GateAndUp {
+  const cpu::WeightView& gate;
+  const cpu::WeightView& up;
+  const float* gate_bias = nullptr;  // [gate.rows]; none: no bias.
+  const float* up_bias = nullptr;    // Likewise.
+};
+
+/// act [rows, gate.rows] = gelu_tanh(gate x + bias) * (up x + bias), x [rows, gate.columns].
+void multiply_gated(const float* x, int64_t rows, const GateAndUp& weights, Pass pass, float* act);
+
+/// Rows [begin, begin + count) of a weight of floats.
+cpu::WeightView rows_of(const cpu::WeightView& w, int64_t begin, int64_t count);
+
 /// parallel_for over rows that take little time each: the caller's thread does a few alone, as
 /// waking the others costs more.
 void each_row(int64_t rows, c10::function_ref<void(int64_t row, int64_t worker)> body);

@@ -5,28 +5,9 @@
 #include <gemma/ops/cpu/cpu_tensors.h>
 
 namespace gemma {
-namespace {
-
-// [..., in] -> float32 [..., out].
-at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  const auto from = as_rows(x);
-  const CpuWeight w(weight);
-  TORCH_CHECK(from.size(-1) == w->columns, "biased_linear: x is ", x.sizes(),
-              ", but the weight takes ", w->columns, " features");
-  auto sizes = from.sizes().vec();
-  sizes.back() = w->rows;
-  auto out = at::empty(sizes, at::kFloat);
-  multiply(from.const_data_ptr<float>(), row_count(from), *w, Pass::kAny,
-           out.mutable_data_ptr<float>());
-  if (bias.defined()) out.add_(bias);
-  return out;
-}
-
-}  // namespace
-
-at::Tensor CpuOps::biased_linear(const at::Tensor& x, const BiasedWeight& linear) const {
+at::Tensor CpuOps::biased_linear(const at::Tensor& x, const BiasedWeight& linear, Pass pass) const {
   RECORD_FUNCTION("gemma::biased_linear", std::vector<c10::IValue>());
-  return in_dtype(product(x, linear.weight, linear.bias), x.scalar_type());
+  return in_dtype(biased_product(x, linear, pass), x.scalar_type());
 }
 
 at::Tensor CpuOps::layer_norm(const at::Tensor& x, const LayerNormWeight& norm) const {
@@ -39,9 +20,9 @@ at::Tensor CpuOps::gelu_mlp(const at::Tensor& x,
                             const BiasedWeight& up,
                             const BiasedWeight& down) const {
   RECORD_FUNCTION("gemma::gelu_mlp", std::vector<c10::IValue>());
-  auto act = product(x, up.weight, up.bias);
+  auto act = biased_product(x, up, Pass::kAny);
   at::gelu_(act, /*approximate=*/"tanh");
-  return in_dtype(product(act, down.weight, down.bias), x.scalar_type());
+  return in_dtype(biased_product(act, down, Pass::kAny), x.scalar_type());
 }
 
 at::Tensor CpuOps::embed_patches(const at::Tensor& pixels,
@@ -56,7 +37,7 @@ at::Tensor CpuOps::embed_patches(const at::Tensor& pixels,
   const auto patches = pixels.unfold(2, height, height).unfold(3, width, width);
   const auto rows = patches.permute({0, 2, 3, 1, 4, 5})
                         .reshape({pixels.size(0), patches.size(2) * patches.size(3), -1});
-  return product(rows, weight.flatten(1), bias);
+  return biased_product(rows, {weight.flatten(1), bias}, Pass::kAny);
 }
 
 }  // namespace gemma

@@ -6,6 +6,7 @@
 #include <gemma/ops/cpu/vector/int4_loops.h>
 #include <gemma/ops/cpu/vector/int8_loops.h>
 #include <gemma/ops/cpu/vector/probe_loops.h>
+#include <gemma/ops/cpu/vector/recurrence_loops.h>
 #include <gemma/ops/cpu/vector/row_loops.h>
 
 namespace gemma::cpu {
@@ -37,6 +38,8 @@ constexpr Kernels make_kernels(const char* name) {
       .attend_mr = kBlockMr,
       .attend_scratch = attend_scratch,
       .attend_block = attend_block,
+      .causal_conv = causal_conv,
+      .rg_lru = rg_lru,
       .finish_logits = finish_logits,
       .argmax = argmax,
       .sum_exp = sum_exp,

@@ -80,6 +80,22 @@ struct AttentionBlock {
   int64_t ld_out;
 };
 
+/// Some consecutive tokens of a sequence, and some features of a recurrence (RG-LRU).
+struct RecurrenceBlock {
+  const float* x;           // [tokens, features]
+  const float* input_gate;  // Likewise, without bias; before the sigmoid.
+  const float* a_gate;      // Likewise.
+  const float* input_bias;  // [features]
+  const float* a_bias;      // [features]
+  const float* log_a;       // [features], where the gate is 1.
+  int64_t tokens;
+  int64_t features;
+  bool begins;   // The first token is its sequence's: no state, and all of x counts.
+  float* state;  // [features], of the token before; becomes that of the last.
+  float* out;    // Tokens `ld_out` apart.
+  int64_t ld_out;
+};
+
 /// Rows of x that are few.
 inline constexpr int64_t kGemvRows = 8;
 /// Most columns of x that are packed together.
@@ -190,6 +206,19 @@ struct Kernels {
 
   /// Attention of a block, finished. scratch: attend_scratch(cache) floats.
   void (*attend_block)(const AttentionBlock& block, const CacheHead& cache, float* scratch);
+
+  /// out[t] = bias + the sum of x[t + k] * weight[k] over k < width, each feature by itself:
+  /// x [width - 1 + tokens, features], weight [width, features], out [tokens, features].
+  void (*causal_conv)(const float* x,
+                      const float* weight,
+                      const float* bias,
+                      int64_t width,
+                      int64_t tokens,
+                      int64_t features,
+                      float* out);
+
+  /// The recurrence, token by token.
+  void (*rg_lru)(const RecurrenceBlock& block);
 
   /// x = tanh(x / softcap) * softcap / temperature; softcap 0: none. -> the largest; NaN when one
   /// is NaN or infinite.

@@ -52,6 +52,11 @@ inline Floats fma(Floats a, Floats b, Floats c) { return a * b + c; }
 inline Floats max(Floats a, Floats b) { return a > b ? a : b; }
 inline Floats min(Floats a, Floats b) { return a < b ? a : b; }
 
+inline Floats sqrt(Floats v) {
+  for (int64_t i = 0; i < kLanes; ++i) v[i] = __builtin_sqrtf(v[i]);
+  return v;
+}
+
 inline float sum(Floats v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 
 inline void transpose(Floats (&v)[4]) {

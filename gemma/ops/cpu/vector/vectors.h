@@ -74,6 +74,8 @@ inline Floats fma(Floats a, Floats b, Floats c);
 inline Floats max(Floats a, Floats b);
 inline Floats min(Floats a, Floats b);
 
+inline Floats sqrt(Floats v);
+
 inline float sum(Floats v);
 
 // The same of each vector, with the same bits. Of as many as are faster together there is another.
