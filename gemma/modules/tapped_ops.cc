@@ -41,10 +41,10 @@ at::Tensor TappedAttentionOps::attend_segments(const at::Tensor& qkv,
     if (rows != nullptr) alone.emplace(passes_, PassRows{{rows->parts[i]}, /*is_flat=*/false});
     auto segment = segments[i];
     const auto first = std::exchange(segment.first_token, 0);
-    results.push_back(
-        Ops::attend_segments(qkv.narrow(0, first, segment.tokens), shape, norms, scale, window,
-                             freqs_cis.narrow(0, first, segment.tokens), pass, {&segment, 1}, cache,
-                             tables.subspan(i, 1)));
+    results.push_back(Ops::attend_segments(qkv.narrow(0, first, segment.tokens), shape, norms,
+                                           scale, window,
+                                           freqs_cis.narrow(0, first, segment.tokens), pass,
+                                           {&segment, 1}, cache, tables.subspan(i, 1)));
   }
   return at::cat(results);
 }
