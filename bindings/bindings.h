@@ -67,6 +67,13 @@ inline torch::Device to_device(const py::object& device) {
 // (lone surrogates), as sentencepiece does.
 std::string to_text(py::handle text);
 
+// Those of a str, or of several in a list or another iterable.
+struct Texts {
+  std::vector<std::string> all;
+  bool is_one;
+};
+Texts to_texts(const py::object& given);
+
 // What an optional submodule is in Python: the module, or None.
 template <typename Holder>
 auto module_or_none(const Holder& holder) {

@@ -10,30 +10,23 @@ namespace gemma::bindings {
 namespace {
 
 using Self = GemmaForCausalLMImpl;
-using Texts = std::vector<std::string>;
 
-std::variant<std::string, Texts> generate(Self& self,
-                                          const py::object& prompts,
-                                          const py::object& device,
-                                          int64_t output_len,
-                                          std::optional<double> temperature,
-                                          double top_p,
-                                          int64_t top_k,
-                                          const py::object& on_token,
-                                          const std::vector<int64_t>& stop_ids,
-                                          const py::object& kv_dtype) {
+std::variant<std::string, std::vector<std::string>> generate(Self& self,
+                                                             const py::object& prompts,
+                                                             const py::object& device,
+                                                             int64_t output_len,
+                                                             std::optional<double> temperature,
+                                                             double top_p,
+                                                             int64_t top_k,
+                                                             const py::object& on_token,
+                                                             const std::vector<int64_t>& stop_ids,
+                                                             const py::object& kv_dtype) {
   const auto where = to_device(device);
   const auto options = generate_options(on_token, stop_ids, kv_dtype);
-  const bool is_one = py::isinstance<py::str>(prompts);
-  Texts texts;
-  if (is_one) {
-    texts.push_back(to_text(prompts));
-  } else {
-    for (const auto prompt : prompts) texts.push_back(to_text(prompt));
-  }
+  const auto texts = to_texts(prompts);
   const py::gil_scoped_release release;
-  auto results = self.generate(texts, where, output_len, temperature, top_p, top_k, options);
-  if (is_one) return std::move(results.front());
+  auto results = self.generate(texts.all, where, output_len, temperature, top_p, top_k, options);
+  if (texts.is_one) return std::move(results.front());
   return results;
 }
 

@@ -75,6 +75,9 @@ void bind_embedding_gemma(py::module_& m) {
                   py::arg("dtype") = py::none(), py::arg("numerics") = "exact",
                   py::arg("progress") = py::none(), py::kw_only(), py::arg("mmap") = false,
                   "The model in a directory of sentence-transformers.")
+      .def("load_weights", load_weights<Model>, py::arg("directory"),
+           py::arg("progress") = py::none(), py::kw_only(), py::arg("mmap") = false,
+           "Loads a directory of sentence-transformers; progress(LoadProgress) after each tensor.")
       .def("embed", embed, py::arg("texts"), py::arg("dim") = py::none(),
            py::arg("prompt_name") = py::none(), py::kw_only(), py::arg("truncate") = false,
            "-> float32 [N, dim], rows of length 1")

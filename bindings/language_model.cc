@@ -73,6 +73,13 @@ std::string to_text(py::handle text) {
   return {bytes, static_cast<size_t>(size)};
 }
 
+Texts to_texts(const py::object& given) {
+  if (py::isinstance<py::str>(given)) return {{to_text(given)}, /*is_one=*/true};
+  Texts texts{{}, /*is_one=*/false};
+  for (const auto text : given) texts.all.push_back(to_text(text));
+  return texts;
+}
+
 GenerateOptions generate_options(const py::object& on_token,
                                  const std::vector<int64_t>& stop_ids,
                                  const py::object& kv_dtype) {

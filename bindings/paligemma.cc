@@ -57,24 +57,21 @@ py::object answer(Pali& self,
                   const std::vector<int64_t>& stop_ids,
                   const py::object& kv_dtype) {
   const auto options = generate_options(on_token, stop_ids, kv_dtype);
-  const bool is_one = py::isinstance<py::str>(prompts);
-  std::vector<std::string> texts;
+  const auto texts = to_texts(prompts);
   py::list pictures;
-  if (is_one) {
-    texts.push_back(to_text(prompts));
+  if (texts.is_one) {
     pictures.append(images);
   } else {
-    for (const auto prompt : prompts) texts.push_back(to_text(prompt));
     pictures = py::list(images);
   }
-  const auto given = with_images(texts, pictures);
+  const auto given = with_images(texts.all, pictures);
   std::vector<std::string> answers;
   {
     const py::gil_scoped_release release;
     const auto device = self.embedder->weight.device();
     answers = self.generate(given, device, output_len, temperature, top_p, top_k, options);
   }
-  return is_one ? py::object(py::str(answers.front())) : py::object(py::cast(answers));
+  return texts.is_one ? py::object(py::str(answers.front())) : py::object(py::cast(answers));
 }
 
 std::shared_ptr<Pali> from_transformers_paligemma(const py::object& model,

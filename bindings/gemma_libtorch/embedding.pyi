@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 
 from .config import GemmaConfig
-from .model import Embedding, GemmaModel, Linear, LoadProgress, Module, ModuleList
+from .model import Embedding, GemmaModel, Linear, LoadProgress, LoadReport, Module, ModuleList
 from .tokenizer import Tokenizer
 
 class TextEncoder(Module):
@@ -63,6 +63,18 @@ class EmbeddingGemma(Module):
         Raises FileNotFoundError when there is no modules.json, and RuntimeError, naming the file
         and the field, for what is no EmbeddingGemma. mmap=True leaves weights in the file, which nobody
         may write to then.
+        """
+    def load_weights(
+        self,
+        directory: str | os.PathLike[str],
+        progress: Callable[[LoadProgress], object] | None = None,
+        *,
+        mmap: bool = False,
+    ) -> LoadReport:
+        """Loads the weights of a directory of sentence-transformers; progress is called after each tensor.
+
+        Raises as from_pretrained, and RuntimeError for weights of another shape; then every
+        parameter is as it was.
         """
     def embed(
         self,

@@ -208,17 +208,23 @@ LoadReport EmbeddingGemmaImpl::load_weights(const std::filesystem::path& directo
     throw std::runtime_error(fmt::format("{}: has {} Dense modules, but the model {}",
                                          directory.string(), folders.size(), dense->size()));
   }
+  struct Part {
+    torch::nn::Module& module;
+    std::string prefix;
+    WeightSource source;
+  };
+  std::vector<Part> parts;
+  parts.push_back({*encoder, "encoder.", WeightSource::open(directory)});
+  for (size_t i = 0; i < folders.size(); ++i) {
+    parts.push_back({*dense->ptr(i), fmt::format("dense.{}.", i), WeightSource::open(folders[i])});
+  }
+  for (const auto& [module, _, source] : parts) check_weights(module, source);
   LoadReport report;
-  const auto load = [&](torch::nn::Module& module, const std::string& prefix,
-                        const std::filesystem::path& folder) {
-    const auto part = gemma::load_weights(module, WeightSource::open(folder), options);
+  for (const auto& [module, prefix, source] : parts) {
+    const auto part = gemma::load_weights(module, source, options);
     for (const auto& name : part.loaded) report.loaded.push_back(prefix + name);
     report.unexpected.insert(report.unexpected.end(), part.unexpected.begin(),
                              part.unexpected.end());
-  };
-  load(*encoder, "encoder.", directory);
-  for (size_t i = 0; i < folders.size(); ++i) {
-    load(*dense->ptr(i), fmt::format("dense.{}.", i), folders[i]);
   }
   return report;
 }

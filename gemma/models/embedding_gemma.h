@@ -91,8 +91,8 @@ class EmbeddingGemmaImpl : public Module {
   /// The ids that a text becomes: bos, prompt and text, eos. Throws as embed does.
   std::vector<int64_t> encode(const std::string& text, const EmbedOptions& options = {}) const;
 
-  /// Loads a directory of sentence-transformers; throws as gemma::load_weights does. When it
-  /// throws, some of the weights may be loaded.
+  /// Loads a directory of sentence-transformers; throws as gemma::load_weights does, and then has
+  /// loaded nothing, unless options.progress threw.
   LoadReport load_weights(const std::filesystem::path& directory, const LoadOptions& options = {});
 
   const EmbeddingGemmaConfig& config() const { return config_; }

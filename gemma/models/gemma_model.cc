@@ -16,7 +16,8 @@ PassRows rows_of(const torch::Tensor& hidden_states, const torch::Tensor& positi
 PassRows rows_of(const Step& step) {
   PassRows rows{{}, /*is_flat=*/true};
   for (size_t i = 0; i < step.segments.size(); ++i) {
-    rows.parts.push_back({step.texts[i], step.segments[i].position, step.segments[i].tokens});
+    const auto text = step.texts.empty() ? static_cast<int64_t>(i) : step.texts[i];
+    rows.parts.push_back({text, step.segments[i].position, step.segments[i].tokens});
   }
   return rows;
 }

@@ -27,7 +27,7 @@ struct Step {
   Pass pass;
   std::span<const Segment> segments;    // They cover the rows of the hidden states.
   std::span<const LayerState> layers;   // One a layer.
-  std::span<const int64_t> texts = {};  // One a segment: the number of its text, for taps.
+  std::span<const int64_t> texts = {};  // The segments' texts, for taps; none: 0, 1, …
 };
 
 /// Inputs of a layer besides hidden states [T, E], in an engine.

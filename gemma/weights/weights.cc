@@ -200,6 +200,11 @@ bool is_rope_table(std::string_view name) {
   return name.ends_with("freqs_cis") || name.ends_with("inv_freq");
 }
 
+void check_weights(const torch::nn::Module& module, const WeightSource& source) {
+  compare(source, weights_of(module));
+  source.check_complete();
+}
+
 LoadReport load_weights(torch::nn::Module& module,
                         const WeightSource& source,
                         const LoadOptions& options) {

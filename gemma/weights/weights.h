@@ -71,6 +71,9 @@ LoadReport load_weights(torch::nn::Module& module,
                         const WeightSource& source,
                         const LoadOptions& options = {});
 
+/// Throws as load_weights does for what a file says of its tensors, before any is read.
+void check_weights(const torch::nn::Module& module, const WeightSource& source);
+
 /// torch.nn.Module.load_state_dict: copies the tensors into the parameters, or with `assign` takes
 /// them as they are. Rotary tables are passed over. Throws std::runtime_error for a shape that does
 /// not fit and, if `strict`, for missing or unexpected names; then nothing was changed.

@@ -245,6 +245,18 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
         load(path)
 
 
+def test_a_bad_folder_leaves_the_weights_as_they_were(directory: Path, tmp_path: Path) -> None:
+    model = load(directory)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    path = tiny_embedding.save(tmp_path)
+    other = {name: tensor + 1 for name, tensor in torch.load(path / "pytorch_model.bin").items()}
+    torch.save(other, path / "pytorch_model.bin")
+    torch.save({"linear.weight": torch.zeros(3, 3)}, path / "3_Dense" / "pytorch_model.bin")
+    with pytest.raises(RuntimeError, match="linear.weight"):
+        model.load_weights(path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 # --- the program ----------------------------------------------------------------------------------
 
 
