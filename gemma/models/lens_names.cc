@@ -9,18 +9,18 @@ namespace gemma {
 namespace {
 
 using Names = std::vector<std::string>;
-using Table = std::map<std::string, Names, std::less<>>;
+using NameTable = std::map<std::string, Names, std::less<>>;
 
 // A norm of ours, and theirs.
-void add_norm(Table& table, const std::string& ours, const std::string& theirs) {
+void add_norm(NameTable& table, const std::string& ours, const std::string& theirs) {
   for (const auto* const point : {"hook_in", "hook_scale", "hook_normalized", "hook_out"}) {
     table[fmt::format("{}.{}", ours, point)] = {fmt::format("{}.{}", theirs, point)};
   }
 }
 
 // Of the points of a layer.
-Table layer_table(const GemmaConfig& config) {
-  Table table{
+NameTable layer_table(const GemmaConfig& config) {
+  NameTable table{
       {"hook_in", {"hook_resid_pre", "hook_in"}},
       {"hook_resid_mid", {"hook_resid_mid", "ln2.hook_in"}},
       {"hook_out", {"hook_resid_post", "hook_out"}},

@@ -81,7 +81,7 @@ at::Tensor by_engine(PaliGemmaForConditionalGeneration& model,
     const ModelRunner::Next one{&sequence, token};
     hidden.push_back(runner.decode({&one, 1}));
   }
-  const auto logits = model->logits(at::cat(hidden));
+  const auto logits = model->logits(at::cat(hidden), /*buffer=*/{});
   const auto cap = model->config().final_logit_softcapping;
   return cap ? softcap(logits, *cap) : logits;
 }
