@@ -10,6 +10,9 @@
 namespace gemma {
 namespace {
 
+// Rows that one thread prepares sooner than it wakes the others.
+constexpr int64_t kRowsAlone = 32;
+
 cpu::WeightType weight_type(at::ScalarType dtype) {
   switch (dtype) {
     case at::kFloat:
@@ -110,10 +113,10 @@ GemvInput::GemvInput(const float* x, int64_t rows, const cpu::WeightView& w)
     kernels.gemv_pack(x, rows, w.columns, group, w.type, packed_.get());
   };
   const auto groups = cpu::round_up(rows, kernels.gemv_mr) / kernels.gemv_mr;
-  if (groups > 1) {
+  if (rows > kRowsAlone) {
     parallel_for(groups, pack);
   } else {
-    pack(0, 0);
+    for (int64_t group = 0; group < groups; ++group) pack(group, 0);
   }
 }
 
@@ -156,7 +159,7 @@ void GemmInput::each_task(
 }
 
 void each_row(int64_t rows, c10::function_ref<void(int64_t, int64_t)> body) {
-  if (rows > cpu::kGemvRows) return parallel_for(rows, body);
+  if (rows > kRowsAlone) return parallel_for(rows, body);
   for (int64_t i = 0; i < rows; ++i) body(i, 0);
 }
 
@@ -170,12 +173,12 @@ int64_t rows_per_task(const cpu::WeightView& w, int64_t rows) {
   constexpr int64_t kTasksPerWorker = 4;
   const auto unit = cpu::kernels().gemv_nr;
   const auto least = cpu::round_up(32, unit);
-  const auto most = 2048 / unit * unit;
-  // Of weights that are read again for the next rows of activations.
-  constexpr int64_t kBytes = 1 << 20;
+  auto most = 2048 / unit * unit;
   if (rows > cpu::kGemvRows) {
+    // Of weights that are read again for the next rows of activations.
+    constexpr int64_t kBytes = 1 << 20;
     const auto bytes = std::max<int64_t>(1, w.columns * bits_of(w.type) / 8);
-    return std::clamp(kBytes / bytes / unit * unit, unit, most);
+    most = std::clamp(kBytes / bytes / unit * unit, least, most);
   }
   return std::clamp(cpu::round_up(w.rows / (num_workers() * kTasksPerWorker), unit), least, most);
 }
