@@ -53,7 +53,7 @@ inline float sum(Floats v) {
   return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
 }
 
-// Adds in the order of `sum`, two vectors at a time from the second step on.
+// Adds in the order of `sum`, several vectors at a time.
 inline void sum_each(const Floats (&v)[8], float (&out)[8]) {
   // Quarters: of v[2 i] two sums, then of v[2 i + 1].
   __m512 pairs[4], quads[2];
