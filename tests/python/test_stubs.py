@@ -10,17 +10,14 @@ import collections
 import enum
 import importlib
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gemma_libtorch
+import module_instances
 import pytest
 import tiny
-import tiny_embedding
-import tiny_griffin
-import tiny_paligemma
 from gemma_libtorch import _C
 
 PACKAGE = Path(gemma_libtorch.__file__).parent
@@ -416,27 +413,7 @@ def test_a_named_tuple_is_as_its_stub_says(stub: str, name: str) -> None:
 # --- what instances have --------------------------------------------------------------------------
 
 
-def instances() -> dict[type, list[Any]]:
-    """Of every module that can be constructed, of each form that has other parts."""
-    made: dict[type, list[Any]] = {}
-    roots = [tiny.make_model(gemma_libtorch, fields, "float32") for fields in tiny.CONFIGS.values()]
-    roots.append(tiny.make_model(gemma_libtorch, tiny.CONFIGS["gemma3"], "float32", quant=True))
-    roots.append(tiny.make_multimodal(gemma_libtorch, "float32"))
-    roots.append(gemma_libtorch.modeling_gemma.GemmaRotaryEmbedding(8))
-    with tempfile.TemporaryDirectory() as folder:
-        directory = tiny_embedding.save(Path(folder))
-        roots.append(gemma_libtorch.embedding.EmbeddingGemma.from_pretrained(directory))
-    for name in ("gemma1_mqa", "gemma2"):
-        roots.append(tiny_paligemma.make_ours(gemma_libtorch, tiny.CONFIGS[name]))
-    for fields in tiny_griffin.CONFIGS.values():
-        roots.append(tiny_griffin.make(gemma_libtorch.recurrentgemma, fields, "float32"))
-    for root in roots:
-        for module in root.modules():
-            made.setdefault(type(module), []).append(module)
-    return made
-
-
-INSTANCES = instances()
+INSTANCES = module_instances.make()
 
 
 def parts_of(stub: str, name: str) -> set[str]:

@@ -148,7 +148,7 @@ class LensModel(Tokens, Weights):
                 for name, value in watched.items()
                 if value.grad is not None
             }
-        cache = ActivationCache({name: kept[name] for name in kept}, self)
+        cache = ActivationCache(kept, self)
         if device is not None:
             cache.to(device)
         if remove_batch_dim:
