@@ -205,9 +205,7 @@ def test_damaged_files_are_refused(theirs: Any, tmp_path: Path) -> None:
     assert "cannot be made" in replaced("img/pos_embedding", lambda x: x.repeat(2, 1, 1))
 
 
-def test_program_says_what_a_model_of_no_published_size_needs(
-    theirs: Any, tmp_path: Path
-) -> None:
+def test_program_says_what_a_model_of_no_published_size_needs(theirs: Any, tmp_path: Path) -> None:
     path = write(tmp_path / "w.npz", big_vision(theirs))
     message = run("info", path).stderr
     assert message.startswith(f"gemma: {path}: is of a PaliGemma that nobody published")
