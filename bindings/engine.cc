@@ -334,17 +334,23 @@ void bind_sessions(py::module_& m) {
   py::class_<PyEngine>(m, "Engine", "Continues any number of texts at once.")
       .def(py::init([](std::shared_ptr<EngineModelImpl> model, const py::object& kv_dtype,
                        std::optional<int64_t> kv_memory, int64_t max_batch, int64_t chunk,
-                       bool prefix_cache) {
+                       bool prefix_cache, std::shared_ptr<EngineModelImpl> draft,
+                       int64_t draft_tokens) {
+             std::optional<EngineModel> draft_model;
+             if (draft) draft_model.emplace(std::move(draft));
              return std::make_unique<PyEngine>(std::move(model),
                                                EngineOptions{.kv_dtype = to_dtype(kv_dtype),
                                                              .kv_memory = kv_memory,
                                                              .max_batch = max_batch,
                                                              .chunk = chunk,
-                                                             .prefix_cache = prefix_cache});
+                                                             .prefix_cache = prefix_cache,
+                                                             .draft = std::move(draft_model),
+                                                             .draft_tokens = draft_tokens});
            }),
            py::arg("model"), py::kw_only(), py::arg("kv_dtype") = "bfloat16",
            py::arg("kv_memory") = py::none(), py::arg("max_batch") = 32, py::arg("chunk") = 512,
-           py::arg("prefix_cache") = true)
+           py::arg("prefix_cache") = true, py::arg("draft") = py::none(),
+           py::arg("draft_tokens") = 4)
       .def(
           "session",
           [](const PyEngine& self) { return PySession{self.engine->session(), self.model}; },

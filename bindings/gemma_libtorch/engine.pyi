@@ -94,7 +94,7 @@ class Answer:
         """How many of them did not go through the model: their keys and values were there."""
     @property
     def guessed_tokens(self) -> int:
-        """With the option prompt_lookup."""
+        """By the option prompt_lookup or a draft model."""
     @property
     def accepted_tokens(self) -> int:
         """How many of them were right."""
@@ -156,7 +156,7 @@ class Generation:
         """How many of them the session or the prefix cache had keys and values of."""
     @property
     def guessed_tokens(self) -> int:
-        """So far, with the option prompt_lookup."""
+        """So far, by the option prompt_lookup or a draft model."""
     @property
     def accepted_tokens(self) -> int:
         """How many of them were right."""
@@ -203,13 +203,16 @@ class Engine:
         max_batch: int = 32,
         chunk: int = 512,
         prefix_cache: bool = True,
+        draft: EngineModel | None = None,
+        draft_tokens: int = 4,
     ) -> None:
         """kv_dtype, of keys and values, is float32 or bfloat16. kv_memory is in bytes: by default
         what max_batch texts as long as the model takes need, but at most half of the machine's.
         max_batch texts are continued together; others wait. At most `chunk` tokens of prompts go
         through the model at once. prefix_cache keeps the keys and values of prompts, in memory that
-        nothing else needs, for texts that begin as they do. Raises ValueError for values that
-        cannot be.
+        nothing else needs, for texts that begin as they do. `draft`, a smaller model of the same
+        vocabulary, guesses draft_tokens at a time: the texts are the same, in fewer passes of the
+        larger model. Raises ValueError for values that cannot be.
         """
     def session(self) -> Session: ...
     def load_session(self, path: str | os.PathLike[str]) -> Session:

@@ -27,7 +27,7 @@ GenerateRules rules_of(const RunOptions& options) {
                        .top_k = options.top_k},
           .seed = options.seed,
           .max_tokens = options.output_len,
-          .prompt_lookup = options.prompt_lookup};
+          .prompt_lookup = options.guess.prompt_lookup};
 }
 
 std::vector<int64_t> tokens_of(const BatchLine& line, const EngineModel& model) {
@@ -43,7 +43,11 @@ class Batch {
       : options_(options),
         model_(model),
         lines_(std::move(lines)),
-        engine_(model, {.kv_dtype = kv_dtype_of(options.model), .max_batch = options.max_batch}) {
+        engine_(model,
+                {.kv_dtype = kv_dtype_of(options.model),
+                 .max_batch = options.max_batch,
+                 .draft = load_draft(options.guess, options.model),
+                 .draft_tokens = options.guess.draft_tokens}) {
     const auto stops = stop_ids_of(model, options.model.ckpt);
     for (auto& line : lines_) {
       line.rules.stop_ids = stops;
@@ -172,7 +176,7 @@ void run_batch(const RunOptions& options) {
         "CPU");
   }
   const auto checkpoint = open_checkpoint(options.model);
-  check_prompt_lookup(options.prompt_lookup, options.model, checkpoint);
+  check_guesses(options.guess, options.model, checkpoint);
   auto lines = read_batch(options.prompts, rules_of(options));
   BatchOutput output(options.out, lines);
   const auto done = output.size();

@@ -172,7 +172,11 @@ void run_with_guesses(const RunOptions& options,
                       const GenerateOptions& callbacks) {
   callbacks.on_prompt(0, std::ssize(ids));
   if (options.output_len == 0) return;
-  Engine engine(model, {.kv_dtype = callbacks.kv_dtype, .max_batch = 1, .prefix_cache = false});
+  Engine engine(model, {.kv_dtype = callbacks.kv_dtype,
+                        .max_batch = 1,
+                        .prefix_cache = false,
+                        .draft = load_draft(options.guess, options.model),
+                        .draft_tokens = options.guess.draft_tokens});
   int64_t step = 0;
   Request request{.prompt = std::move(ids),
                   .rules = {.sampling = {.temperature = temperature.value_or(0.0),
@@ -180,7 +184,7 @@ void run_with_guesses(const RunOptions& options,
                                          .top_k = options.top_k},
                             .seed = options.seed,
                             .max_tokens = options.output_len,
-                            .prompt_lookup = options.prompt_lookup,
+                            .prompt_lookup = options.guess.prompt_lookup,
                             .stop_ids = callbacks.stop_ids},
                   .on_token = [&](const GeneratedToken& token) {
                     callbacks.on_token(0, token.id);
@@ -213,9 +217,9 @@ void run(const RunOptions& options) {
   const auto load_start = Clock::now();
   const auto checkpoint = open_checkpoint(options.model);
   check_family(options, checkpoint);
-  check_prompt_lookup(options.prompt_lookup, options.model, checkpoint);
-  if (options.prompt_lookup > 0 && (!options.images.empty() || checkpoint.paligemma)) {
-    throw std::invalid_argument("--prompt_lookup is for texts without images");
+  check_guesses(options.guess, options.model, checkpoint);
+  if (options.guess.are_given() && (!options.images.empty() || checkpoint.paligemma)) {
+    throw std::invalid_argument("--prompt_lookup and --draft are for texts without images");
   }
   const auto temperature = temperature_of(options, checkpoint);
   const auto prompt = make_prompt(options, checkpoint);
@@ -246,7 +250,7 @@ void run(const RunOptions& options) {
   const auto& tokenizer = model->tokenizer();
   auto ids = gap ? FimPrompt(tokenizer).encode(gap->prefix, gap->suffix, gap->files)
                  : std::vector<int64_t>();
-  if (options.prompt_lookup > 0) {
+  if (options.guess.are_given()) {
     if (!gap) ids = tokenizer.encode(std::get<std::string>(prompt.front()));
     run_with_guesses(options, model, std::move(ids), temperature, callbacks);
   } else if (gap) {

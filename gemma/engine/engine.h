@@ -29,6 +29,12 @@ struct EngineOptions {
   /// Keeps the keys and values of prompts, in memory that nothing else needs, for texts that begin
   /// as they do. Not of models with recurrent layers, whose states say nothing of a beginning.
   bool prefix_cache = true;
+  /// A smaller model of the same vocabulary, with fast numerics, which guesses what the texts are
+  /// going to say, draft_tokens at a time: the texts are the same, in fewer passes of the larger
+  /// model. Its keys and values are kept beside those of the texts. Not of models with recurrent
+  /// layers, nor for texts with images.
+  std::optional<EngineModel> draft = std::nullopt;
+  int64_t draft_tokens = 4;
 };
 
 /// How a text is continued.
@@ -97,7 +103,7 @@ class Generation {
   /// How many of them did not go through the model for it: the session or the prefix cache had
   /// their keys and values. After next() has given a token or none.
   int64_t cached_tokens() const;
-  /// Tokens that were guessed so far (rules.prompt_lookup), and how many of them were right.
+  /// Tokens that were guessed so far, and how many of them were right.
   int64_t guessed_tokens() const;
   int64_t accepted_tokens() const;
 

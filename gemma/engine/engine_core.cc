@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <gemma/engine/engine_core.h>
 
@@ -31,12 +32,35 @@ EngineCore::EngineCore(EngineModel model, const EngineOptions& options)
                .kv_memory = options.kv_memory,
                .max_batch = options.max_batch,
                .chunk = options.chunk}),
+      draft_tokens_(options.draft_tokens),
       scheduler_(*this, {.max_batch = options.max_batch, .chunk = runner_.options().chunk}, now),
       process_(getpid()) {
   model_->tokenizer();  // Throws where there is none.
+  if (options.draft) use_draft(*options.draft, options);
   if (options.prefix_cache && !runner_.store()->has_slots()) {
     prefix_cache_.emplace(runner_.store());
   }
+}
+
+void EngineCore::use_draft(const EngineModel& model, const EngineOptions& options) {
+  if (model->vocab_size() != model_->vocab_size()) {
+    throw std::invalid_argument(fmt::format(
+        "engine: the draft model has a vocabulary of {} tokens, but the model one of {}; give a "
+        "smaller model of the same family",
+        model->vocab_size(), model_->vocab_size()));
+  }
+  if (runner_.store()->has_slots()) {
+    throw std::invalid_argument(
+        "engine: a draft model, but the model's recurrent layers cannot take tokens back; give "
+        "none");
+  }
+  if (draft_tokens_ < 1 || draft_tokens_ >= kCheapRows) {
+    throw std::invalid_argument(fmt::format("engine: draft_tokens is {}, but must be 1 to {}",
+                                            draft_tokens_, kCheapRows - 1));
+  }
+  draft_.emplace(model, RunnerOptions{.kv_dtype = options.kv_dtype,
+                                      .max_batch = options.max_batch,
+                                      .chunk = options.chunk});
 }
 
 double EngineCore::now() {
@@ -219,24 +243,47 @@ int64_t EngineCore::part_of(const Job& job, int64_t most) const {
 void EngineCore::decode(std::span<Job* const> jobs) {
   std::vector<GenerationState*> states;
   for (auto* job : jobs) states.push_back(&state_of(*job));
-  const auto guesses = guess(states);
-  std::vector<ModelRunner::Next> nexts;
-  for (size_t i = 0; i < states.size(); ++i) {
-    states[i]->begin();
-    auto& text = states[i]->text();
-    nexts.push_back({&*text.sequence, text.tokens()[static_cast<size_t>(text.done())], guesses[i]});
-  }
-  pass(states, [&] { return runner_.decode(nexts); }, guesses);
+  Guesses guesses;
+  const auto run = [&] {
+    guesses = guess(states);
+    std::vector<std::vector<int64_t>> tokens;
+    std::vector<ModelRunner::Feed> feeds;
+    for (size_t i = 0; i < states.size(); ++i) {
+      states[i]->begin();
+      auto& text = states[i]->text();
+      auto& of_text = tokens.emplace_back(1, text.tokens()[static_cast<size_t>(text.done())]);
+      of_text.insert(of_text.end(), guesses[i].begin(), guesses[i].end());
+      feeds.push_back({&*text.sequence, of_text});
+    }
+    auto hidden = runner_.try_out(feeds);
+    for (const auto& feed : feeds) ModelRunner::accept(*feed.sequence, 1);
+    return hidden;
+  };
+  pass(states, run, guesses);
 }
 
-// None where memory is short: the texts go on without.
-EngineCore::Guesses EngineCore::guess(std::span<GenerationState* const> jobs) const {
+// What is guessed to follow each text: where it said so before, else by the draft model. None where
+// memory is short: the texts go on without.
+EngineCore::Guesses EngineCore::guess(std::span<GenerationState* const> jobs) {
   Guesses guesses(jobs.size());
   if (runner_.store()->has_slots()) return guesses;
   const auto most = kCheapRows / std::ssize(jobs) - 1;
+  std::vector<DraftModel::Text> drafted;
+  std::vector<size_t> places;
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    guesses[i] = jobs[i]->look_up(most);
+    const auto room = std::min({most, draft_tokens_, jobs[i]->room_for_guess()});
+    const bool has_images = !jobs[i]->text().images().empty();
+    if (!draft_ || !guesses[i].empty() || room < 1 || has_images) continue;
+    drafted.push_back({jobs[i]->text().tokens(), &jobs[i]->draft, room});
+    places.push_back(i);
+  }
+  if (!drafted.empty()) {
+    auto by_draft = draft_->guess(drafted);
+    for (size_t i = 0; i < places.size(); ++i) guesses[places[i]] = std::move(by_draft[i]);
+  }
   std::vector<ModelRunner::Need> needs;
   for (size_t i = 0; i < jobs.size(); ++i) {
-    guesses[i] = jobs[i]->guess(most);
     needs.push_back({sequence_of(jobs[i]->text()), 1 + std::ssize(guesses[i])});
   }
   if (!runner_.has_room(needs)) guesses.assign(jobs.size(), {});
@@ -268,8 +315,8 @@ void EngineCore::prompt(std::span<const PromptChunk> parts) {
   });
 }
 
-// Runs a pass, which gives the hidden states of each job's last token, and those of the guesses
-// behind them, and samples what follows. What goes wrong ends all of its jobs.
+// Runs a pass, which makes the guesses, and gives the hidden states of each job's last token and of
+// the guesses behind them; samples what follows. What goes wrong ends all of its jobs.
 void EngineCore::pass(std::span<GenerationState* const> jobs,
                       const std::function<at::Tensor()>& run,
                       const Guesses& guesses) {
@@ -347,6 +394,7 @@ void EngineCore::drop(Job& job) { state_of(job).text().sequence.reset(); }
 
 void EngineCore::finish(Job& job, FinishReason reason) {
   auto& state = state_of(job);
+  state.draft.clear();
   if (state.is_last) {
     state.text().sequence.reset();
   } else {

@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include <gemma/engine/draft_model.h>
 #include <gemma/engine/engine.h>
 #include <gemma/engine/prefix_cache.h>
 #include <gemma/engine/session_file.h>
@@ -50,8 +51,10 @@ class GenerationState : public Job {
   /// A pass with the text comes.
   void begin();
   SamplingRow row();
-  /// What is guessed to follow the text, at most `most` tokens, all of which it has room for.
-  std::vector<int64_t> guess(int64_t most) const;
+  /// How many tokens can be guessed to follow the text now.
+  int64_t room_for_guess() const;
+  /// Those that followed where the text said the same before, at most `most`.
+  std::vector<int64_t> look_up(int64_t most) const;
   /// Of a guess of so many tokens, the first `right` became part of the text.
   void accept(int64_t tokens, int64_t right);
   /// Takes a sampled token -> why the text ends with it, if it does.
@@ -59,6 +62,8 @@ class GenerationState : public Job {
   const std::shared_ptr<SessionState>& session() const { return session_; }
   void fail(std::exception_ptr error) { error_ = std::move(error); }
   void finish(FinishReason reason);
+
+  Draft draft;
 
   /// Each token, on the engine's thread.
   std::function<void(const GeneratedToken& token)> on_token;
@@ -141,8 +146,9 @@ class EngineCore : public PassRunner {
   void run_posted();
   void run_pass();
   void forget_other_model();
+  void use_draft(const EngineModel& model, const EngineOptions& options);
   using Guesses = std::vector<std::vector<int64_t>>;  // One a job.
-  Guesses guess(std::span<GenerationState* const> jobs) const;
+  Guesses guess(std::span<GenerationState* const> jobs);
   void pass(std::span<GenerationState* const> jobs,
             const std::function<at::Tensor()>& run,
             const Guesses& guesses = {});
@@ -155,6 +161,8 @@ class EngineCore : public PassRunner {
   EngineModel model_;
   ModelRunner runner_;
   std::optional<PrefixCache> prefix_cache_;
+  std::optional<DraftModel> draft_;
+  int64_t draft_tokens_;
   int64_t version_ = 0;  // Of the model, as keys and values are kept of it.
   Scheduler scheduler_;
   std::deque<std::weak_ptr<SessionState>> idle_;  // The one that ended first comes first.

@@ -68,16 +68,21 @@ SamplingRow GenerationState::row() {
   return {.rules = &rules_.sampling, .seen = seen_, .generator = generator_};
 }
 
-std::vector<int64_t> GenerationState::guess(int64_t most) const {
-  if (text().pending() != 1) return {};
-  const auto room = session_->core->model().max_positions() - text().size();
-  const auto left = std::min(room, rules_.max_tokens - generated_) - 1;  // One comes without.
-  const auto found = prompt_lookup(text().tokens(), std::min({most, guess_most_, left}));
+int64_t GenerationState::room_for_guess() const {
+  if (text().pending() != 1) return 0;
+  const auto positions = session_->core->model().max_positions() - text().size();
+  return std::min(positions, rules_.max_tokens - generated_) - 1;  // One comes without a guess.
+}
+
+std::vector<int64_t> GenerationState::look_up(int64_t most) const {
+  const auto found =
+      prompt_lookup(text().tokens(), std::min({most, guess_most_, room_for_guess()}));
   return {found.begin(), found.end()};
 }
 
 void GenerationState::accept(int64_t tokens, int64_t right) {
   ModelRunner::accept(*text().sequence, right);
+  draft.accept(right);
   guessed_tokens_ += tokens;
   accepted_tokens_ += right;
   if (right == tokens) guess_most_ = std::min(2 * guess_most_, rules_.prompt_lookup);

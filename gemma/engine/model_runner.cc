@@ -217,12 +217,8 @@ torch::Tensor ModelRunner::forward(std::span<const Feed> feeds, Pass pass) {
   for (const auto layer : store_->slots().layers) {
     layers[layer] = RecurrentState{store_->states_of(layer), slots};
   }
-  auto hidden =
-      model_->hidden_states(embed(ids, feeds), {pass, segments, layers, texts}, options_.on_layer);
-  for (const auto& feed : feeds) {
-    feed.sequence->advance(pass == Pass::kDecode ? 1 : std::ssize(feed.tokens));
-  }
-  return hidden;
+  return model_->hidden_states(embed(ids, feeds), {pass, segments, layers, texts},
+                               options_.on_layer);
 }
 
 // [T, E] of the tokens, or of the images in their places.
@@ -258,6 +254,7 @@ torch::Tensor ModelRunner::prompt(std::span<const Feed> feeds) {
       ++next;
     }
     const auto hidden = forward(now, Pass::kPrompt);
+    for (const auto& feed : now) feed.sequence->advance(std::ssize(feed.tokens));
     int64_t row = 0;
     for (size_t i = 0; i < now.size(); ++i) {
       row += std::ssize(now[i].tokens);
@@ -278,22 +275,25 @@ torch::Tensor ModelRunner::extend(Sequence& sequence,
   for (Chunks left(whole); !left.done();) {
     const auto part = left.next(options_.chunk);
     parts.push_back(forward({&part, 1}, Pass::kPrompt));
+    sequence.advance(std::ssize(part.tokens));
   }
   return at::cat(parts);
 }
 
 torch::Tensor ModelRunner::decode(std::span<const Next> nexts) {
-  const UseLock::Use use(model_->use_lock());
-  std::vector<std::vector<int64_t>> tokens;
   std::vector<Feed> feeds;
-  for (const auto& [sequence, token, guess] : nexts) {
-    if (!guess.empty() && store_->has_slots()) {
-      throw std::invalid_argument(
-          "ModelRunner: a guess, but recurrent layers cannot take tokens back; give none");
-    }
-    auto& of_sequence = tokens.emplace_back(1, token);
-    of_sequence.insert(of_sequence.end(), guess.begin(), guess.end());
-    feeds.push_back({sequence, of_sequence});
+  for (const auto& next : nexts) feeds.push_back({next.sequence, {&next.token, 1}});
+  auto hidden = try_out(feeds);
+  for (const auto& next : nexts) accept(*next.sequence, 1);
+  return hidden;
+}
+
+torch::Tensor ModelRunner::try_out(std::span<const Feed> feeds) {
+  const UseLock::Use use(model_->use_lock());
+  const auto has_several = [](const Feed& feed) { return feed.tokens.size() > 1; };
+  if (store_->has_slots() && std::ranges::any_of(feeds, has_several)) {
+    throw std::invalid_argument(
+        "ModelRunner: several tokens, but recurrent layers cannot take any back; give one");
   }
   check(feeds);
   return forward(feeds, Pass::kDecode);

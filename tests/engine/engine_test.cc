@@ -166,6 +166,64 @@ TEST_P(EngineTest, GuessesChangeNoText) {
   }
 }
 
+// One that is right wherever the likeliest token is taken, and one that hardly ever is.
+TEST_P(EngineTest, ADraftModelChangesNoText) {
+  auto requests = random_requests(40);
+  for (size_t i = 0; i < requests.size(); i += 2) requests[i].rules.sampling = {.temperature = 0};
+  const auto want = alone(requests);
+  GemmaForCausalLM other(config());
+  randomize(*other, /*seed=*/2);
+  other->set_numerics(Numerics::kFast);
+  for (const auto& draft : {model_, other}) {
+    const bool is_same = draft.ptr() == model_.ptr();
+    for (const int64_t tokens : {1, 4, 9}) {
+      Engine engine(
+          model_,
+          {.kv_dtype = torch::kFloat32, .max_batch = 5, .draft = draft, .draft_tokens = tokens});
+      const auto got = engine.generate(requests);
+      expect_same(got, want);
+      expect_nothing_held(engine);
+      int64_t guessed = 0, accepted = 0;
+      for (size_t i = 0; i < got.size(); i += 2) {
+        guessed += got[i].guessed_tokens;
+        accepted += got[i].accepted_tokens;
+      }
+      EXPECT_GT(guessed, 100);
+      EXPECT_EQ(accepted * 10 > guessed * 9, is_same) << accepted << " of " << guessed;
+    }
+  }
+}
+
+TEST_P(EngineTest, ADraftModelFollowsASession) {
+  const auto said_by = [&](Engine& engine) {
+    auto session = engine.session();
+    Ids said;
+    for (const int64_t length : {5, 90, 2}) {
+      session.feed(Ids(static_cast<size_t>(length), 11));
+      const auto ids =
+          take_all(session.generate({.sampling = {.temperature = 0}, .max_tokens = 30}));
+      said.insert(said.end(), ids.begin(), ids.end());
+      session.truncate(std::ssize(session.tokens()) - 3);
+    }
+    return said;
+  };
+  Engine plain(model_, {.kv_dtype = torch::kFloat32});
+  Engine drafted(model_, {.kv_dtype = torch::kFloat32, .draft = model_});
+  EXPECT_EQ(said_by(drafted), said_by(plain));
+}
+
+TEST_P(EngineTest, ADraftModelHasToFit) {
+  auto other = config();
+  other.vocab_size -= 8;
+  const GemmaForCausalLM smaller(other);
+  EXPECT_TRUE(
+      contains(message_of<std::invalid_argument>([&] { Engine(model_, {.draft = smaller}); }),
+               "engine: the draft model has a vocabulary of"));
+  EXPECT_TRUE(contains(message_of<std::invalid_argument>(
+                           [&] { Engine(model_, {.draft = model_, .draft_tokens = 16}); }),
+                       "engine: draft_tokens is 16, but must be 1 to 15"));
+}
+
 TEST_P(EngineTest, ASeedSaysWhatGenerateSaysFromIt) {
   for (const auto temperature : {0.0, 1.0}) {
     at::manual_seed(9);

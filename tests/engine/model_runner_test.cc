@@ -173,14 +173,20 @@ TEST_P(ModelRunnerTest, GuessesHaveTheBitsThatTokensHaveOneByOne) {
     std::vector<int64_t> guess(ids.begin() + static_cast<int64_t>(at) + 1,
                                ids.begin() + static_cast<int64_t>(at) + 6);
     for (auto i = static_cast<size_t>(right); i < guess.size(); ++i) guess[i] += 1;
-    const ModelRunner::Next nexts[] = {{&second, other[beside_at]}, {&first, ids[at], guess}};
-    const auto hidden = runner.decode(nexts);
+    std::vector<int64_t> tokens{ids[at]};
+    tokens.insert(tokens.end(), guess.begin(), guess.end());
+    const ModelRunner::Feed tries[] = {{&second, std::span(other).subspan(beside_at, 1)},
+                                       {&first, tokens}};
+    const auto hidden = runner.try_out(tries);
     ASSERT_EQ(hidden.size(0), 7);
     EXPECT_TRUE(at::equal(hidden[0], beside[beside_at - 19])) << "beside, token " << beside_at;
     for (int64_t i = 0; i <= right; ++i) {  // The token, and those of the guess that are right.
       EXPECT_TRUE(at::equal(hidden[i + 1], want[at - 9 + static_cast<size_t>(i)]))
           << "token " << at << " + " << i;
     }
+    EXPECT_EQ(first.length(), static_cast<int64_t>(at));
+    ModelRunner::accept(second, 1);
+    ModelRunner::accept(first, 1);
     ModelRunner::accept(first, right);
     at += static_cast<size_t>(right) + 1;
     EXPECT_EQ(first.length(), static_cast<int64_t>(at));

@@ -121,6 +121,13 @@ def test_guesses_change_no_text(model: Any, tmp_path: Path) -> None:
     assert alone.stdout == want[2]["text"] + "\n"
     right, guessed = map(int, re.findall(r"guesses  (\d+) of (\d+) tokens", alone.stderr)[0])
     assert 0 < right <= guessed
+    drafted = subprocess.run(
+        [PROGRAM, "run", "--ckpt", tmp_path / "model.ckpt", "--prompt", text, *flags,
+         "--seed", "2", "--draft", tmp_path / "model.ckpt", "--draft_tokens", "3"],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert drafted.stdout == want[2]["text"] + "\n"
+    assert "tokens were right" in drafted.stderr
 
 
 # --- taken up again -------------------------------------------------------------------------------
@@ -274,6 +281,8 @@ def test_a_bad_line_is_named_by_its_number(
         ),
         (["--prompt_lookup", "3", "--numerics", "exact"], 1, "--prompt_lookup needs fast numerics"),
         (["--prompt_lookup", "16"], 2, "--prompt_lookup"),
+        (["--draft_tokens", "3"], 2, "--draft_tokens requires --draft"),
+        (["--draft", "none.ckpt"], 1, "none.ckpt: there is no such file"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(

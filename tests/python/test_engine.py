@@ -66,6 +66,18 @@ def test_guesses_change_no_text(engine: Engine) -> None:
     assert generation.accepted_tokens == guessing.accepted_tokens
 
 
+def test_a_draft_model_changes_no_text(model: Any, engine: Engine) -> None:
+    requests = [Request(prompt, max_tokens=40, temperature=0.0) for prompt in PROMPTS]
+    want = engine.generate(requests)
+    drafted = Engine(model, kv_dtype="float32", draft=model, draft_tokens=3)
+    got = drafted.generate(requests)
+    assert [answer.text for answer in got] == [answer.text for answer in want]
+    assert sum(answer.accepted_tokens for answer in got) > 0
+    other = tiny.make_model(gemma_libtorch, {**tiny.CONFIGS["gemma3"], "vocab_size": 100}, "float32")
+    with pytest.raises(ValueError, match="the draft model has a vocabulary of 100 tokens"):
+        Engine(model, draft=other)
+
+
 def test_a_session_streams_and_goes_on(engine: Engine) -> None:
     session = engine.session()
     session.feed("The ferry leaves")

@@ -14,14 +14,18 @@ Conversation::Conversation(const ChatOptions& options, const EngineModel& model)
     : options_(options),
       model_(model),
       prompt_(model->tokenizer()),
-      engine_(model, {.kv_dtype = kv_dtype_of(options.model), .max_batch = 1}),
+      engine_(model,
+              {.kv_dtype = kv_dtype_of(options.model),
+               .max_batch = 1,
+               .draft = load_draft(options.guess, options.model),
+               .draft_tokens = options.guess.draft_tokens}),
       session_(engine_.session()),
       system_(options.system) {
   rules_ = {.sampling = {.temperature = options.temperature,
                          .top_p = options.top_p,
                          .top_k = options.top_k},
             .max_tokens = options.max_tokens > 0 ? options.max_tokens : model->max_positions(),
-            .prompt_lookup = options.prompt_lookup,
+            .prompt_lookup = options.guess.prompt_lookup,
             .stop_ids = stop_tokens(options.model.ckpt)};
   const auto ends = prompt_.stop_ids();
   rules_.stop_ids.insert(rules_.stop_ids.end(), ends.begin(), ends.end());
