@@ -1,0 +1,139 @@
+"""python -m gemma_libtorch.diff: holds a checkpoint's model against its reference."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from .. import config, gemma3_model, model, recurrentgemma
+from . import gemma_pytorch, griffin, huggingface
+from .compare import compare
+
+_PROGRAM = "python -m gemma_libtorch.diff"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{_PROGRAM}: {message}; see --help\n")
+
+
+def _tolerance(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise ValueError
+    return value
+
+
+def _arguments(words: list[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        prog=_PROGRAM,
+        description="Holds a model against its reference, module by module, with the same weights "
+        "and inputs. Exit status 0: nothing differs; 1: something does; 2: it could not be done.",
+    )
+    parser.add_argument(
+        "--reference",
+        required=True,
+        metavar="DIR|transformers|griffin[:DIR]",
+        help="a checkout of gemma_pytorch; transformers; or recurrentgemma, installed or a checkout",
+    )
+    parser.add_argument("--ckpt", required=True, type=Path, help="what load_weights takes")
+    parser.add_argument("--variant", help="what the checkpoint is, where it does not say it")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: its own")
+    parser.add_argument("--device", default="cpu", help="default: %(default)s")
+    parser.add_argument("--numerics", choices=("exact", "fast"), default="exact")
+    parser.add_argument("--prompt", default="The capital of France is", help="default: %(default)s")
+    parser.add_argument(
+        "--tolerance",
+        type=_tolerance,
+        help="the largest difference that is none, over the largest value of the reference's tensor",
+    )
+    parser.add_argument("--html", type=Path, help="also a page, with layers by positions")
+    parser.add_argument("--json", type=Path, help="also every figure")
+    return parser.parse_args(words)
+
+
+def _gemma(args: argparse.Namespace) -> Any:
+    if args.variant is None:
+        found = config.GemmaConfig.from_pretrained(args.ckpt)
+        found.dtype = args.dtype or found.dtype
+    else:
+        found = config.get_model_config(args.variant, args.dtype or "bfloat16")
+        beside = args.ckpt.with_name("tokenizer.model")
+        found.tokenizer = str(beside) if beside.is_file() else None
+    is_multimodal = found.vision_config is not None
+    cls = gemma3_model.Gemma3ForMultimodalLM if is_multimodal else model.GemmaForCausalLM
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(found.get_dtype())
+    try:
+        return cls(found)
+    finally:
+        torch.set_default_dtype(previous)
+
+
+def _griffin(args: argparse.Namespace) -> Any:
+    if args.numerics == "fast":
+        raise ValueError("--numerics fast: modules of RecurrentGemma compute exactly; only an Engine is fast")
+    found = recurrentgemma.GriffinConfig.from_pretrained(args.ckpt)
+    made = recurrentgemma.Griffin(found, dtype=getattr(torch, args.dtype or "float32"))
+    beside = args.ckpt.with_name("tokenizer.model")
+    if beside.is_file() and not args.ckpt.is_dir():
+        made.set_tokenizer(beside)
+    return made
+
+
+def _models(args: argparse.Namespace) -> tuple[Any, Any, str]:
+    """Ours, the reference, and which loader read the reference's weights."""
+    name, _, folder = args.reference.partition(":")
+    is_griffin = name == "griffin"
+    ours = _griffin(args) if is_griffin else _gemma(args)
+    ours.load_weights(args.ckpt)
+    if is_griffin:
+        return ours, *griffin.load(Path(folder) if folder else None, ours, args.ckpt)
+    if args.reference == "transformers":
+        return ours, *huggingface.load(ours, args.ckpt)
+    return ours, *gemma_pytorch.load(Path(args.reference), ours, args.ckpt)
+
+
+def main(words: list[str] | None = None) -> int:
+    args = _arguments(words)
+    ours, theirs, loader = _models(args)
+    ours.to(args.device)
+    theirs.to(args.device)
+    ours.set_numerics(args.numerics)
+    ids = ours.tokenizer.encode(args.prompt)
+    dtype = str(next(iter(ours.parameters())).dtype).removeprefix("torch.")
+    report = compare(
+        ours,
+        theirs,
+        torch.tensor([ids], device=args.device),
+        tolerance=args.tolerance,
+        tokens=[ours.tokenizer.decode([token]) or str(token) for token in ids],
+        facts={
+            "checkpoint": str(args.ckpt),
+            "reference": f"{args.reference}, weights by {loader}",
+            "numerics": f"{args.numerics}, {dtype}, {args.device}, {torch.get_num_threads()} threads",
+            "prompt": f"{args.prompt!r}, {len(ids)} tokens",
+        },
+    )
+    print(report.as_text())
+    if args.html is not None:
+        args.html.write_text(report.as_html(), encoding="utf-8")
+    if args.json is not None:
+        args.json.write_text(report.as_json(), encoding="utf-8")
+    return report.status
+
+
+def _run() -> int:
+    try:
+        return main()
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"{_PROGRAM}: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(_run())
