@@ -12,6 +12,7 @@ import torch
 from .. import config, gemma3_model, model, recurrentgemma
 from . import gemma_pytorch, griffin, huggingface
 from .compare import compare
+from .report import Report
 
 _PROGRAM = "python -m gemma_libtorch.diff"
 
@@ -42,7 +43,11 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--ckpt", required=True, type=Path, help="what load_weights takes")
     parser.add_argument("--variant", help="what the checkpoint is, where it does not say it")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: its own")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="default: that of its config; float32 for RecurrentGemma",
+    )
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--numerics", choices=("exact", "fast"), default="exact")
     parser.add_argument("--prompt", default="The capital of France is", help="default: %(default)s")
@@ -56,14 +61,20 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def _tokenizer_of(checkpoint: Path) -> str | None:
+    """The file beside the weights."""
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    found = [folder / name for name in ("tokenizer.model", "tokenizer.json")]
+    return next((str(path) for path in found if path.is_file()), None)
+
+
 def _gemma(args: argparse.Namespace) -> Any:
     if args.variant is None:
         found = config.GemmaConfig.from_pretrained(args.ckpt)
         found.dtype = args.dtype or found.dtype
     else:
         found = config.get_model_config(args.variant, args.dtype or "bfloat16")
-        beside = args.ckpt.with_name("tokenizer.model")
-        found.tokenizer = str(beside) if beside.is_file() else None
+        found.tokenizer = _tokenizer_of(args.ckpt)
     is_multimodal = found.vision_config is not None
     cls = gemma3_model.Gemma3ForMultimodalLM if is_multimodal else model.GemmaForCausalLM
     previous = torch.get_default_dtype()
@@ -76,12 +87,16 @@ def _gemma(args: argparse.Namespace) -> Any:
 
 def _griffin(args: argparse.Namespace) -> Any:
     if args.numerics == "fast":
-        raise ValueError("--numerics fast: modules of RecurrentGemma compute exactly; only an Engine is fast")
+        raise ValueError(
+            "--numerics fast: modules of RecurrentGemma compute exactly; only an Engine is fast"
+        )
+    if args.variant is not None:
+        raise ValueError(f"--variant {args.variant}: files of RecurrentGemma say what they are")
     found = recurrentgemma.GriffinConfig.from_pretrained(args.ckpt)
     made = recurrentgemma.Griffin(found, dtype=getattr(torch, args.dtype or "float32"))
-    beside = args.ckpt.with_name("tokenizer.model")
-    if beside.is_file() and not args.ckpt.is_dir():
-        made.set_tokenizer(beside)
+    tokenizer = _tokenizer_of(args.ckpt)
+    if tokenizer is not None:
+        made.set_tokenizer(tokenizer)
     return made
 
 
@@ -98,15 +113,14 @@ def _models(args: argparse.Namespace) -> tuple[Any, Any, str]:
     return ours, *gemma_pytorch.load(Path(args.reference), ours, args.ckpt)
 
 
-def main(words: list[str] | None = None) -> int:
-    args = _arguments(words)
+def _compared(args: argparse.Namespace) -> Report:
     ours, theirs, loader = _models(args)
     ours.to(args.device)
     theirs.to(args.device)
     ours.set_numerics(args.numerics)
     ids = ours.tokenizer.encode(args.prompt)
     dtype = str(next(iter(ours.parameters())).dtype).removeprefix("torch.")
-    report = compare(
+    return compare(
         ours,
         theirs,
         torch.tensor([ids], device=args.device),
@@ -119,21 +133,26 @@ def main(words: list[str] | None = None) -> int:
             "prompt": f"{args.prompt!r}, {len(ids)} tokens",
         },
     )
-    print(report.as_text())
-    if args.html is not None:
-        args.html.write_text(report.as_html(), encoding="utf-8")
-    if args.json is not None:
-        args.json.write_text(report.as_json(), encoding="utf-8")
-    return report.status
 
 
-def _run() -> int:
+def main(words: list[str] | None = None) -> int:
+    """The exit status."""
+    args = _arguments(words)
     try:
-        return main()
+        for path in (args.html, args.json):
+            if path is not None and not path.absolute().parent.is_dir():
+                raise FileNotFoundError(f"{path}: no such folder")
+        report = _compared(args)
+        print(report.as_text())
+        if args.html is not None:
+            args.html.write_text(report.as_html(), encoding="utf-8")
+        if args.json is not None:
+            args.json.write_text(report.as_json(), encoding="utf-8")
     except (ValueError, RuntimeError, OSError) as error:
         print(f"{_PROGRAM}: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
+    return report.status
 
 
 if __name__ == "__main__":
-    sys.exit(_run())
+    sys.exit(main())

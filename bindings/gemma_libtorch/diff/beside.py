@@ -65,6 +65,14 @@ class Beside:
 class LanguageModelBeside(Beside):
     """Of a GemmaForCausalLM or a Gemma3ForMultimodalLM, by its taps."""
 
+    def __init__(self, ours: Any, theirs: Any, ids: torch.Tensor) -> None:
+        longest = ours.config.max_position_embeddings
+        if ids.size(1) > longest:
+            raise ValueError(
+                f"compare: {ids.size(1)} tokens, but must be 1 to max_position_embeddings, {longest}"
+            )
+        super().__init__(ours, theirs, ids)
+
     def _logits(self) -> torch.Tensor:
         """The value of the last pair."""
         raise NotImplementedError

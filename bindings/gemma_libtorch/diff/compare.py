@@ -66,7 +66,7 @@ def compare(
     def row(pair: Pair) -> Row:
         note, is_missing = pair.note, beside.is_missing(pair)
         if beside.is_fused(pair):
-            note, is_missing = "fast numerics compute it as a part of something larger", False
+            note, is_missing = "fused in fast numerics", False
         elif is_missing:
             note = f"{beside.title} has no such module"
         elif pair.places and pair.point not in theirs:

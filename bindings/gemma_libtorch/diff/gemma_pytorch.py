@@ -87,7 +87,7 @@ def _package(root: Path) -> ModuleType:
     """The package `gemma` of a checkout. Raises ValueError when there is none."""
     if not (root / "gemma" / "model.py").is_file():
         raise ValueError(f"--reference {root}: not a checkout of gemma_pytorch: no gemma/model.py")
-    sys.path.insert(0, str(root))
+    sys.path.insert(0, str(root.resolve()))
     try:
         package = importlib.import_module("gemma")
         for name in ("config", "model", "gemma3_model"):
@@ -95,7 +95,7 @@ def _package(root: Path) -> ModuleType:
     except ImportError as error:
         raise ValueError(f"--reference {root}: {error}; install what gemma_pytorch needs") from error
     finally:
-        sys.path.remove(str(root))
+        sys.path.remove(str(root.resolve()))
     return package
 
 
@@ -130,7 +130,7 @@ def _reads(model: Any, path: Path) -> bool:
 
 def load(root: Path, ours: Any, path: Path) -> tuple[Any, str]:
     """The reference with the weights of our model's file, and which loader read them."""
-    package = _package(root.resolve())
+    package = _package(root)
     is_multimodal = ours.config.vision_config is not None
     module = package.gemma3_model if is_multimodal else package.model
     name = "Gemma3ForMultimodalLM" if is_multimodal else "GemmaForCausalLM"

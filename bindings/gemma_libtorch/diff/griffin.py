@@ -52,7 +52,8 @@ class RecurrentGemma(Beside):
         for i, block in enumerate(self.ours.blocks):
             for part in (*_parts(block), ""):
                 path = f"blocks.{i}.{part}".removesuffix(".")
-                yield Pair(path, (Place(path), Place(path, "in")), layer=i)
+                tokens = 2 if part.endswith("ffw_up") else 1  # [2, B, L, F].
+                yield Pair(path, (Place(path), Place(path, "in")), position_dim=tokens, layer=i)
         yield Pair("final_norm", (Place("final_norm"), Place("final_norm", "in")))
         yield Pair("logits", (Place(""),))
 
@@ -113,7 +114,8 @@ class RecurrentGemma(Beside):
                 given = {"conv_1d": "linear_x"}.get(name, "conv_1d" if "rg_lru" in name else "")
                 source = values[f"{temporal}.{given}"] if given else normed
                 is_last = name in ("linear_out", "proj_final")
-                values[part] = values[temporal] if is_last else self._call(f"{block}.{part}", source)
+                path = f"{block}.{part}"
+                values[part] = values[temporal] if is_last else self._call(path, source)
         middle = x + values[temporal]
         normed = values["channel_pre_norm"] = self._call(f"{block}.channel_pre_norm", middle)
         values["mlp_block"] = self._call(f"{block}.mlp_block", normed)
@@ -133,7 +135,7 @@ def _package(root: Path) -> ModuleType:
     # The packages' own __init__.py import JAX.
     for name in ("recurrentgemma", "recurrentgemma.torch"):
         package = ModuleType(name)
-        package.__path__ = [str(root / name.replace(".", "/"))]
+        package.__path__ = [str(root.resolve() / name.replace(".", "/"))]
         sys.modules.setdefault(name, package)
     try:
         return importlib.import_module("recurrentgemma.torch.griffin")
@@ -150,9 +152,11 @@ def load(root: Path | None, ours: Any, path: Path) -> tuple[Any, str]:
     if root is None:
         spec = importlib.util.find_spec("recurrentgemma")
         if spec is None or not spec.submodule_search_locations:
-            raise ValueError("--reference griffin: recurrentgemma is not installed; griffin:DIR names a checkout")
+            raise ValueError(
+                "--reference griffin: recurrentgemma is not installed; griffin:DIR names a checkout"
+            )
         root = Path(spec.submodule_search_locations[0]).parent
-    package = _package(root.resolve())
+    package = _package(root)
     common, ours_config = package.common, ours.config
     config = common.GriffinConfig(
         **{

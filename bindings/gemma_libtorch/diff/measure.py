@@ -72,7 +72,8 @@ def _ulps(x: torch.Tensor, reference: torch.Tensor) -> int | None:
 
 def _differences(x: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     same = (x == reference) | (x.isnan() & reference.isnan())
-    return (x - reference).abs().nan_to_num(nan=math.inf).masked_fill(same, 0.0)
+    apart = (x - reference).abs()
+    return apart.masked_fill(apart.isnan(), math.inf).masked_fill(same, 0.0)
 
 
 def _cosine(x: torch.Tensor, reference: torch.Tensor) -> float:
