@@ -139,6 +139,6 @@ def test_a_file_of_google_is_read_without_our_loader(tmp_path: Path) -> None:
     ours, _ = pair_of("griffin")
     path = tmp_path / "2b.pt"
     torch.save(dict(ours.state_dict()), path)
-    theirs, loader = griffin.load(CHECKOUT, ours, path)
+    theirs, loader = griffin.load(griffin.package_of(CHECKOUT), ours, path)
     assert loader.startswith("torch.load")
     assert compare(ours, theirs, ids_of(ours)).status == 0

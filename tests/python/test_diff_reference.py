@@ -46,10 +46,7 @@ def test_every_value_is_equal(name: str, dtype: str, quant: bool) -> None:
 
 
 def test_the_text_part_of_a_multimodal_model_is_equal() -> None:
-    ours, theirs = (
-        tiny.make_multimodal(package)
-        for package in (gemma_libtorch, gemma_pytorch)
-    )
+    ours, theirs = (tiny.make_multimodal(package) for package in (gemma_libtorch, gemma_pytorch))
     report = compare(ours, theirs, ids_of())
     assert report.status == 0, report.as_text()
     assert report.rows[0].name == "text_token_embedder"

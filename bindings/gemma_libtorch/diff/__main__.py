@@ -103,14 +103,16 @@ def _griffin(args: argparse.Namespace) -> Any:
 def _models(args: argparse.Namespace) -> tuple[Any, Any, str]:
     """Ours, the reference, and which loader read the reference's weights."""
     name, _, folder = args.reference.partition(":")
-    is_griffin = name == "griffin"
-    ours = _griffin(args) if is_griffin else _gemma(args)
+    reference: Any
+    if name == "griffin":
+        reference, package = griffin, griffin.package_of(Path(folder) if folder else None)
+    elif args.reference == "transformers":
+        reference, package = huggingface, huggingface.package_of()
+    else:
+        reference, package = gemma_pytorch, gemma_pytorch.package_of(Path(args.reference))
+    ours = _griffin(args) if name == "griffin" else _gemma(args)
     ours.load_weights(args.ckpt)
-    if is_griffin:
-        return ours, *griffin.load(Path(folder) if folder else None, ours, args.ckpt)
-    if args.reference == "transformers":
-        return ours, *huggingface.load(ours, args.ckpt)
-    return ours, *gemma_pytorch.load(Path(args.reference), ours, args.ckpt)
+    return ours, *reference.load(package, ours, args.ckpt)
 
 
 def _compared(args: argparse.Namespace) -> Report:

@@ -83,7 +83,7 @@ class Itself(GemmaPytorch):
 
 
 @functools.cache
-def _package(root: Path) -> ModuleType:
+def package_of(root: Path) -> ModuleType:
     """The package `gemma` of a checkout. Raises ValueError when there is none."""
     if not (root / "gemma" / "model.py").is_file():
         raise ValueError(f"--reference {root}: not a checkout of gemma_pytorch: no gemma/model.py")
@@ -93,9 +93,13 @@ def _package(root: Path) -> ModuleType:
         for name in ("config", "model", "gemma3_model"):
             importlib.import_module(f"gemma.{name}")
     except ImportError as error:
-        raise ValueError(f"--reference {root}: {error}; install what gemma_pytorch needs") from error
+        raise ValueError(
+            f"--reference {root}: {error}; install what gemma_pytorch needs"
+        ) from error
     finally:
         sys.path.remove(str(root.resolve()))
+    if not Path(package.__path__[0]).samefile(root / "gemma"):
+        raise ValueError(f"--reference {root}: another package named gemma is loaded already")
     return package
 
 
@@ -128,9 +132,8 @@ def _reads(model: Any, path: Path) -> bool:
     return all(name in named for name, _ in model.named_parameters())
 
 
-def load(root: Path, ours: Any, path: Path) -> tuple[Any, str]:
+def load(package: ModuleType, ours: Any, path: Path) -> tuple[Any, str]:
     """The reference with the weights of our model's file, and which loader read them."""
-    package = _package(root)
     is_multimodal = ours.config.vision_config is not None
     module = package.gemma3_model if is_multimodal else package.model
     name = "Gemma3ForMultimodalLM" if is_multimodal else "GemmaForCausalLM"

@@ -128,45 +128,39 @@ class RecurrentGemma(Beside):
 
 
 @functools.cache
-def _package(root: Path) -> ModuleType:
-    """recurrentgemma.torch.griffin of a checkout. Raises ValueError when there is none."""
-    if not (root / "recurrentgemma" / "torch" / "griffin.py").is_file():
-        raise ValueError(f"--reference griffin:{root}: not a checkout of recurrentgemma")
-    # The packages' own __init__.py import JAX.
-    for name in ("recurrentgemma", "recurrentgemma.torch"):
-        package = ModuleType(name)
-        package.__path__ = [str(root.resolve() / name.replace(".", "/"))]
-        sys.modules.setdefault(name, package)
-    try:
-        return importlib.import_module("recurrentgemma.torch.griffin")
-    except ImportError as error:
-        raise ValueError(
-            f"--reference griffin:{root}: {error}; install what recurrentgemma's torch part needs"
-        ) from error
-
-
-def load(root: Path | None, ours: Any, path: Path) -> tuple[Any, str]:
-    """The reference with the weights of our model's file, and which loader read them. Without a
-    checkout it is the package that is installed.
+def package_of(root: Path | None) -> ModuleType:
+    """recurrentgemma.torch.griffin of a checkout, or without one of the package that is installed.
+    Raises ValueError when there is none.
     """
+    name = "--reference griffin" if root is None else f"--reference griffin:{root}"
     if root is None:
         spec = importlib.util.find_spec("recurrentgemma")
         if spec is None or not spec.submodule_search_locations:
             raise ValueError(
-                "--reference griffin: recurrentgemma is not installed; griffin:DIR names a checkout"
+                f"{name}: recurrentgemma is not installed; griffin:DIR names a checkout"
             )
         root = Path(spec.submodule_search_locations[0]).parent
-    package = _package(root)
-    common, ours_config = package.common, ours.config
-    config = common.GriffinConfig(
-        **{
-            **ours_config._asdict(),
-            "block_types": tuple(common.TemporalBlockType[t.name] for t in ours_config.block_types),
-            "scan_type": common.ScanType[ours_config.scan_type.name],
-        }
-    )
+    if not (root / "recurrentgemma" / "torch" / "griffin.py").is_file():
+        raise ValueError(f"{name}: not a checkout of recurrentgemma")
+    # The packages' own __init__.py import JAX.
+    for part in ("recurrentgemma", "recurrentgemma.torch"):
+        package = ModuleType(part)
+        package.__path__ = [str(root.resolve() / part.replace(".", "/"))]
+        sys.modules.setdefault(part, package)
+    try:
+        return importlib.import_module("recurrentgemma.torch.griffin")
+    except ImportError as error:
+        raise ValueError(f"{name}: {error}; install what its torch part needs") from error
+
+
+def load(package: ModuleType, ours: Any, path: Path) -> tuple[Any, str]:
+    """The reference with the weights of our model's file, and which loader read them."""
+    common, fields = package.common, ours.config._asdict()
+    fields["block_types"] = tuple(common.TemporalBlockType[t.name] for t in fields["block_types"])
+    fields["scan_type"] = common.ScanType[fields["scan_type"].name]
     parameters = ours.state_dict()
     dtype = next(iter(parameters.values())).dtype
+    config = common.GriffinConfig(**fields)
     model = package.Griffin(config, gradient_checkpointing=False, dtype=dtype).eval()
     if path.is_file() and zipfile.is_zipfile(path):
         state = torch.load(path, mmap=True, weights_only=True, map_location="cpu")

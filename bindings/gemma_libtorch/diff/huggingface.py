@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -65,24 +67,28 @@ class Transformers(LanguageModelBeside):
         return self.ours.logits(self.ids)
 
 
-def load(ours: Any, path: Path) -> tuple[Any, str]:
-    """The reference with the weights of our model's file, and which loader read them. Raises
-    ValueError where transformers is not installed, and for a model that it does not have.
-    """
+def package_of() -> ModuleType:
+    """Raises ValueError where transformers is not installed."""
     try:
-        import transformers
+        return importlib.import_module("transformers")
     except ImportError as error:
-        raise ValueError("--reference transformers: it is not installed") from error
+        raise ValueError(f"--reference transformers: {error}; install transformers") from error
+
+
+def load(package: ModuleType, ours: Any, path: Path) -> tuple[Any, str]:
+    """The reference with the weights of our model's file, and which loader read them. Raises
+    ValueError for a model that transformers does not have.
+    """
     is_multimodal = ours.config.vision_config is not None
     auto = "AutoModelForImageTextToText" if is_multimodal else "AutoModelForCausalLM"
-    factory, dtype = getattr(transformers, auto), ours.config.get_dtype()
-    # Eager attention alone is that of the Gemmas in every release, and returns its weights.
+    factory, dtype = getattr(package, auto), ours.config.get_dtype()
+    # Eager attention alone returns its weights.
     options = {"attn_implementation": "eager", "dtype": dtype}
     if (path / "config.json").is_file():
         return factory.from_pretrained(path, **options).eval(), "its own from_pretrained"
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(ours.config.to_hf())
-        config = transformers.AutoConfig.from_pretrained(folder)
+        config = package.AutoConfig.from_pretrained(folder)
     model = factory.from_config(config, **options).eval()
     state = ours.to_transformers_state_dict(*([model] if is_multimodal else []))
     model.load_state_dict(state, strict=False)

@@ -90,11 +90,11 @@ def measure(x: torch.Tensor, reference: torch.Tensor, position_dim: int | None =
     names = (_name(x.dtype), _name(reference.dtype))
     shapes = (tuple(x.shape), tuple(reference.shape))
     if shapes[0] != shapes[1]:
-        return Measure(
-            False, math.inf, math.inf, math.inf, None, math.nan, None, [], names, shapes
-        )
-    if x.numel() == 0:
-        return Measure(names[0] == names[1], 0.0, 0.0, 0.0, 0, 1.0, None, [], names, shapes)
+        return Measure(False, math.inf, math.inf, math.inf, None, math.nan, None, [], names, shapes)
+    is_same_type = names[0] == names[1]
+    if x.numel() == 0 or (is_same_type and torch.equal(x, reference)):
+        equal = [] if position_dim is None else [0.0] * x.size(position_dim)
+        return Measure(is_same_type, 0.0, 0.0, 0.0, 0, 1.0, None, equal, names, shapes)
     ours, theirs = _real(x), _real(reference)
     wide, wide_reference = ours.double(), theirs.double()
     apart = _differences(wide, wide_reference)
@@ -107,7 +107,7 @@ def measure(x: torch.Tensor, reference: torch.Tensor, position_dim: int | None =
         by_position = (rows.amax(1) / scale).tolist()
     place = torch.unravel_index(apart.argmax(), apart.shape) if largest > 0 else None
     return Measure(
-        is_equal=names[0] == names[1] and largest == 0,
+        is_equal=is_same_type and largest == 0,
         largest=largest,
         mean=float(apart.mean()),
         relative=largest / scale,

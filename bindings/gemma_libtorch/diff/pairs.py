@@ -92,7 +92,9 @@ def _attention(layer: Any, head_dim: int, names: Names) -> Iterator[Pair]:
         for letter in "qkv":
             place = Place(f"self_attn.{letter}_proj", layout=heads)
             yield Pair(f"self_attn.hook_{letter}", (place,))
-        yield Pair("self_attn.qkv_proj.hook_out", (), "three matrices there: see hook_q, hook_k, hook_v")
+        yield Pair(
+            "self_attn.qkv_proj.hook_out", (), "three matrices there: see hook_q, hook_k, hook_v"
+        )
     else:
         yield Pair("self_attn.qkv_proj.hook_out", (Place("self_attn.qkv_proj"),))
     if layer.self_attn.query_norm is not None:
