@@ -167,3 +167,11 @@ def test_the_page_needs_nothing_else_and_has_a_cell_for_each_layer_and_token() -
 def test_shades_are_powers_of_ten() -> None:
     values = [0, 1e-30, 5e-9, 5e-8, 5e-5, 0.5, 3.0, math.inf]
     assert [shade_of(value) for value in values] == [0, 1, 1, 2, 5, 9, 9, 9]
+
+
+def test_the_document_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    real = set(re.findall(r"--\w+", out)) - {"--help"}
+    text = (tiny.ROOT / "docs" / "diff.md").read_text()
+    assert set(re.findall(r"^\| `(--\w+)` \|", text, re.MULTILINE)) == real

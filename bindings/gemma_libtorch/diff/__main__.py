@@ -115,6 +115,10 @@ def _models(args: argparse.Namespace) -> tuple[Any, Any, str]:
     return ours, *reference.load(package, ours, args.ckpt)
 
 
+def _word(tokenizer: Any, token: int) -> str:
+    return "<bos>" if token == tokenizer.bos_id else tokenizer.decode([token]) or str(token)
+
+
 def _compared(args: argparse.Namespace) -> Report:
     ours, theirs, loader = _models(args)
     ours.to(args.device)
@@ -127,7 +131,7 @@ def _compared(args: argparse.Namespace) -> Report:
         theirs,
         torch.tensor([ids], device=args.device),
         tolerance=args.tolerance,
-        tokens=[ours.tokenizer.decode([token]) or str(token) for token in ids],
+        tokens=[_word(ours.tokenizer, token) for token in ids],
         facts={
             "checkpoint": str(args.ckpt),
             "reference": f"{args.reference}, weights by {loader}",

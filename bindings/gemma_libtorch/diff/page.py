@@ -41,7 +41,7 @@ table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabu
   font-weight: normal; padding: 0 .6rem 0 0; white-space: nowrap; }
 .map td { min-width: 2.1rem; height: 1.45rem; text-align: center; border-radius: 3px; }
 .map td:focus { outline: 3px solid var(--ink); outline-offset: -1px; }
-.map .beyond { box-shadow: inset 0 0 0 2px var(--bad); }
+.map .beyond { box-shadow: inset 0 0 0 2px var(--ink); }
 .said { min-height: 1.5em; color: var(--ink); }
 .legend { display: flex; flex-wrap: wrap; list-style: none; padding: 0; margin: 0 0 .25rem;
   font-size: .8rem; }

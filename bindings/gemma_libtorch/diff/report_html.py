@@ -113,7 +113,7 @@ def _legend() -> str:
     return (
         f'<ol class="legend" aria-label="shades">{shown}</ol><p>The largest difference over the '
         "largest value of the reference's tensor; a number is its power of ten. Tab goes to a map, "
-        "arrows from cell to cell.</p>"
+        "arrows from cell to cell. A cell with a frame is beyond the tolerance.</p>"
     )
 
 
