@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 import tiny
 import torch
-from gemma_libtorch.diff import compare
+from gemma_libtorch.diff import compare, gemma_pytorch
 from gemma_libtorch.diff.__main__ import main
 from gemma_libtorch.diff.report_html import shade_of
 from test_diff import make, plant
@@ -112,6 +112,19 @@ def test_a_bad_argument_is_one_line(
     assert err.startswith("python -m gemma_libtorch.diff: ")
     assert err.count("\n") == 1
     assert re.search(words, err)
+
+
+def test_a_reference_that_fails_has_the_status_of_what_could_not_be_done(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise KeyError("a fault of the reference's own")
+
+    monkeypatch.setattr(gemma_pytorch, "load", fails)
+    monkeypatch.setattr(gemma_pytorch, "package_of", lambda root: None)
+    status, out, err = run(capsys, "--reference", "somewhere", "--ckpt", checkpoint)
+    assert (status, out) == (2, "")
+    assert "a fault of the reference's own" in err
 
 
 def test_it_runs_as_a_module(checkpoint: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gemma_libtorch
 import pytest
+import test_vaultgemma
 import tiny
 import torch
 from gemma_libtorch.diff import compare
@@ -169,3 +170,15 @@ def test_the_text_part_of_a_multimodal_model_agrees() -> None:
     ids = ids_of().clamp(min=1)  # 0 stands for an image here.
     report = compare(ours, theirs, ids, tolerance=TOLERANCE)
     assert report.status == 0, report.as_text()
+
+
+@pytest.mark.parametrize("kind", test_vaultgemma.KINDS)
+def test_vaultgemma_agrees_under_a_tolerance(kind: str) -> None:
+    theirs = test_vaultgemma.vaultgemma(kind)
+    ours = gemma_libtorch.model.GemmaForCausalLM.from_transformers(theirs)
+    report = compare(ours, theirs, ids_of(), tolerance=TOLERANCE)
+    assert report.status == 0, report.as_text()
+    rows = {row.name: row for row in report.rows}
+    norm = rows[f"{HERE}.post_attention_layernorm"]
+    assert norm.theirs == f"{HERE}.pre_feedforward_layernorm"
+    assert norm.fed and not norm.note

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -156,6 +157,10 @@ def main(words: list[str] | None = None) -> int:
             args.json.write_text(report.as_json(), encoding="utf-8")
     except (ValueError, RuntimeError, OSError) as error:
         print(f"{_PROGRAM}: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
+    # The reference's own: Python's status for it would say that something differs.
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()
         return 2
     return report.status
 

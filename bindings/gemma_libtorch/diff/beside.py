@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .capture import Values, Watch, submodule, tapped
-from .pairs import Pair
+from .pairs import Pair, Place
 
 
 class Beside:
@@ -55,10 +55,11 @@ class Beside:
         """Whether our numerics compute the value as a part of something larger."""
         return pair.is_fused and self.ours.numerics == "fast"
 
-    def is_missing(self, pair: Pair) -> bool:
-        """Whether the reference should have the module, and has not."""
-        return bool(pair.places) and all(
-            submodule(self.theirs, place.module) is None for place in pair.places
+    def place_of(self, pair: Pair) -> Place | None:
+        """The first of a pair's places whose module the reference has; None when it has none."""
+        return next(
+            (place for place in pair.places if submodule(self.theirs, place.module) is not None),
+            None,
         )
 
 

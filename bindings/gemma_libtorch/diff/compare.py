@@ -64,16 +64,17 @@ def compare(
         return measure(values[pair.point], theirs[pair.point], pair.position_dim)
 
     def row(pair: Pair) -> Row:
-        note, is_missing = pair.note, beside.is_missing(pair)
+        note, place = pair.note, beside.place_of(pair)
+        is_missing = bool(pair.places) and place is None
         if beside.is_fused(pair):
             note, is_missing = "fused in fast numerics", False
         elif is_missing:
             note = f"{beside.title} has no such module"
-        elif pair.places and pair.point not in theirs:
+        elif place is not None and pair.point not in theirs:
             note = f"{beside.title} did not give it"
         return Row(
             name=pair.name,
-            theirs=str(pair.places[0]) if pair.places else "",
+            theirs="" if place is None else str(place),
             layer=pair.layer,
             fed=measured(pair, fed),
             end_to_end=measured(pair, whole),

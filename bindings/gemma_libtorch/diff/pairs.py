@@ -125,11 +125,11 @@ def _layer(layer: Any, head_dim: int, names: Names) -> Iterator[Pair]:
     is_first = not hasattr(layer, "pre_feedforward_layernorm")  # Gemma 1.
     yield Pair("input_layernorm.hook_out", (Place("input_layernorm"),))
     yield from _attention(layer, head_dim, names)
-    before_mlp = "post_attention_layernorm" if is_first else "pre_feedforward_layernorm"
-    middle = (Place(before_mlp, "in"), Place("mlp", "in"))
     if is_first:
-        yield Pair("hook_resid_mid", middle)
-        yield Pair(f"{before_mlp}.hook_out", (Place(before_mlp),))
+        before = ("post_attention_layernorm", "pre_feedforward_layernorm")  # VaultGemma's name.
+        inputs = tuple(Place(name, "in") for name in (*before, "mlp"))
+        yield Pair("hook_resid_mid", inputs)
+        yield Pair(f"{before[0]}.hook_out", tuple(map(Place, before)))
         yield from _feed_forward()
     else:
         after = "post_attention_layernorm"
@@ -137,7 +137,8 @@ def _layer(layer: Any, head_dim: int, names: Names) -> Iterator[Pair]:
         if layer.pre_feedforward_layernorm is None:
             yield Pair("hook_resid_mid", (Place("mlp", "in"),))
         else:
-            yield Pair("hook_resid_mid", middle)
+            before_mlp = "pre_feedforward_layernorm"
+            yield Pair("hook_resid_mid", (Place(before_mlp, "in"), Place("mlp", "in")))
             yield Pair(f"{before_mlp}.hook_out", (Place(before_mlp),))
         yield from _feed_forward()
         if layer.post_feedforward_layernorm is not None:
