@@ -8,7 +8,7 @@ import gemma_libtorch
 import pytest
 import tiny
 import torch
-from gemma_libtorch.diff import Report, compare
+from gemma_libtorch.diff import Report, Row, compare, measure
 
 LAYER = 1
 HERE = f"model.layers.{LAYER}"
@@ -116,6 +116,18 @@ def test_fast_numerics_pass_under_a_tolerance(name: str, dtype: str) -> None:
     wrong.get_parameter(f"{HERE}.self_attn.o_proj.weight").neg_()
     found = compare(fast, wrong, ids_of(), tolerance=tolerance).first("fed")
     assert found and found.name == f"{HERE}.self_attn.o_proj"
+
+
+def test_a_difference_in_either_pass_counts() -> None:
+    same, other = (measure(torch.ones(2), torch.tensor([1.0, x])) for x in (1.0, 2.0))
+    for fed, whole, verdict in (
+        (same, same, "all 1 values are equal to the last bit"),
+        (other, same, "the first that differs: a"),
+        (same, other, "no module differs by itself; end to end the first is a"),
+    ):
+        report = Report([Row("a", "a", 0, fed, whole)], "gemma_pytorch", ["b"])
+        assert report.status == int(other in (fed, whole))
+        assert report.verdict.startswith(verdict)
 
 
 def test_comparing_leaves_no_hooks() -> None:

@@ -70,7 +70,6 @@ class RecurrentGemma(Beside):
 
     def _call(self, path: str, x: torch.Tensor) -> torch.Tensor:
         module, name = self.ours.get_submodule(path), path.rpartition(".")[2]
-        x = x.clone()  # conv_1d writes to it.
         if name.isdigit() or name in _TAKE_POSITIONS:
             return module(x, self._positions)[0]
         return module(x)
