@@ -48,6 +48,16 @@ def test_every_value_is_equal(name: str, dtype: str) -> None:
     assert modules - {row.name for row in report.rows} == set()
 
 
+@pytest.mark.parametrize("name", tiny_griffin.CONFIGS)
+def test_rows_stand_in_the_order_of_execution(name: str) -> None:
+    ours, theirs = pair_of(name)
+    ended: list[str] = []
+    for path, module in theirs.named_modules():
+        module.register_forward_hook(lambda *_, path=path: ended.append(path))
+    rows = [row.name for row in compare(ours, theirs, ids_of(ours)).rows]
+    assert [path for path in ended if path] == [path for path in rows if path in ended]
+
+
 def wrong_weight(path: str) -> Callable[[Any], None]:
     def change(theirs: Any) -> None:
         theirs.get_parameter(path).view(-1)[:4] += 0.05

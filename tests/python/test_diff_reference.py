@@ -45,6 +45,17 @@ def test_every_value_is_equal(name: str, dtype: str, quant: bool) -> None:
     assert report.theirs_only == []
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_stand_in_the_order_of_execution(name: str) -> None:
+    ours, theirs = pair_of(name)
+    ended: list[str] = []
+    for path, module in theirs.named_modules():
+        module.register_forward_hook(lambda *_, path=path: ended.append(path))
+    rows = [row.name for row in compare(ours, theirs, ids_of()).rows]
+    assert [path for path in ended if path in rows] == [path for path in rows if path in ended]
+    assert set(ended) - set(rows) == {"", "model"}
+
+
 def test_the_text_part_of_a_multimodal_model_is_equal() -> None:
     ours, theirs = (tiny.make_multimodal(package) for package in (gemma_libtorch, gemma_pytorch))
     report = compare(ours, theirs, ids_of())

@@ -45,6 +45,18 @@ def test_transformers_agrees_under_a_tolerance(name: str) -> None:
     assert len(report.rows) - len(compared) == 1 + ours.config.num_hidden_layers
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_stand_in_the_order_of_execution(name: str) -> None:
+    ours, theirs = beside_transformers(name)
+    ended: list[str] = []
+    for path, module in theirs.named_modules():
+        module.register_forward_hook(lambda *_, path=path: ended.append(path))
+    rows = [row.theirs for row in compare(ours, theirs, ids_of()).rows if row.theirs]
+    assert [path for path in ended if path in rows] == [path for path in rows if path in ended]
+    others = {path.rpartition(".")[2] for path in set(ended) - set(rows)}
+    assert others == {"", "model", "act_fn", "rotary_emb"}
+
+
 def _scale(module: Any) -> None:
     """Each output by another factor, as a norm would undo one that all have in common."""
     factors = torch.linspace(1.01, 1.02, len(module.weight))

@@ -102,7 +102,7 @@ def _griffin(args: argparse.Namespace) -> Any:
 
 
 def _models(args: argparse.Namespace) -> tuple[Any, Any, str]:
-    """Ours, the reference, and which loader read the reference's weights."""
+    """Ours, the reference, and what that is, with the loader that read its weights."""
     name, _, folder = args.reference.partition(":")
     reference: Any
     if name == "griffin":
@@ -113,7 +113,9 @@ def _models(args: argparse.Namespace) -> tuple[Any, Any, str]:
         reference, package = gemma_pytorch, gemma_pytorch.package_of(Path(args.reference))
     ours = _griffin(args) if name == "griffin" else _gemma(args)
     ours.load_weights(args.ckpt)
-    return ours, *reference.load(package, ours, args.ckpt)
+    theirs, loader = reference.load(package, ours, args.ckpt)
+    release = getattr(package, "__version__", "")
+    return ours, theirs, f"{args.reference} {release}".strip() + f", weights by {loader}"
 
 
 def _word(tokenizer: Any, token: int) -> str:
@@ -121,7 +123,7 @@ def _word(tokenizer: Any, token: int) -> str:
 
 
 def _compared(args: argparse.Namespace) -> Report:
-    ours, theirs, loader = _models(args)
+    ours, theirs, reference = _models(args)
     ours.to(args.device)
     theirs.to(args.device)
     ours.set_numerics(args.numerics)
@@ -135,8 +137,9 @@ def _compared(args: argparse.Namespace) -> Report:
         tokens=[_word(ours.tokenizer, token) for token in ids],
         facts={
             "checkpoint": str(args.ckpt),
-            "reference": f"{args.reference}, weights by {loader}",
+            "reference": reference,
             "numerics": f"{args.numerics}, {dtype}, {args.device}, {torch.get_num_threads()} threads",
+            "torch": torch.__version__,
             "prompt": f"{args.prompt!r}, {len(ids)} tokens",
         },
     )

@@ -79,6 +79,7 @@ def compare(
             fed=measured(pair, fed),
             end_to_end=measured(pair, whole),
             note=note,
+            meaning=pair.meaning,
             is_missing=is_missing,
         )
 

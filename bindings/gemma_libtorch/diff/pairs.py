@@ -11,6 +11,22 @@ from typing import Any
 
 import torch
 
+_MEANINGS = {
+    "model.hook_in": "the embedding after its scale",
+    "freqs_cis": "a table of the rotation",
+    ".hook_q": "queries",
+    ".hook_k": "keys",
+    ".hook_v": "values",
+    ".hook_rot_q": "queries after the rotation",
+    ".hook_rot_k": "keys after the rotation",
+    ".hook_pattern": "the weights of the attention",
+    ".hook_z": "the sum of values by the attention's weights",
+    ".down_proj.hook_in": "the activation of gate, times up",
+    ".hook_resid_mid": "the residual after the attention",
+    "hook_logits": "logits before their soft cap",
+}
+"""Of points that are no module's output, by the ends of their names."""
+
 Layout = Callable[[Any], torch.Tensor]
 
 
@@ -35,7 +51,9 @@ class Place:
     def __str__(self) -> str:
         if self.part == "out":
             return self.module
-        return f"{self.module} ({self.part.replace('.', ' ')})".strip()
+        if not self.module:
+            return self.part.removeprefix("buffer.")
+        return f"{self.module} ({self.part.replace('.', ' ')})"
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,11 @@ class Pair:
     def name(self) -> str:
         """The module's path, where the value is its output; else the point's name."""
         return self.point.removesuffix(".hook_out")
+
+    @property
+    def meaning(self) -> str:
+        """What the value is, where the name is not that of a module; else empty."""
+        return next((words for end, words in _MEANINGS.items() if self.point.endswith(end)), "")
 
 
 def heads_of(head_dim: int) -> Layout:

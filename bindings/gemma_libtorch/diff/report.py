@@ -27,8 +27,14 @@ class Row:
     """Where both models began with the same token ids."""
     note: str = ""
     """Why it is not compared."""
+    meaning: str = ""
+    """What the value is, where no module's name says it."""
     is_missing: bool = False
     """Whether the reference lacks a module that it should have."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {self.meaning}" if self.meaning else self.name
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -71,10 +77,10 @@ class Report:
         if fed is not None and fed.is_missing:
             return f"the first that differs: {fed.name} ({self.reference} has no such module)"
         if fed is not None:
-            return f"the first that differs{within}: {fed.name}"
+            return f"the first that differs{within}: {fed.title}"
         if whole is not None:
             return (
-                f"no module differs{within} by itself; end to end the first is {whole.name}: "
+                f"no module differs{within} by itself; end to end the first is {whole.title}: "
                 "small differences have grown"
             )
         if self.tolerance is None:
