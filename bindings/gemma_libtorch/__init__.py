@@ -15,6 +15,7 @@ try:
     from . import (
         _copies,  # noqa: F401  deepcopy and pickle know the modules then.
         config,
+        diff,
         embedding,
         engine,
         gemma3_model,
@@ -38,6 +39,7 @@ except ImportError as error:
 
 __all__ = [
     "config",
+    "diff",
     "embedding",
     "engine",
     "gemma3_model",
