@@ -28,6 +28,7 @@ const std::map<std::string, SetOption>& options() {
   using Value = const py::handle&;
   static const std::map<std::string, SetOption> kOptions{
       {"max_tokens", [](Rules& r, Value v) { r.max_tokens = v.cast<int64_t>(); }},
+      {"prompt_lookup", [](Rules& r, Value v) { r.prompt_lookup = v.cast<int64_t>(); }},
       {"temperature", [](Rules& r, Value v) { r.sampling.temperature = v.cast<double>(); }},
       {"top_p", [](Rules& r, Value v) { r.sampling.top_p = v.cast<double>(); }},
       {"top_k", [](Rules& r, Value v) { r.sampling.top_k = v.cast<int64_t>(); }},
@@ -245,7 +246,9 @@ void bind_results(py::module_& m) {
       .def_property_readonly("finish_reason",
                              [](const Answer& self) { return to_string(self.finish_reason); })
       .def_readonly("prompt_tokens", &Answer::prompt_tokens)
-      .def_readonly("cached_tokens", &Answer::cached_tokens);
+      .def_readonly("cached_tokens", &Answer::cached_tokens)
+      .def_readonly("guessed_tokens", &Answer::guessed_tokens)
+      .def_readonly("accepted_tokens", &Answer::accepted_tokens);
   py::class_<EngineStatus>(m, "Status", "What an engine does and holds.")
       .def_readonly("running", &EngineStatus::running)
       .def_readonly("waiting", &EngineStatus::waiting)
@@ -286,6 +289,12 @@ void bind_sessions(py::module_& m) {
           "prompt_tokens", [](const PyGeneration& self) { return self.generation.prompt_tokens(); })
       .def_property_readonly(
           "cached_tokens", [](const PyGeneration& self) { return self.generation.cached_tokens(); })
+      .def_property_readonly(
+          "guessed_tokens",
+          [](const PyGeneration& self) { return self.generation.guessed_tokens(); })
+      .def_property_readonly(
+          "accepted_tokens",
+          [](const PyGeneration& self) { return self.generation.accepted_tokens(); })
       .def("cancel", [](PyGeneration& self) { self.generation.cancel(); });
   py::class_<PySession>(m, "Session", "A text that is fed and continued in turns.")
       .def(

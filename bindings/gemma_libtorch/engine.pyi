@@ -30,6 +30,9 @@ class _Options(TypedDict, total=False):
 
     max_tokens: int
     """(100)"""
+    prompt_lookup: int
+    """(0) Most tokens that are guessed at a time, from where the text said before what it says now;
+    the text is the same, in fewer passes."""
     temperature: float
     """(1.0) 0.0: always the likeliest token."""
     top_p: float
@@ -89,6 +92,12 @@ class Answer:
     @property
     def cached_tokens(self) -> int:
         """How many of them did not go through the model: their keys and values were there."""
+    @property
+    def guessed_tokens(self) -> int:
+        """With the option prompt_lookup."""
+    @property
+    def accepted_tokens(self) -> int:
+        """How many of them were right."""
 
 class Status:
     """What an engine does and holds."""
@@ -145,6 +154,12 @@ class Generation:
     @property
     def cached_tokens(self) -> int:
         """How many of them the session or the prefix cache had keys and values of."""
+    @property
+    def guessed_tokens(self) -> int:
+        """So far, with the option prompt_lookup."""
+    @property
+    def accepted_tokens(self) -> int:
+        """How many of them were right."""
     def cancel(self) -> None:
         """From any thread."""
 

@@ -17,6 +17,7 @@
 #include <gemma/checkpoint/gguf_blocks.h>
 #include <gemma/checkpoint/mapped_file.h>
 #include <gemma/checkpoint/not_a_model.h>
+#include <gemma/checkpoint/npz.h>
 #include <gemma/checkpoint/safetensors.h>
 #include <gemma/checkpoint/shard_index.h>
 #include <gemma/checkpoint/torch_archive.h>
@@ -43,12 +44,31 @@ at::Tensor make_view(const std::shared_ptr<const MappedFile>& file, const Tensor
       options);
 }
 
-// torch.save aligns records to 64 bytes, other writers of zip archives do not.
 at::Tensor make_copy(const MappedFile& file, const TensorEntry& entry, size_t itemsize) {
   const auto elements = static_cast<int64_t>(entry.nbytes / itemsize);
   const at::Tensor flat = at::empty({elements}, at::TensorOptions().dtype(entry.dtype));
   std::memcpy(flat.mutable_data_ptr(), file.data() + entry.offset, entry.nbytes);
   return flat.as_strided(entry.sizes, entry.strides);
+}
+
+// torch.save aligns records to 64 bytes, other writers of zip archives do not.
+at::Tensor plain_tensor(const std::shared_ptr<const MappedFile>& file, const TensorEntry& entry) {
+  const size_t itemsize = c10::elementSize(entry.dtype);
+  const bool is_aligned = entry.offset % itemsize == 0;  // A mapping begins at a page.
+  return is_aligned || entry.nbytes == 0 ? make_view(file, entry)
+                                         : make_copy(*file, entry, itemsize);
+}
+
+// `count` rows of a plain tensor from `first`, as a tensor of the same file.
+TensorEntry rows_of(const TensorEntry& entry, int64_t first, int64_t count) {
+  const size_t itemsize = c10::elementSize(entry.dtype);
+  TensorEntry rows = entry;
+  rows.sizes[0] = count;
+  rows.offset += static_cast<uint64_t>(first * entry.strides[0]) * itemsize;
+  const int64_t skipped = (entry.sizes[0] - count) * entry.strides[0];
+  const bool is_empty = entry.nbytes == 0 || count == 0;
+  rows.nbytes = is_empty ? 0 : entry.nbytes - static_cast<uint64_t>(skipped) * itemsize;
+  return rows;
 }
 
 // The numbers of `count` rows from `first`, in memory of their own. Whole blocks, because a row is.
@@ -89,6 +109,7 @@ struct Checkpoint::Contents {
       metadata = std::move(gguf.metadata);
       return std::move(gguf.tensors);
     }
+    if (is_npz(mapped.bytes())) return read_npz(mapped.bytes(), mapped.path());
     if (is_to_be_safetensors(mapped)) return read_safetensors(mapped.bytes(), mapped.path());
     TorchArchive archive = read_torch_archive(mapped.bytes(), mapped.path());
     config_json = archive.config;
@@ -191,10 +212,7 @@ at::Tensor Checkpoint::tensor(std::string_view name) const {
   if (entry.encoding != Encoding::kPlain) {
     return dequantized_rows(*contents_->file(i), entry, /*first=*/0, entry.sizes[0]);
   }
-  const size_t itemsize = c10::elementSize(entry.dtype);
-  const bool is_aligned = entry.offset % itemsize == 0;  // A mapping begins at a page.
-  return is_aligned || entry.nbytes == 0 ? make_view(contents_->file(i), entry)
-                                         : make_copy(*contents_->file(i), entry, itemsize);
+  return plain_tensor(contents_->file(i), entry);
 }
 
 at::Tensor Checkpoint::rows(std::string_view name, int64_t first, int64_t count) const {
@@ -204,7 +222,9 @@ at::Tensor Checkpoint::rows(std::string_view name, int64_t first, int64_t count)
     throw std::out_of_range(
         fmt::format("Checkpoint: '{}' has no rows {} to {}", name, first, first + count));
   }
-  if (entry.encoding == Encoding::kPlain) return tensor(name).narrow(0, first, count);
+  if (entry.encoding == Encoding::kPlain) {
+    return plain_tensor(contents_->file(i), rows_of(entry, first, count));
+  }
   return dequantized_rows(*contents_->file(i), entry, first, count);
 }
 

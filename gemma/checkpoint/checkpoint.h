@@ -19,7 +19,7 @@ namespace gemma {
 /// touches a tensor's elements. Copies are cheap and share the mapping.
 class Checkpoint {
  public:
-  /// A file written by torch.save, a safetensors or GGUF file, or a directory with
+  /// A file written by torch.save or numpy.savez, a safetensors or GGUF file, or a directory with
   /// model.safetensors or pytorch_model.bin, whole or as <that>.index.json and its shards;
   /// safetensors go first. Nothing in the files is executed. Throws FileNotFound when there is
   /// nothing at `path` (or at a shard's), and std::runtime_error when the files are not what they

@@ -178,13 +178,14 @@ Header read_central_header(Bytes directory, uint64_t& at) {
 
 void check_is_plain(const Header& header, uint16_t flags, uint16_t method) {
   if ((flags & kEncrypted) != 0) {
-    format_error("its entry '{}' is encrypted, which torch.save never does",
+    format_error("its entry '{}' is encrypted, which no writer of weights does",
                  printable(header.name));
   }
   if (method != 0) {
     format_error(
-        "its entry '{}' is compressed (zip method {}), so it cannot be mapped: torch.jit.save does "
-        "that, torch.save never. Load it in Python and torch.save its state_dict()",
+        "its entry '{}' is compressed (zip method {}), so it cannot be mapped: torch.jit.save and "
+        "numpy.savez_compressed do that. Load it in Python and torch.save its state_dict(), or "
+        "numpy.savez its arrays",
         printable(header.name), method);
   }
 }

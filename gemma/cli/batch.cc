@@ -26,7 +26,8 @@ GenerateRules rules_of(const RunOptions& options) {
                        .top_p = options.top_p,
                        .top_k = options.top_k},
           .seed = options.seed,
-          .max_tokens = options.output_len};
+          .max_tokens = options.output_len,
+          .prompt_lookup = options.prompt_lookup};
 }
 
 std::vector<int64_t> tokens_of(const BatchLine& line, const EngineModel& model) {
@@ -104,6 +105,10 @@ class Batch {
         throw std::invalid_argument(
             fmt::format("max_tokens is {}, but must be 1 or more", line.rules.max_tokens));
       }
+      if (line.rules.prompt_lookup < 0) {
+        throw std::invalid_argument(fmt::format("prompt_lookup is {}, but must be 0 or more tokens",
+                                                line.rules.prompt_lookup));
+      }
       const auto size = tokens_of(line, model_).size();
       if (std::cmp_less(size, model_->max_positions())) return;
       throw std::invalid_argument(
@@ -167,6 +172,7 @@ void run_batch(const RunOptions& options) {
         "CPU");
   }
   const auto checkpoint = open_checkpoint(options.model);
+  check_prompt_lookup(options.prompt_lookup, options.model, checkpoint);
   auto lines = read_batch(options.prompts, rules_of(options));
   BatchOutput output(options.out, lines);
   const auto done = output.size();

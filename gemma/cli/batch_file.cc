@@ -93,6 +93,8 @@ const std::map<std::string_view, SetField>& fields() {
        [](BatchLine& line, Name name, const Json& v) { line.prompt = messages_of(name, v); }},
       {"max_tokens", [](BatchLine& line, Name name,
                         const Json& v) { line.rules.max_tokens = count_of(name, v); }},
+      {"prompt_lookup", [](BatchLine& line, Name name,
+                           const Json& v) { line.rules.prompt_lookup = count_of(name, v); }},
       {"temperature", [](BatchLine& line, Name name,
                          const Json& v) { line.rules.sampling.temperature = number_of(name, v); }},
       {"top_p", [](BatchLine& line, Name name,

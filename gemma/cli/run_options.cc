@@ -1,3 +1,5 @@
+#include <stdexcept>
+
 #include <gemma/cli/run_options.h>
 #include <gemma/generate/prompt_builder.h>
 #include <gemma/weights/stop_tokens.h>
@@ -60,6 +62,30 @@ std::vector<int64_t> stop_ids_of(const EngineModel& model, const std::string& ck
   return ids;
 }
 
+void add_prompt_lookup(CLI::App& command, int64_t& tokens) {
+  command
+      .add_option(both("prompt_lookup"), tokens,
+                  "Most tokens to guess at a time, from where the text said before what it says "
+                  "now: the same text, sooner where it repeats itself")
+      ->check(CLI::Range(0, 15).description(""))
+      ->capture_default_str();
+}
+
+void check_prompt_lookup(int64_t tokens,
+                         const ModelOptions& options,
+                         const OpenCheckpoint& opened) {
+  if (tokens == 0) return;
+  if (numerics_of(options) != Numerics::kFast) {
+    throw std::invalid_argument(
+        "--prompt_lookup needs fast numerics, in which a guess changes no text; use --numerics "
+        "fast on the CPU");
+  }
+  if (opened.recurrentgemma) {
+    throw std::invalid_argument(
+        "--prompt_lookup: a RecurrentGemma takes no guesses, as its states cannot go back");
+  }
+}
+
 void add_run_options(CLI::App& command, RunOptions& options) {
   add_model_options(command, options.model);
   command.add_option(both("output_len"), options.output_len, "Tokens to generate")
@@ -98,6 +124,7 @@ void add_run_options(CLI::App& command, RunOptions& options) {
       ->capture_default_str();
   command.add_option(both("top_k"), options.top_k, "Number of candidates")->capture_default_str();
   command.add_flag("--greedy", options.greedy, "Always take the likeliest token");
+  add_prompt_lookup(command, options.prompt_lookup);
 }
 
 }  // namespace gemma::cli

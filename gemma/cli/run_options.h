@@ -36,9 +36,16 @@ struct RunOptions {
   double top_p = 0.95;
   int64_t top_k = 64;
   bool greedy = false;
+  int64_t prompt_lookup = 0;  // Tokens that are guessed at a time; 0: none.
 };
 
 void add_run_options(CLI::App& command, RunOptions& options);
+
+/// --prompt_lookup, of programs that continue texts.
+void add_prompt_lookup(CLI::App& command, int64_t& tokens);
+
+/// Throws std::invalid_argument for guesses that the numerics or the model cannot take.
+void check_prompt_lookup(int64_t tokens, const ModelOptions& options, const OpenCheckpoint& opened);
 
 /// None: always the likeliest token.
 std::optional<double> temperature_of(const RunOptions& options);

@@ -127,6 +127,8 @@ std::vector<Answer> Engine::generate(std::vector<Request> requests) {
     answer.finish_reason = generation.finish_reason();
     answer.prompt_tokens = generation.prompt_tokens();
     answer.cached_tokens = generation.cached_tokens();
+    answer.guessed_tokens = generation.guessed_tokens();
+    answer.accepted_tokens = generation.accepted_tokens();
   }
   return answers;
 }

@@ -38,6 +38,10 @@ struct GenerateRules {
   /// else is generated. Without it, one from LibTorch's default generator.
   std::optional<uint64_t> seed = std::nullopt;
   int64_t max_tokens = 100;
+  /// Most tokens that are guessed at a time, from where the text said before what it says now (0:
+  /// none). A pass then has the guess with the next token, and keeps what is what the model says:
+  /// the text is the same, in fewer passes. Not of models with recurrent layers.
+  int64_t prompt_lookup = 0;
   /// Tokens that end the text, besides eos. They do not become part of it.
   std::vector<int64_t> stop_ids = {};
   /// Strings that end the text before them. Their tokens remain.
@@ -93,6 +97,9 @@ class Generation {
   /// How many of them did not go through the model for it: the session or the prefix cache had
   /// their keys and values. After next() has given a token or none.
   int64_t cached_tokens() const;
+  /// Tokens that were guessed so far (rules.prompt_lookup), and how many of them were right.
+  int64_t guessed_tokens() const;
+  int64_t accepted_tokens() const;
 
   /// From any thread.
   void cancel();
@@ -154,7 +161,8 @@ struct Answer {
   std::vector<GeneratedToken> tokens;
   FinishReason finish_reason;
   int64_t prompt_tokens;
-  int64_t cached_tokens;  ///< As Generation::cached_tokens.
+  int64_t cached_tokens;                    ///< As Generation::cached_tokens.
+  int64_t guessed_tokens, accepted_tokens;  ///< As Generation's.
 };
 
 /// Continues any number of texts at once, on a thread of its own. From any threads. A text and its

@@ -14,6 +14,9 @@ namespace {
 // Room for so many tokens of an answer is wanted before a text begins.
 constexpr int64_t kAnswerRoom = 256;
 
+// A decode pass of so many rows takes not much longer than one of a single row.
+constexpr int64_t kCheapRows = 16;
+
 GenerationState& state_of(Job& job) { return dynamic_cast<GenerationState&>(job); }
 const Text& text_of(const Job& job) { return dynamic_cast<const GenerationState&>(job).text(); }
 
@@ -215,14 +218,29 @@ int64_t EngineCore::part_of(const Job& job, int64_t most) const {
 
 void EngineCore::decode(std::span<Job* const> jobs) {
   std::vector<GenerationState*> states;
+  for (auto* job : jobs) states.push_back(&state_of(*job));
+  const auto guesses = guess(states);
   std::vector<ModelRunner::Next> nexts;
-  for (auto* job : jobs) {
-    auto& text = state_of(*job).text();
-    states.push_back(&state_of(*job));
-    states.back()->begin();
-    nexts.push_back({&*text.sequence, text.tokens()[static_cast<size_t>(text.done())]});
+  for (size_t i = 0; i < states.size(); ++i) {
+    states[i]->begin();
+    auto& text = states[i]->text();
+    nexts.push_back({&*text.sequence, text.tokens()[static_cast<size_t>(text.done())], guesses[i]});
   }
-  pass(states, [&] { return runner_.decode(nexts); });
+  pass(states, [&] { return runner_.decode(nexts); }, guesses);
+}
+
+// None where memory is short: the texts go on without.
+EngineCore::Guesses EngineCore::guess(std::span<GenerationState* const> jobs) const {
+  Guesses guesses(jobs.size());
+  if (runner_.store()->has_slots()) return guesses;
+  const auto most = kCheapRows / std::ssize(jobs) - 1;
+  std::vector<ModelRunner::Need> needs;
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    guesses[i] = jobs[i]->guess(most);
+    needs.push_back({sequence_of(jobs[i]->text()), 1 + std::ssize(guesses[i])});
+  }
+  if (!runner_.has_room(needs)) guesses.assign(jobs.size(), {});
+  return guesses;
 }
 
 void EngineCore::prompt(std::span<const PromptChunk> parts) {
@@ -250,12 +268,13 @@ void EngineCore::prompt(std::span<const PromptChunk> parts) {
   });
 }
 
-// Runs a pass, which gives the hidden states of each job's last token, and samples what follows.
-// What goes wrong ends all of its jobs.
+// Runs a pass, which gives the hidden states of each job's last token, and those of the guesses
+// behind them, and samples what follows. What goes wrong ends all of its jobs.
 void EngineCore::pass(std::span<GenerationState* const> jobs,
-                      const std::function<at::Tensor()>& run) {
+                      const std::function<at::Tensor()>& run,
+                      const Guesses& guesses) {
   try {
-    sample(jobs, run());
+    sample(jobs, run(), guesses);
   } catch (...) {
     for (auto* job : jobs) {
       job->fail(std::current_exception());
@@ -264,20 +283,21 @@ void EngineCore::pass(std::span<GenerationState* const> jobs,
   }
 }
 
-// The next tokens of those whose last row of hidden states [jobs, E] is that of their last token.
-void EngineCore::sample(std::span<GenerationState* const> jobs, const at::Tensor& hidden) {
+// The next tokens of those whose last token is done, and those after them that were guessed.
+void EngineCore::sample(std::span<GenerationState* const> jobs,
+                        const at::Tensor& hidden,
+                        const Guesses& guesses) {
   const torch::NoGradGuard no_grad;
-  std::vector<GenerationState*> ready;
   std::vector<int64_t> rows;
   for (size_t i = 0; i < jobs.size(); ++i) {
-    if (jobs[i]->text().pending() > 0) continue;
-    ready.push_back(jobs[i]);
-    rows.push_back(static_cast<int64_t>(i));
+    if (jobs[i]->text().pending() == 0) rows.push_back(static_cast<int64_t>(i));
   }
-  if (ready.empty()) return;
+  if (rows.empty()) return;
+  const auto ready = rows.size();
+  for (auto row = std::ssize(jobs); row < hidden.size(0); ++row) rows.push_back(row);
   const UseLock::Use use(model_->use_lock());
   const auto chosen =
-      ready.size() == jobs.size()
+      std::ssize(rows) == hidden.size(0)
           ? hidden
           : hidden.index_select(0, at::tensor(rows, hidden.options().dtype(at::kLong)));
   if (!logits_.defined() || logits_.size(0) < chosen.size(0)) {
@@ -285,13 +305,42 @@ void EngineCore::sample(std::span<GenerationState* const> jobs, const at::Tensor
   }
   const auto logits = model_->logits(chosen, logits_).to(at::kCPU, at::kFloat);
   std::vector<SamplingRow> sampling;
-  for (auto* job : ready) sampling.push_back(job->row());
-  auto tokens = sample_rows(logits, model_->logits_softcap(), sampling);
-  for (size_t i = 0; i < ready.size(); ++i) {
-    if (const auto reason = ready[i]->take(std::move(tokens[i]))) {
-      scheduler_.end(*ready[i], *reason);
+  for (size_t i = 0; i < ready; ++i) {
+    sampling.push_back(jobs[static_cast<size_t>(rows[i])]->row());
+  }
+  auto tokens = sample_rows(logits.narrow(0, 0, static_cast<int64_t>(ready)),
+                            model_->logits_softcap(), sampling);
+  auto row = static_cast<int64_t>(ready);
+  for (size_t i = 0; i < ready; ++i) {
+    const auto place = static_cast<size_t>(rows[i]);
+    const auto reason = jobs[place]->take(std::move(tokens[i]));
+    if (reason) scheduler_.end(*jobs[place], *reason);
+    if (guesses.empty()) continue;
+    const auto& guess = guesses[place];
+    if (!reason && !guess.empty()) {
+      follow(*jobs[place], guess, logits.narrow(0, row, std::ssize(guess)));
+    }
+    row += std::ssize(guess);
+  }
+}
+
+// Takes what follows the tokens of a guess, whose logits [guess, V] are there, as far as it is
+// right.
+void EngineCore::follow(GenerationState& job,
+                        std::span<const int64_t> guess,
+                        const at::Tensor& logits) {
+  int64_t right = 0;
+  for (const auto token : guess) {
+    if (job.text().tokens().back() != token) break;
+    const auto row = job.row();
+    auto next = sample_rows(logits.narrow(0, right, 1), model_->logits_softcap(), {&row, 1});
+    ++right;
+    if (const auto reason = job.take(std::move(next.front()))) {
+      scheduler_.end(job, *reason);
+      break;
     }
   }
+  job.accept(std::ssize(guess), right);
 }
 
 void EngineCore::drop(Job& job) { state_of(job).text().sequence.reset(); }

@@ -50,6 +50,10 @@ class GenerationState : public Job {
   /// A pass with the text comes.
   void begin();
   SamplingRow row();
+  /// What is guessed to follow the text, at most `most` tokens, all of which it has room for.
+  std::vector<int64_t> guess(int64_t most) const;
+  /// Of a guess of so many tokens, the first `right` became part of the text.
+  void accept(int64_t tokens, int64_t right);
   /// Takes a sampled token -> why the text ends with it, if it does.
   std::optional<FinishReason> take(SampledToken sampled);
   const std::shared_ptr<SessionState>& session() const { return session_; }
@@ -67,6 +71,8 @@ class GenerationState : public Job {
   FinishReason reason() const { return reason_; }
   int64_t prompt_tokens() const { return prompt_tokens_; }
   int64_t cached_tokens() const { return std::max<int64_t>(0, cached_tokens_); }
+  int64_t guessed_tokens() const { return guessed_tokens_; }
+  int64_t accepted_tokens() const { return accepted_tokens_; }
 
  private:
   void see(int64_t token, bool answered);
@@ -79,8 +85,10 @@ class GenerationState : public Job {
   StreamDecoder decoder_;
   StopMatcher matcher_;
   int64_t prompt_tokens_, generated_ = 0;
+  int64_t guess_most_;                       // Fewer after wrong guesses.
   std::atomic<int64_t> cached_tokens_ = -1;  // Not begun.
-  std::vector<SeenToken> seen_;              // For penalties.
+  std::atomic<int64_t> guessed_tokens_ = 0, accepted_tokens_ = 0;
+  std::vector<SeenToken> seen_;  // For penalties.
   std::unordered_map<int64_t, size_t> place_in_seen_;
 
   std::mutex mutex_;
@@ -133,8 +141,15 @@ class EngineCore : public PassRunner {
   void run_posted();
   void run_pass();
   void forget_other_model();
-  void pass(std::span<GenerationState* const> jobs, const std::function<at::Tensor()>& run);
-  void sample(std::span<GenerationState* const> jobs, const at::Tensor& hidden);
+  using Guesses = std::vector<std::vector<int64_t>>;  // One a job.
+  Guesses guess(std::span<GenerationState* const> jobs) const;
+  void pass(std::span<GenerationState* const> jobs,
+            const std::function<at::Tensor()>& run,
+            const Guesses& guesses = {});
+  void sample(std::span<GenerationState* const> jobs,
+              const at::Tensor& hidden,
+              const Guesses& guesses);
+  void follow(GenerationState& job, std::span<const int64_t> guess, const at::Tensor& logits);
   bool is_own_thread() const { return std::this_thread::get_id() == thread_.get_id(); }
 
   EngineModel model_;

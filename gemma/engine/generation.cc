@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 #include <limits>
 #include <stdexcept>
@@ -6,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <gemma/engine/engine_core.h>
+#include <gemma/engine/prompt_lookup.h>
 
 namespace gemma {
 namespace {
@@ -24,7 +26,8 @@ GenerationState::GenerationState(std::shared_ptr<SessionState> session, const Ge
       generator_(at::detail::createCPUGenerator(rules.seed ? *rules.seed : random_seed())),
       decoder_(session_->core->model().tokenizer()),
       matcher_(rules.stop),
-      prompt_tokens_(session_->text.size()) {
+      prompt_tokens_(session_->text.size()),
+      guess_most_(rules.prompt_lookup) {
   priority = rules.priority;
   if (rules.timeout) deadline = EngineCore::now() + *rules.timeout;
   if (session_->text.size() == 0) {
@@ -39,6 +42,12 @@ GenerationState::GenerationState(std::shared_ptr<SessionState> session, const Ge
   if (rules.max_tokens < 1) {
     throw std::invalid_argument(
         fmt::format("engine: max_tokens is {}, but must be 1 or more", rules.max_tokens));
+  }
+  if (rules.prompt_lookup < 0) {
+    throw std::invalid_argument(
+        fmt::format("engine: prompt_lookup is {}, but must be a number of tokens, or 0 for no "
+                    "guesses",
+                    rules.prompt_lookup));
   }
   check(rules.sampling, "engine", session_->core->model().vocab_size());
   for (const auto token : session_->text.tokens()) see(token, /*answered=*/false);
@@ -57,6 +66,22 @@ void GenerationState::begin() {
 
 SamplingRow GenerationState::row() {
   return {.rules = &rules_.sampling, .seen = seen_, .generator = generator_};
+}
+
+std::vector<int64_t> GenerationState::guess(int64_t most) const {
+  if (text().pending() != 1) return {};
+  const auto room = session_->core->model().max_positions() - text().size();
+  const auto left = std::min(room, rules_.max_tokens - generated_) - 1;  // One comes without.
+  const auto found = prompt_lookup(text().tokens(), std::min({most, guess_most_, left}));
+  return {found.begin(), found.end()};
+}
+
+void GenerationState::accept(int64_t tokens, int64_t right) {
+  ModelRunner::accept(*text().sequence, right);
+  guessed_tokens_ += tokens;
+  accepted_tokens_ += right;
+  if (right == tokens) guess_most_ = std::min(2 * guess_most_, rules_.prompt_lookup);
+  if (right == 0) guess_most_ = std::max<int64_t>(1, guess_most_ / 2);
 }
 
 bool GenerationState::is_stop(int64_t token) const {
@@ -172,6 +197,8 @@ const std::string& Generation::rest() const { return state_->rest(); }
 FinishReason Generation::finish_reason() const { return state_->reason(); }
 int64_t Generation::prompt_tokens() const { return state_->prompt_tokens(); }
 int64_t Generation::cached_tokens() const { return state_->cached_tokens(); }
+int64_t Generation::guessed_tokens() const { return state_->guessed_tokens(); }
+int64_t Generation::accepted_tokens() const { return state_->accepted_tokens(); }
 void Generation::cancel() { state_->cancel(); }
 
 }  // namespace gemma

@@ -66,8 +66,38 @@ void append_segments(const ModelRunner::Feed& feed,
   append(done, std::ssize(feed.tokens), false);
 }
 
-ModelRunner::Feed feed_of(const ModelRunner::Next& next) {
-  return {next.sequence, {&next.token, 1}};
+// The tokens of a pass, and whose the segments are that they make.
+struct PassTokens {
+  std::vector<int64_t> ids;
+  std::vector<Segment> segments;
+  std::vector<const Sequence*> whose;
+};
+
+PassTokens prompt_tokens(std::span<const ModelRunner::Feed> feeds, bool prefix_ignores_window) {
+  PassTokens pass;
+  for (const auto& feed : feeds) {
+    append_segments(feed, std::ssize(pass.ids), prefix_ignores_window, pass.segments);
+    pass.whose.resize(pass.segments.size(), feed.sequence);
+    pass.ids.insert(pass.ids.end(), feed.tokens.begin(), feed.tokens.end());
+  }
+  return pass;
+}
+
+// The first token of each feed, then the others. Each is a segment, as it is alone.
+PassTokens decode_tokens(std::span<const ModelRunner::Feed> feeds) {
+  PassTokens pass;
+  const auto append = [&](const ModelRunner::Feed& feed, size_t i) {
+    pass.segments.push_back({.first_token = std::ssize(pass.ids),
+                             .tokens = 1,
+                             .position = feed.sequence->length() + static_cast<int64_t>(i)});
+    pass.whose.push_back(feed.sequence);
+    pass.ids.push_back(feed.tokens[i]);
+  };
+  for (const auto& feed : feeds) append(feed, 0);
+  for (const auto& feed : feeds) {
+    for (size_t i = 1; i < feed.tokens.size(); ++i) append(feed, i);
+  }
+  return pass;
 }
 
 }  // namespace
@@ -166,16 +196,11 @@ void ModelRunner::reserve(std::span<const Feed> feeds) {
 // Feeds of a chunk altogether -> the hidden states of all their tokens.
 torch::Tensor ModelRunner::forward(std::span<const Feed> feeds, Pass pass) {
   reserve(feeds);
-  std::vector<int64_t> ids;
-  std::vector<Segment> segments;
-  std::vector<const Sequence*> whose;
+  const auto [ids, segments, whose] = pass == Pass::kDecode
+                                          ? decode_tokens(feeds)
+                                          : prompt_tokens(feeds, model_->prefix_ignores_window());
   std::vector<int64_t> texts;
-  for (const auto& feed : feeds) {
-    append_segments(feed, std::ssize(ids), model_->prefix_ignores_window(), segments);
-    whose.resize(segments.size(), feed.sequence);
-    texts.resize(segments.size(), feed.sequence->number());
-    ids.insert(ids.end(), feed.tokens.begin(), feed.tokens.end());
-  }
+  for (const auto* sequence : whose) texts.push_back(sequence->number());
   std::vector<std::vector<BlockTable>> tables(store_->kinds().size());
   std::vector<LayerState> layers(store_->caches().size());
   for (size_t i = 0; i < tables.size(); ++i) {
@@ -194,7 +219,9 @@ torch::Tensor ModelRunner::forward(std::span<const Feed> feeds, Pass pass) {
   }
   auto hidden =
       model_->hidden_states(embed(ids, feeds), {pass, segments, layers, texts}, options_.on_layer);
-  for (const auto& feed : feeds) feed.sequence->advance(std::ssize(feed.tokens));
+  for (const auto& feed : feeds) {
+    feed.sequence->advance(pass == Pass::kDecode ? 1 : std::ssize(feed.tokens));
+  }
   return hidden;
 }
 
@@ -257,8 +284,17 @@ torch::Tensor ModelRunner::extend(Sequence& sequence,
 
 torch::Tensor ModelRunner::decode(std::span<const Next> nexts) {
   const UseLock::Use use(model_->use_lock());
+  std::vector<std::vector<int64_t>> tokens;
   std::vector<Feed> feeds;
-  for (const auto& next : nexts) feeds.push_back(feed_of(next));
+  for (const auto& [sequence, token, guess] : nexts) {
+    if (!guess.empty() && store_->has_slots()) {
+      throw std::invalid_argument(
+          "ModelRunner: a guess, but recurrent layers cannot take tokens back; give none");
+    }
+    auto& of_sequence = tokens.emplace_back(1, token);
+    of_sequence.insert(of_sequence.end(), guess.begin(), guess.end());
+    feeds.push_back({sequence, of_sequence});
+  }
   check(feeds);
   return forward(feeds, Pass::kDecode);
 }

@@ -48,10 +48,11 @@ class ModelRunner {
     std::span<const ImageTokens> images = {};  // In order, none over another.
   };
 
-  /// A token that a text is continued by.
+  /// A token that a text is continued by, and those that are guessed to follow it.
   struct Next {
     Sequence* sequence;
     int64_t token;
+    std::span<const int64_t> guess = {};
   };
 
   /// The model keeps its numerics and weights. Throws std::invalid_argument for options that cannot
@@ -73,9 +74,15 @@ class ModelRunner {
                        std::span<const int64_t> tokens,
                        std::span<const ImageTokens> images = {});
 
-  /// Appends a token to each sequence -> its hidden states, [nexts, E]. Throws as `prompt`; then no
-  /// sequence has changed.
+  /// Appends a token to each sequence -> its hidden states, and behind those of all tokens those of
+  /// the guesses, [nexts + guesses, E]: the bits that the guessed tokens have when they are
+  /// appended one by one. Throws as `prompt`, and std::invalid_argument for a guess where layers
+  /// keep states; then no sequence has changed.
   torch::Tensor decode(std::span<const Next> nexts);
+
+  /// Appends the first `count` tokens of the guess of the sequence's last pass, which was a decode
+  /// pass: they have gone through the model with it.
+  static void accept(Sequence& sequence, int64_t count) { sequence.advance(count); }
 
   /// Tokens that a sequence is to take; null: one that is still to be made.
   struct Need {

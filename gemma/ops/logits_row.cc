@@ -2,6 +2,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <numeric>
 
 #include <gemma/ops/cpu/kernels.h>
 #include <gemma/ops/logits_row.h>
@@ -95,38 +96,61 @@ double LogitsRow::total() const {
   return total;
 }
 
-int64_t LogitsRow::draw(const Cut& cut, const ExponentialDraws& draws, int64_t first_draw) const {
+LogitsRow::Candidates LogitsRow::likeliest(const Cut& cut) const {
   constexpr int64_t kFirst = 256;
   const auto size = std::ssize(logits_);
   const auto most = cut.top_k > 0 ? std::min(cut.top_k, size) : size;
   const auto peak = highest() / temperature_;
-  const auto sum = total();
+  const auto total = this->total();
   // The sums are rounded as at::cumsum rounds them.
-  std::vector<int64_t> candidates;
-  std::vector<float> probs;
-  double before = 0.0;
+  Candidates result;
+  auto& [tokens, probs, sum] = result;
   bool is_cut = false;
   // Without a top_k more and more of the largest, until the rest is cut off.
   for (auto count = cut.top_k > 0 ? most : std::min(kFirst, most); !is_cut; count *= 8) {
-    candidates = top(std::min(count, most));
-    for (auto j = probs.size(); j < candidates.size(); ++j) {
-      const auto prob = static_cast<float>(std::exp(double{scaled(candidates[j])} - peak) / sum);
-      const auto until = before + prob;
+    tokens = top(std::min(count, most));
+    for (auto j = probs.size(); j < tokens.size(); ++j) {
+      const auto prob = static_cast<float>(std::exp(double{scaled(tokens[j])} - peak) / total);
+      const auto until = sum + prob;
       if (!probs.empty() &&
           (static_cast<float>(until) - prob > cut.top_p || prob < cut.min_p * probs.front())) {
         is_cut = true;
         break;
       }
       probs.push_back(prob);
-      before = until;
+      sum = until;
     }
     if (count >= most) break;
   }
-  auto winner = candidates[0];
+  return result;
+}
+
+LogitsRow::Candidates LogitsRow::all() const {
+  const auto peak = highest() / temperature_;
+  const auto total = this->total();
+  Candidates result{.tokens = std::vector<int64_t>(logits_.size()),
+                    .probs = std::vector<float>(logits_.size())};
+  std::iota(result.tokens.begin(), result.tokens.end(), 0);
+  for (size_t token = 0; token < logits_.size(); ++token) {
+    const auto exponent = double{scaled(static_cast<int64_t>(token))} - peak;
+    result.probs[token] = static_cast<float>(std::exp(exponent) / total);
+    result.sum += result.probs[token];
+  }
+  return result;
+}
+
+int64_t LogitsRow::draw(const Cut& cut, const ExponentialDraws& draws, int64_t first_draw) const {
+  const bool is_whole =
+      (cut.top_k <= 0 || cut.top_k >= std::ssize(logits_)) && cut.top_p >= 1 && cut.min_p <= 0;
+  auto candidates = is_whole ? all() : likeliest(cut);
+  // Rounded probabilities may sum to more than 1, and a top_p of 1 then cuts the least likely off.
+  if (is_whole && static_cast<float>(candidates.sum) > cut.top_p) candidates = likeliest(cut);
+  const auto& [tokens, probs, sum] = candidates;
+  auto winner = tokens[0];
   auto best = -1.0F;
   for (size_t j = 0; j < probs.size(); ++j) {
-    const auto token = candidates[j];
-    const auto score = probs[j] / static_cast<float>(before) / draws.at(first_draw + token);
+    const auto token = tokens[j];
+    const auto score = probs[j] / static_cast<float>(sum) / draws.at(first_draw + token);
     if (score > best || (score == best && token < winner)) {
       best = score;
       winner = token;

@@ -61,6 +61,15 @@ class LogitsRow {
   int64_t draw(const Cut& cut, const ExponentialDraws& draws, int64_t first_draw) const;
 
  private:
+  // Tokens that may be drawn, and their probabilities, which sum to `sum`.
+  struct Candidates {
+    std::vector<int64_t> tokens;
+    std::vector<float> probs;
+    double sum = 0.0;
+  };
+  Candidates likeliest(const Cut& cut) const;
+  Candidates all() const;
+
   float scaled(int64_t token) const { return logits_[static_cast<size_t>(token)] / temperature_; }
 
   std::span<float> logits_;

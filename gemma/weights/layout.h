@@ -4,23 +4,36 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace gemma {
+
+/// A tensor of a file, or a part of it.
+struct Part {
+  // NOLINTNEXTLINE(google-explicit-constructor): most parts are whole tensors.
+  Part(std::string whole, std::vector<int64_t> part = {})
+      : name(std::move(whole)), at(std::move(part)) {}
+
+  std::string name;         // The file's.
+  std::vector<int64_t> at;  // As an index: {3, 1} is tensor[3][1].
+};
 
 /// How a tensor of gemma_pytorch, or of recurrentgemma, is made from those of a file. The steps are
 /// taken in the order of the fields.
 struct Recipe {
   std::string name;                            // The reference's.
-  std::vector<std::string> parts = {};         // The file's tensors, their rows one after another.
+  std::vector<Part> parts = {};                // Their rows one after another.
   std::optional<int64_t> rows = std::nullopt;  // Only that many of them, from the first.
   std::vector<int64_t> sizes = {};             // Seen as a tensor of these; empty: as it is.
-  bool transposed = false;                     // The last two dimensions change places.
+  std::vector<int64_t> order = {};             // Its dimensions in this order; empty: as they are.
+  std::vector<int64_t> shape = {};             // Seen as a tensor of these; empty: as it is.
   double plus = 0;                             // Added to each element.
 
   /// Whether the tensor is the file's, but for its name.
   bool is_alias() const {
-    return parts.size() == 1 && !rows && sizes.empty() && !transposed && plus == 0;
+    return parts.size() == 1 && parts.front().at.empty() && !rows && sizes.empty() &&
+           order.empty() && shape.empty() && plus == 0;
   }
 };
 

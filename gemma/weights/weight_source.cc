@@ -12,6 +12,7 @@
 #include <gemma/checkpoint/not_a_model.h>
 #include <gemma/config/dtype_name.h>
 #include <gemma/modules/module.h>
+#include <gemma/weights/big_vision_layout.h>
 #include <gemma/weights/gguf/gguf_layout.h>
 #include <gemma/weights/hf/hf_griffin.h>
 #include <gemma/weights/hf/hf_layout.h>
@@ -22,16 +23,33 @@
 namespace gemma {
 namespace {
 
-const TensorEntry& part_of(const Checkpoint& checkpoint,
-                           const Recipe& recipe,
-                           const std::string& part) {
-  const auto* entry = checkpoint.find(part);
-  if (entry == nullptr) {
+// The part as a tensor of its own: the sizes and strides behind those that `at` goes into.
+TensorEntry part_of(const Checkpoint& checkpoint, const Recipe& recipe, const Part& part) {
+  const auto* const whole = checkpoint.find(part.name);
+  if (whole == nullptr) {
     refuse_file(checkpoint.path(),
-                fmt::format("has no tensor '{}', which belongs to '{}': download it again", part,
-                            recipe.name));
+                fmt::format("has no tensor '{}', which belongs to '{}': download it again",
+                            part.name, recipe.name));
   }
-  return *entry;
+  auto entry = *whole;
+  for (const auto index : part.at) {
+    if (entry.sizes.empty() || index >= entry.sizes.front()) {
+      refuse_file(
+          checkpoint.file_of(part.name),
+          fmt::format("tensor '{}' is [{}], which has no [{}] for '{}'", part.name,
+                      fmt::join(whole->sizes, ", "), fmt::join(part.at, ", "), recipe.name));
+    }
+    entry.sizes.erase(entry.sizes.begin());
+    entry.strides.erase(entry.strides.begin());
+  }
+  return entry;
+}
+
+torch::Tensor tensor_of(const Checkpoint& checkpoint, const Part& part) {
+  if (part.at.empty()) return checkpoint.tensor(part.name);
+  auto tensor = checkpoint.rows(part.name, part.at.front(), 1).select(0, 0);
+  for (size_t i = 1; i < part.at.size(); ++i) tensor = tensor.select(0, part.at[i]);
+  return tensor;
 }
 
 // Rows one after another: everything but their number is the first part's.
@@ -54,25 +72,45 @@ void check_is_matrix(const Checkpoint& checkpoint, const TensorEntry& entry) {
       fmt::format("tensor '{}' is [{}], not a matrix", entry.name, fmt::join(entry.sizes, ", ")));
 }
 
-// Whether a tensor of `sizes` can be seen as the recipe's.
+// Whether a tensor of `sizes` can be seen as one of `wanted`.
 void check_holds(const Checkpoint& checkpoint,
                  const TensorEntry& entry,
                  const std::vector<int64_t>& sizes,
+                 const std::vector<int64_t>& wanted,
                  const Recipe& recipe) {
-  if (c10::multiply_integers(sizes) == c10::multiply_integers(recipe.sizes)) return;
+  if (c10::multiply_integers(sizes) == c10::multiply_integers(wanted)) return;
   refuse_file(
       checkpoint.file_of(entry.name),
       fmt::format("tensor '{}', with those that belong to it, is [{}], of which '{}', [{}], "
                   "cannot be made",
-                  entry.name, fmt::join(sizes, ", "), recipe.name, fmt::join(recipe.sizes, ", ")));
+                  entry.name, fmt::join(sizes, ", "), recipe.name, fmt::join(wanted, ", ")));
+}
+
+// `sizes` in the recipe's order.
+std::vector<int64_t> ordered(const Checkpoint& checkpoint,
+                             const TensorEntry& entry,
+                             const std::vector<int64_t>& sizes,
+                             const Recipe& recipe) {
+  if (sizes.size() != recipe.order.size()) {
+    refuse_file(checkpoint.file_of(entry.name),
+                fmt::format("tensor '{}' is [{}], of which '{}' cannot be made: it has {} "
+                            "dimensions there, not {}",
+                            entry.name, fmt::join(entry.sizes, ", "), recipe.name, sizes.size(),
+                            recipe.order.size()));
+  }
+  std::vector<int64_t> result;
+  for (const auto dimension : recipe.order) {
+    result.push_back(sizes[static_cast<size_t>(dimension)]);
+  }
+  return result;
 }
 
 // The shape of what the recipe makes.
 std::vector<int64_t> sizes_of(const Checkpoint& checkpoint, const Recipe& recipe) {
-  const auto& first = part_of(checkpoint, recipe, recipe.parts.front());
+  const auto first = part_of(checkpoint, recipe, recipe.parts.front());
   auto sizes = first.sizes;
   for (size_t i = 1; i < recipe.parts.size(); ++i) {
-    const auto& next = part_of(checkpoint, recipe, recipe.parts[i]);
+    const auto next = part_of(checkpoint, recipe, recipe.parts[i]);
     check_joins(checkpoint, first, next);
     sizes[0] += next.sizes[0];
   }
@@ -80,14 +118,14 @@ std::vector<int64_t> sizes_of(const Checkpoint& checkpoint, const Recipe& recipe
     check_is_matrix(checkpoint, first);
     sizes[0] = std::min(sizes[0], *recipe.rows);
   }
-  if (!recipe.sizes.empty()) {
-    check_holds(checkpoint, first, sizes, recipe);
-    sizes = recipe.sizes;
-  }
-  if (recipe.transposed) {
-    if (recipe.sizes.empty()) check_is_matrix(checkpoint, first);
-    std::swap(sizes.end()[-1], sizes.end()[-2]);
-  }
+  const auto see_as = [&](const std::vector<int64_t>& wanted) {
+    if (wanted.empty()) return;
+    check_holds(checkpoint, first, sizes, wanted, recipe);
+    sizes = wanted;
+  };
+  see_as(recipe.sizes);
+  if (!recipe.order.empty()) sizes = ordered(checkpoint, first, sizes, recipe);
+  see_as(recipe.shape);
   return sizes;
 }
 
@@ -108,16 +146,18 @@ TensorEntry entry_of(const Checkpoint& checkpoint, const Recipe& recipe) {
 // The rows of all parts in one tensor.
 torch::Tensor joined(const Checkpoint& checkpoint, const Recipe& recipe) {
   const auto& parts = recipe.parts;
-  const auto& first_part = *checkpoint.find(parts.front());
+  const auto first_part = part_of(checkpoint, recipe, parts.front());
   auto sizes = first_part.sizes;
-  for (size_t i = 1; i < parts.size(); ++i) sizes[0] += checkpoint.find(parts[i])->sizes[0];
+  for (size_t i = 1; i < parts.size(); ++i) {
+    sizes[0] += part_of(checkpoint, recipe, parts[i]).sizes[0];
+  }
   auto target = uninitialized(sizes, first_part.dtype);
   int64_t row = 0;
   for (const auto& part : parts) {
-    const auto source = checkpoint.tensor(part);
+    const auto source = tensor_of(checkpoint, part);
     for_row_blocks(source, [&](int64_t first, int64_t count) {
       target.narrow(0, row + first, count).copy_(source.narrow(0, first, count));
-      checkpoint.release(part);
+      checkpoint.release(part.name);
     });
     row += source.size(0);
   }
@@ -126,11 +166,12 @@ torch::Tensor joined(const Checkpoint& checkpoint, const Recipe& recipe) {
 
 torch::Tensor made(const Checkpoint& checkpoint, const Recipe& recipe) {
   const torch::NoGradGuard no_grad;
-  auto tensor = recipe.parts.size() == 1 ? checkpoint.tensor(recipe.parts.front())
+  auto tensor = recipe.parts.size() == 1 ? tensor_of(checkpoint, recipe.parts.front())
                                          : joined(checkpoint, recipe);
   if (recipe.rows && tensor.size(0) > *recipe.rows) tensor = tensor.narrow(0, 0, *recipe.rows);
   if (!recipe.sizes.empty()) tensor = tensor.reshape(recipe.sizes);
-  if (recipe.transposed) tensor = tensor.transpose(-2, -1).contiguous();
+  if (!recipe.order.empty()) tensor = tensor.permute(recipe.order).contiguous();
+  if (!recipe.shape.empty()) tensor = tensor.reshape(recipe.shape);
   if (recipe.plus != 0) tensor = tensor + recipe.plus;
   return tensor;
 }
@@ -236,6 +277,7 @@ std::optional<Layout> layout_behind_prefix(const Checkpoint& checkpoint) {
 
 std::optional<Layout> find_layout(const Checkpoint& checkpoint) {
   if (auto layout = gguf_layout(checkpoint)) return layout;
+  if (auto layout = big_vision_layout(checkpoint)) return layout;
   const bool is_own =
       std::ranges::any_of(kOwnEmbeddings, [&](auto name) { return checkpoint.contains(name); });
   const bool is_plain = std::ranges::none_of(checkpoint.entries(), [](const TensorEntry& entry) {
@@ -261,8 +303,8 @@ struct WeightSource::Contents {
         refuse_file(
             checkpoint.path(),
             fmt::format("has tensors '{}' and '{}', which both are '{}': which one is meant?",
-                        layout->recipes[known->second].parts.front(), recipe.parts.front(),
-                        recipe.name));
+                        layout->recipes[known->second].parts.front().name,
+                        recipe.parts.front().name, recipe.name));
       }
       entries.push_back(entry_of(checkpoint, recipe));
     }
@@ -307,20 +349,20 @@ bool WeightSource::is_view(std::string_view name) const {
   if (find(name)->encoding != Encoding::kPlain) return false;
   if (!contents_->layout) return true;
   const auto& recipe = contents_->layout->recipes[index_of(name)];
-  return recipe.parts.size() == 1 && !recipe.transposed && recipe.plus == 0;
+  return recipe.parts.size() == 1 && recipe.order.empty() && recipe.plus == 0;
 }
 
 torch::Tensor WeightSource::rows(std::string_view name, int64_t first, int64_t count) const {
   if (!contents_->layout) return contents_->checkpoint.rows(name, first, count);
   const auto& recipe = contents_->layout->recipes[index_of(name)];
-  return recipe.is_alias() ? contents_->checkpoint.rows(recipe.parts.front(), first, count)
+  return recipe.is_alias() ? contents_->checkpoint.rows(recipe.parts.front().name, first, count)
                            : tensor(name).narrow(0, first, count);
 }
 
 void WeightSource::release(std::string_view name) const {
   if (!contents_->layout) return contents_->checkpoint.release(name);
   for (const auto& part : contents_->layout->recipes[index_of(name)].parts) {
-    contents_->checkpoint.release(part);
+    contents_->checkpoint.release(part.name);
   }
 }
 
@@ -337,11 +379,12 @@ void WeightSource::check_complete() const {
 
 const std::string& WeightSource::file_of(std::string_view name) const {
   if (!contents_->layout) return contents_->checkpoint.file_of(name);
-  return contents_->checkpoint.file_of(contents_->layout->recipes[index_of(name)].parts.front());
+  return contents_->checkpoint.file_of(
+      contents_->layout->recipes[index_of(name)].parts.front().name);
 }
 
 const std::string& WeightSource::name_in_file(std::string_view name) const {
-  if (contents_->layout) return contents_->layout->recipes[index_of(name)].parts.front();
+  if (contents_->layout) return contents_->layout->recipes[index_of(name)].parts.front().name;
   const auto* const entry = find(name);
   if (entry == nullptr) refuse_file(path(), fmt::format("has no tensor '{}'", name));
   return entry->name;

@@ -68,7 +68,7 @@ class WeightSource {
   /// As given to `open`, for messages.
   const std::string& path() const;
 
-  /// "gemma_pytorch", "recurrentgemma", "Hugging Face", "GGUF": whose names the files have.
+  /// "gemma_pytorch", "recurrentgemma", "Hugging Face", "GGUF", "big_vision": whose names they are.
   /// gemma_pytorch too when nobody's.
   std::string_view layout() const;
 

@@ -131,6 +131,41 @@ TEST_P(EngineTest, ATextDoesNotDependOnMemoryThatIsShort) {
   expect_nothing_held(engine);
 }
 
+// What is said again and again is guessed. Texts of a random model soon say it.
+TEST_P(EngineTest, GuessesChangeNoText) {
+  auto requests = random_requests(40);
+  std::mt19937 random(8);
+  for (auto& request : requests) {
+    const auto prompt = request.prompt;
+    while (request.prompt.size() < 60) {
+      request.prompt.insert(request.prompt.end(), prompt.begin(), prompt.end());
+    }
+    if (random() % 3 == 0) request.rules.sampling.bias = {{request.prompt.back(), 9.0F}};
+    if (random() % 4 == 0) request.rules.stop_ids = {4 + static_cast<int64_t>(random() % 400)};
+  }
+  const auto want = alone(requests);
+  for (auto& request : requests) {
+    request.rules.prompt_lookup = 1 + static_cast<int64_t>(random() % 12);
+  }
+  Engine engine(model_, {.kv_dtype = torch::kFloat32, .max_batch = 5});
+  const Engine small(model_, {.kv_dtype = torch::kFloat32, .max_batch = 2});
+  Engine short_of_memory(
+      model_, {.kv_dtype = torch::kFloat32, .kv_memory = small.status().kv_bytes, .max_batch = 20});
+  for (auto* const any : {&engine, &short_of_memory}) {
+    const auto got = any->generate(requests);
+    expect_same(got, want);
+    expect_nothing_held(*any);
+    int64_t guessed = 0, accepted = 0;
+    for (const auto& answer : got) {
+      EXPECT_LE(answer.accepted_tokens, answer.guessed_tokens);
+      guessed += answer.guessed_tokens;
+      accepted += answer.accepted_tokens;
+    }
+    EXPECT_GT(accepted, 50);
+    EXPECT_GT(guessed, accepted + 20);
+  }
+}
+
 TEST_P(EngineTest, ASeedSaysWhatGenerateSaysFromIt) {
   for (const auto temperature : {0.0, 1.0}) {
     at::manual_seed(9);

@@ -156,6 +156,38 @@ TEST_P(ModelRunnerTest, ATextOfABatchHasTheBitsThatItHasAlone) {
   }
 }
 
+// Of right ones, and of wrong ones, which the next pass writes over. Past blocks and the window.
+TEST_P(ModelRunnerTest, GuessesHaveTheBitsThatTokensHaveOneByOne) {
+  const auto ids = random_ids(150, config_);
+  const auto other = random_ids(150, config_);
+  const auto want = alone(model_, ids, 10);
+  const auto beside = alone(model_, other, 20);
+  ModelRunner runner(model_, {.max_batch = 2});
+  auto first = runner.make_sequence();
+  auto second = runner.make_sequence();
+  const ModelRunner::Feed feeds[] = {{&first, std::span(ids).first(10)},
+                                     {&second, std::span(other).first(20)}};
+  runner.prompt(feeds);
+  size_t at = 10, beside_at = 20;
+  for (int64_t right = 0; at < 140; right = (right + 1) % 6) {
+    std::vector<int64_t> guess(ids.begin() + static_cast<int64_t>(at) + 1,
+                               ids.begin() + static_cast<int64_t>(at) + 6);
+    for (auto i = static_cast<size_t>(right); i < guess.size(); ++i) guess[i] += 1;
+    const ModelRunner::Next nexts[] = {{&second, other[beside_at]}, {&first, ids[at], guess}};
+    const auto hidden = runner.decode(nexts);
+    ASSERT_EQ(hidden.size(0), 7);
+    EXPECT_TRUE(at::equal(hidden[0], beside[beside_at - 19])) << "beside, token " << beside_at;
+    for (int64_t i = 0; i <= right; ++i) {  // The token, and those of the guess that are right.
+      EXPECT_TRUE(at::equal(hidden[i + 1], want[at - 9 + static_cast<size_t>(i)]))
+          << "token " << at << " + " << i;
+    }
+    ModelRunner::accept(first, right);
+    at += static_cast<size_t>(right) + 1;
+    EXPECT_EQ(first.length(), static_cast<int64_t>(at));
+    ++beside_at;
+  }
+}
+
 // Past a block, and past the window.
 TEST_P(ModelRunnerTest, AForkGoesOnAsItsOriginWould) {
   const auto ids = random_ids(90, config_);

@@ -2,9 +2,9 @@
 // what they answer lies inside the bytes. Without LibTorch, so a run makes some thousand files a
 // second.
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,6 +14,7 @@
 #include "tests/fuzz/checks.h"
 
 #include <gemma/checkpoint/bytes.h>
+#include <gemma/checkpoint/npz.h>
 #include <gemma/checkpoint/shard_index.h>
 #include <gemma/checkpoint/torch_archive.h>
 
@@ -43,15 +44,10 @@ void append(std::string& bytes, T value) {
   bytes.append(reinterpret_cast<const char*>(&value), sizeof(T));
 }
 
-// An archive with this pickle and four records, for mutations that would not leave a zip whole.
-std::string archive_around(std::string_view pickle) {
-  const std::array<std::pair<std::string_view, std::string>, 5> records = {{
-      {"m/data.pkl", std::string(pickle)},
-      {"m/data/0", std::string(12, 'x')},
-      {"m/data/1", std::string(96, 'x')},
-      {"m/data/2", std::string(24, 'x')},
-      {"m/data/3", std::string()},
-  }};
+using Record = std::pair<std::string_view, std::string>;
+
+// An archive for mutations that would not leave a zip whole.
+std::string archive_of(std::initializer_list<Record> records) {
   std::string file;
   std::string directory;
   for (const auto& [name, data] : records) {
@@ -76,6 +72,26 @@ std::string archive_around(std::string_view pickle) {
   return file;
 }
 
+// With this pickle and four records.
+std::string archive_around(std::string_view pickle) {
+  return archive_of({{"m/data.pkl", std::string(pickle)},
+                     {"m/data/0", std::string(12, 'x')},
+                     {"m/data/1", std::string(96, 'x')},
+                     {"m/data/2", std::string(24, 'x')},
+                     {"m/data/3", std::string()}});
+}
+
+void read_npz_and_check(gemma::Bytes file) {
+  for (const auto& entry : gemma::read_npz(file, "x")) check_entry(entry, file);
+}
+
+// Of its own size, so that the sanitizer sees one byte too many.
+template <typename Check>
+void run_on(const std::string& archive, Check check) {
+  const std::vector<char> exact(archive.begin(), archive.end());
+  run([&] { check(std::as_bytes(std::span(exact))); });
+}
+
 void read_and_check(gemma::Bytes file) {
   const auto archive = gemma::read_torch_archive(file, "x");
   for (const auto& entry : archive.tensors) check_entry(entry, file);
@@ -88,10 +104,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const gemma::Bytes bytes = std::as_bytes(std::span(data, size));
   run([&] { read_and_check(bytes); });
   if (size > 0 && data[0] == 0x80) {
-    const std::string archive = archive_around(gemma::as_text(bytes));
-    // Of its own size, so that the sanitizer sees one byte too many.
-    const std::vector<char> exact(archive.begin(), archive.end());
-    run([&] { read_and_check(std::as_bytes(std::span(exact))); });
+    run_on(archive_around(gemma::as_text(bytes)), read_and_check);
+  }
+  if (gemma::is_npz(bytes)) run([&] { read_npz_and_check(bytes); });
+  if (size > 0 && data[0] == 0x93) {
+    run_on(archive_of({{"a.npy", std::string(gemma::as_text(bytes))}}), read_npz_and_check);
   }
   if (size > 0 && data[0] == '{') {
     run([&] { gemma::read_shard_index(gemma::as_text(bytes), "x"); });

@@ -1,5 +1,5 @@
-"""Writes the seeds of the fuzzers: small files of torch.save, their pickles, an index, safetensors
-and GGUF.
+"""Writes the seeds of the fuzzers: small files of torch.save, their pickles, an index, safetensors,
+GGUF and NumPy.
 
     python tests/fuzz/make_corpus.py corpus
 """
@@ -12,6 +12,7 @@ import sys
 import warnings
 import zipfile
 
+import numpy
 import torch
 
 
@@ -98,6 +99,17 @@ def safetensors():
                       "c": {"dtype": "C64", "shape": [2], "data_offsets": [0, 16]}}
 
 
+def npz_arrays():
+    yield "floats", numpy.arange(6, dtype=numpy.float32).reshape(2, 3)
+    yield "half", numpy.zeros((2, 1, 3), dtype=numpy.float16, order="F")
+    yield "bfloat16", numpy.zeros(3, dtype="V2")
+    yield "scalar", numpy.int64(3)
+    yield "empty", numpy.zeros((0, 4), dtype=numpy.uint8)
+    yield "objects", numpy.array([None], dtype=object)
+    yield "texts", numpy.array(["a"])
+    yield "fields", numpy.zeros(1, dtype=[("a", "<f4")])
+
+
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in gguf_files():
@@ -115,6 +127,10 @@ def main(folder):
         text = json.dumps(header).encode()
         (folder / f"{name}.json").write_bytes(text)
         (folder / f"{name}.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(24))
+    arrays = dict(npz_arrays())
+    for name, array in arrays.items():
+        numpy.save(folder / f"{name}.npy", array)
+    numpy.savez(folder / "arrays.npz", **{name: arrays[name] for name in ("floats", "half", "bfloat16", "scalar", "empty")})
     index = {"metadata": {"total_size": 12}, "weight_map": {"w": "pytorch_model-00001-of-00001.bin"}}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -96,6 +97,30 @@ def test_a_line_says_what_gemma_run_says_alone(model: Any, tmp_path: Path) -> No
             capture_output=True, text=True, timeout=120, check=True,
         )  # fmt: skip
         assert alone.stdout == result["text"] + "\n"
+
+
+def test_guesses_change_no_text(model: Any, tmp_path: Path) -> None:
+    """One text alone, several together, and a line that asks for it itself."""
+    text = "The ferry leaves at noon. " * 3
+    lines = [{"prompt": text, "seed": seed} for seed in range(4)]
+    flags = ["--output_len", "60", "--temperature", "0.5"]
+    write(tmp_path, lines)
+    run(tmp_path, *flags)
+    want = results(tmp_path)
+    for given, extra in ((lines, ["--prompt_lookup", "6"]),
+                         ([{**line, "prompt_lookup": 9} for line in lines], [])):  # fmt: skip
+        (tmp_path / "out.jsonl").unlink()
+        write(tmp_path, given)
+        run(tmp_path, *flags, *extra)
+        assert results(tmp_path) == want
+    alone = subprocess.run(
+        [PROGRAM, "run", "--ckpt", tmp_path / "model.ckpt", "--prompt", text, *flags,
+         "--seed", "2", "--prompt-lookup", "5"],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert alone.stdout == want[2]["text"] + "\n"
+    right, guessed = map(int, re.findall(r"guesses  (\d+) of (\d+) tokens", alone.stderr)[0])
+    assert 0 < right <= guessed
 
 
 # --- taken up again -------------------------------------------------------------------------------
@@ -213,6 +238,7 @@ def test_only_one_run_writes_to_a_file(model: Any, tmp_path: Path) -> None:
         ('{"prompt": "a", "max_tokens": 18446744073709551615}', "but must be a whole number"),
         ('{"prompt": "a", "top_k": 1.5}', "top_k is 1.5, but must be a whole number"),
         ('{"prompt": "a", "stop": [1]}', "stop is 1, but must be a text"),
+        ('{"prompt": "a", "prompt_lookup": -1}', "prompt_lookup is -1, but must be 0 or more"),
         ('{"prompt": "a", "id": [1]}', "id is [1], but must be a text or a whole number"),
         ('{"messages": "a"}', 'messages is "a", but must be a list'),
         ('{"messages": [3]}', "messages is 3, but must be objects with a role and a content"),
@@ -246,6 +272,8 @@ def test_a_bad_line_is_named_by_its_number(
             1,
             "--prompts needs fast numerics",
         ),
+        (["--prompt_lookup", "3", "--numerics", "exact"], 1, "--prompt_lookup needs fast numerics"),
+        (["--prompt_lookup", "16"], 2, "--prompt_lookup"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(

@@ -50,6 +50,22 @@ def test_a_batch_says_what_generate_says_of_each(model: Any, engine: Engine) -> 
     assert all(answer.finish_reason in ("stop", "length") for answer in answers)
 
 
+def test_guesses_change_no_text(engine: Engine) -> None:
+    prompt = "The ferry leaves at noon. " * 3
+    options = {"max_tokens": 60, "temperature": 0.0, "stop": ["zzz"]}
+    plain = engine.generate([Request(prompt, **options)])[0]
+    assert (plain.guessed_tokens, plain.accepted_tokens) == (0, 0)
+    guessing = engine.generate([Request(prompt, prompt_lookup=8, **options)])[0]
+    assert guessing.text == plain.text
+    assert [token.id for token in guessing.tokens] == [token.id for token in plain.tokens]
+    assert 0 < guessing.accepted_tokens <= guessing.guessed_tokens
+    session = engine.session()
+    session.feed(prompt)
+    generation = session.generate(prompt_lookup=8, **options)
+    assert "".join(token.text for token in generation) == plain.text
+    assert generation.accepted_tokens == guessing.accepted_tokens
+
+
 def test_a_session_streams_and_goes_on(engine: Engine) -> None:
     session = engine.session()
     session.feed("The ferry leaves")
@@ -147,6 +163,7 @@ def test_a_text_that_is_being_continued_is_left_alone(engine: Engine) -> None:
         ({"max_token": 3}, TypeError, "unexpected keyword argument 'max_token'; options: frequency"),
         ({"max_tokens": "many"}, TypeError, "max_tokens cannot be 'many'"),
         ({"max_tokens": 0}, ValueError, "max_tokens is 0, but must be 1 or more"),
+        ({"prompt_lookup": -1}, ValueError, "prompt_lookup is -1, but must be a number of tokens"),
         ({"temperature": -1.0}, ValueError, "temperature is -1, but must be 0"),
         ({"top_p": -0.5}, ValueError, "top_p is -0.5"),
         ({"min_p": 2.0}, ValueError, "min_p is 2, but must be 0 to 1"),

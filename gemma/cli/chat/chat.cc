@@ -13,6 +13,7 @@
 #include <gemma/cli/chat/message_reader.h>
 #include <gemma/cli/chat/text_editor.h>
 #include <gemma/cli/output.h>
+#include <gemma/cli/run_options.h>
 #include <gemma/cli/text_file.h>
 
 namespace gemma::cli {
@@ -182,6 +183,7 @@ void chat(const ChatOptions& options) {
         "chat: exact numerics keep no text between turns; use --numerics fast on the CPU");
   }
   const auto checkpoint = open_checkpoint(options.model);
+  check_prompt_lookup(options.prompt_lookup, options.model, checkpoint);
   const auto model = load_model(options.model, checkpoint);
   Chat(options, model).run();
 }
@@ -205,6 +207,7 @@ void add_chat(CLI::App& app) {
   command->add_option(both("max_tokens"), options->max_tokens, "Of an answer; 0: as many as fit")
       ->check(CLI::Range(0, 10'000'000))
       ->capture_default_str();
+  add_prompt_lookup(*command, options->prompt_lookup);
   command->callback([options] {
     options->model.takes_recurrentgemma = true;
     chat(*options);

@@ -21,6 +21,7 @@ Conversation::Conversation(const ChatOptions& options, const EngineModel& model)
                          .top_p = options.top_p,
                          .top_k = options.top_k},
             .max_tokens = options.max_tokens > 0 ? options.max_tokens : model->max_positions(),
+            .prompt_lookup = options.prompt_lookup,
             .stop_ids = stop_tokens(options.model.ckpt)};
   const auto ends = prompt_.stop_ids();
   rules_.stop_ids.insert(rules_.stop_ids.end(), ends.begin(), ends.end());

@@ -20,7 +20,8 @@ struct ChatOptions {
   double top_p = 0.95;
   int64_t top_k = 64;
   std::optional<uint64_t> seed;
-  int64_t max_tokens = 0;  // 0: as many as fit.
+  int64_t max_tokens = 0;     // 0: as many as fit.
+  int64_t prompt_lookup = 0;  // Tokens that are guessed at a time; 0: none.
 };
 
 /// What a user says.

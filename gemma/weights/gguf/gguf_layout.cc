@@ -101,7 +101,7 @@ Recipe recipe_of(const TensorEntry& entry, bool is_gemma1) {
     recipe.name = fmt::format("model.layers.{}.{}", place->layer, kQkvProj);
     recipe.parts.clear();
     for (const auto part : kQkv) {
-      recipe.parts.push_back(fmt::format("blk.{}.{}", place->layer, part));
+      recipe.parts.emplace_back(fmt::format("blk.{}.{}", place->layer, part));
     }
     return recipe;
   }

@@ -75,7 +75,7 @@ std::optional<Recipe> layer_recipe(const InLayer& layer, const TensorEntry& entr
     return Recipe{.name = ours("mlp_block.ffw_up.w"),
                   .parts = {entry.name, up_of(entry.name)},
                   .sizes = {2, entry.sizes[0], entry.sizes[1]},
-                  .transposed = true};
+                  .order = {0, 2, 1}};
   }
   if (name == "mlp_block.gate_proj.bias" && entry.sizes.size() == 1) {
     return Recipe{.name = ours("mlp_block.ffw_up.b"),
@@ -86,7 +86,7 @@ std::optional<Recipe> layer_recipe(const InLayer& layer, const TensorEntry& entr
     return Recipe{.name = ours("recurrent_block.conv_1d.w"),
                   .parts = {entry.name},
                   .sizes = {entry.sizes[0], entry.sizes[2]},
-                  .transposed = true};
+                  .order = {1, 0}};
   }
   const auto renamed = std::ranges::find(kRenamed, name, &GriffinName::theirs);
   return Recipe{.name = ours(renamed == kRenamed.end() ? name : renamed->ours),

@@ -139,8 +139,7 @@ class Reader {
     if (is_passed_over(name)) return std::nullopt;
     if (name == kEmbedding) return embedding();
     if (name == kProjection) {
-      return Recipe{
-          .name = "mm_input_projection.weight", .parts = {entry.name}, .transposed = true};
+      return Recipe{.name = "mm_input_projection.weight", .parts = {entry.name}, .order = {1, 0}};
     }
     return name.starts_with("model.") ? text(name, entry) : vision(name, entry);
   }
@@ -167,11 +166,11 @@ class Reader {
     return Recipe{.name = name, .parts = {entry.name}};
   }
 
-  static std::vector<std::string> attention_parts(const std::string& queries) {
-    std::vector<std::string> parts;
+  static std::vector<Part> attention_parts(const std::string& queries) {
+    std::vector<Part> parts;
     for (const char letter : {'q', 'k', 'v'}) {
-      parts.push_back(queries);
-      parts.back()[queries.size() - std::string_view("q_proj.weight").size()] = letter;
+      parts.emplace_back(queries);
+      parts.back().name[queries.size() - std::string_view("q_proj.weight").size()] = letter;
     }
     return parts;
   }
