@@ -36,7 +36,8 @@ struct RunOptions {
   double top_p = 0.95;
   int64_t top_k = 64;
   bool greedy = false;
-  int64_t prompt_lookup = 0;  // Tokens that are guessed at a time; 0: none.
+  std::vector<std::string> steer;  // As add_steering takes them.
+  int64_t prompt_lookup = 0;       // Tokens that are guessed at a time; 0: none.
 };
 
 void add_run_options(CLI::App& command, RunOptions& options);
