@@ -84,7 +84,7 @@ void ActivationShard::write_npy(const fs::path& path) const {
   for_each([&](const std::string& name, const at::Tensor& values) {
     const auto file = directory.part() / (name + ".npy");
     fs::create_directories(file.parent_path());
-    gemma::write_npy(file, values);
+    gemma::write_npy(file, values.scalar_type() == at::kBFloat16 ? values.to(at::kFloat) : values);
   });
   directory.commit();
 }

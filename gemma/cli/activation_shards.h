@@ -27,7 +27,7 @@ class ActivationShard {
   /// "token_ids", "text" and "position", int64 [N], and each point: [N, ...], or "POINT/TEXT",
   /// [H, T, T], for each text where the values are of pairs of tokens. A file is replaced.
   void write_safetensors(const std::filesystem::path& path) const;
-  /// The same as a directory of files KEY.npy.
+  /// The same as a directory of files KEY.npy, in float32 what is bfloat16, which NumPy lacks.
   void write_npy(const std::filesystem::path& path) const;
 
  private:

@@ -154,7 +154,11 @@ void activations(const ActivationsOptions& options) {
     throw std::invalid_argument(
         fmt::format("--out {}: --npy writes a directory; name one", options.out));
   }
-  out_dtype_of(options);
+  if (const auto dtype = out_dtype_of(options); options.npy && dtype == at::kBFloat16) {
+    throw std::invalid_argument(
+        "--out_dtype bfloat16: NumPy has no such dtype; use float16 or float32, or leave --npy "
+        "out");
+  }
   const auto texts = texts_of(options);
   if (texts.empty()) {
     throw std::runtime_error(fmt::format("{}: has no texts; give one a line", options.prompt_file));

@@ -111,6 +111,13 @@ def test_npy_files_are_those_of_safetensors(folder: Path) -> None:
     assert files.keys() == want.keys()
     for name, path in files.items():
         assert torch.equal(torch.from_numpy(np.load(path)), want[name]), name
+    bfloat16 = ["--prompt", "a", "--points", "hook_embed", "--dtype", "bfloat16", "--numerics", "exact"]
+    ok(folder, "activations", *bfloat16, "--out", "half.safetensors")
+    ok(folder, "activations", *bfloat16, "--out", "half", "--npy")
+    values = load_file(folder / "half.safetensors")["hook_embed"]
+    assert values.dtype == torch.bfloat16
+    got = torch.from_numpy(np.load(folder / "half/00000/hook_embed.npy"))
+    assert torch.equal(got, values.float())
 
 
 def test_lines_of_json_and_empty_lines(folder: Path) -> None:
@@ -203,6 +210,8 @@ def test_a_directory_of_another_run_is_left_alone(folder: Path) -> None:
         (["--prompt", "a", "--points", "hook_embed", "--out", "o.safetensors", "--npy"],
          "--npy writes a directory"),
         (["--prompt", "a", "--points", "hook_embed", "--out", "o", "--out_dtype", "int3"], "int3"),
+        (["--prompt", "a", "--points", "hook_embed", "--out", "o", "--npy", "--out_dtype", "bfloat16"],
+         "NumPy has no such dtype"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_in_a_line(folder: Path, flags: list[str], message: str) -> None:
