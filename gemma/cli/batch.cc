@@ -15,6 +15,7 @@
 #include <gemma/cli/interrupt.h>
 #include <gemma/cli/output.h>
 #include <gemma/cli/progress.h>
+#include <gemma/cli/steering.h>
 
 namespace gemma::cli {
 namespace {
@@ -183,6 +184,7 @@ void run_batch(const RunOptions& options) {
   if (done > 0) note("{} of {} are done already\n", done, lines.size());
   if (done == lines.size()) return;
   const auto model = load_model(options.model, checkpoint);
+  add_steering(model, options.steer);
   Batch batch(options, model, std::move(lines));
   const auto start = Clock::now();
   batch.run(output);

@@ -33,7 +33,7 @@ std::vector<EmbedText> texts_of(const EmbedCommand& command) {
   if (command.texts.empty() == command.file.empty()) {
     throw std::invalid_argument("embed: give either texts or --file");
   }
-  if (!command.file.empty()) return read_embed_texts(command.file);
+  if (!command.file.empty()) return read_embed_texts("--file", command.file);
   std::vector<EmbedText> texts;
   for (const auto& text : command.texts) {
     texts.push_back({std::to_string(texts.size()), checked_utf8("embed", text)});

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <gemma/checkpoint/npy_writer.h>
 #include <gemma/checkpoint/output_file.h>
 #include <gemma/checkpoint/safetensors_writer.h>
 #include <gemma/cli/embeddings_file.h>
@@ -47,27 +48,6 @@ std::string line_of(const EmbedText& text, std::span<const float> row) {
   return line + "]}\n";
 }
 
-// https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html, version 1.0.
-std::string npy_header(const at::Tensor& rows) {
-  auto header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}",
-                            rows.size(0), rows.size(1));
-  constexpr size_t kBegin = 10, kUnit = 64;
-  header.append((kUnit - (kBegin + header.size() + 1) % kUnit) % kUnit, ' ');
-  header += '\n';
-  std::string bytes("\x93NUMPY\x01\x00", 8);
-  bytes += static_cast<char>(header.size() & 0xff);
-  bytes += static_cast<char>(header.size() >> 8);
-  return bytes + header;
-}
-
-void write_npy(const std::string& path, const at::Tensor& rows) {
-  OutputFile file(path, /*overwrite=*/true);
-  const auto header = npy_header(rows);
-  file.write(std::as_bytes(std::span(header)));
-  file.write({static_cast<const std::byte*>(rows.const_data_ptr()), rows.nbytes()});
-  file.commit();
-}
-
 void write_safetensors(const std::string& path, const at::Tensor& rows) {
   SafetensorsWriter file(path, {{"embeddings", at::kFloat, rows.sizes().vec()}},
                          /*overwrite=*/true);
@@ -86,8 +66,8 @@ void write_lines(const std::vector<EmbedText>& texts, const at::Tensor& rows, co
 
 }  // namespace
 
-std::vector<EmbedText> read_embed_texts(const std::string& path) {
-  const auto content = read_text_file("--file", path);
+std::vector<EmbedText> read_embed_texts(std::string_view flag, const std::string& path) {
+  const auto content = read_text_file(flag, path);
   const bool is_json = path.ends_with(".jsonl");
   std::vector<EmbedText> texts;
   int64_t number = 1;
@@ -121,7 +101,7 @@ void write_embeddings(const std::string& path,
   if (path == "-") {
     write_lines(texts, rows, [](const std::string& line) { write_output(line); });
   } else if (path.ends_with(".npy")) {
-    write_npy(path, rows);
+    write_npy(path, rows, /*overwrite=*/true);
   } else if (path.ends_with(".safetensors")) {
     write_safetensors(path, rows);
   } else {

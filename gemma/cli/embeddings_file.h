@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -15,8 +16,9 @@ struct EmbedText {
 
 /// The texts of a file, or of standard input for "-": one a line, or, where the name ends in
 /// .jsonl, objects {"text": …, "id": …}, of which the id may be missing. Empty lines are no texts.
-/// Throws std::runtime_error, one line that names the file and the line, for what is none of that.
-std::vector<EmbedText> read_embed_texts(const std::string& path);
+/// Throws std::runtime_error, one line that begins with `flag` or names the file and the line, for
+/// what is none of that.
+std::vector<EmbedText> read_embed_texts(std::string_view flag, const std::string& path);
 
 /// Throws std::invalid_argument unless the name of the file says a form that write_embeddings has.
 void check_embeddings_path(const std::string& path);

@@ -10,16 +10,19 @@
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
+#include <gemma/cli/activations.h>
 #include <gemma/cli/bench/bench.h>
 #include <gemma/cli/chat/chat.h>
 #include <gemma/cli/convert.h>
 #include <gemma/cli/embed.h>
 #include <gemma/cli/info.h>
 #include <gemma/cli/interrupt.h>
+#include <gemma/cli/lens/lens.h>
 #include <gemma/cli/next.h>
 #include <gemma/cli/output.h>
 #include <gemma/cli/perplexity.h>
 #include <gemma/cli/run.h>
+#include <gemma/cli/sae.h>
 
 namespace {
 
@@ -76,6 +79,9 @@ int main(int argc, char** argv) {
   gemma::cli::add_convert(app);
   gemma::cli::add_perplexity(app);
   gemma::cli::add_embed(app);
+  gemma::cli::add_activations(app);
+  gemma::cli::add_sae(app);
+  gemma::cli::add_lens(app);
   try {
     try {
       app.parse(argc, argv);

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include <gemma/cli/interrupt.h>
+#include <gemma/cli/json_text.h>
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/next.h>
 #include <gemma/cli/output.h>
@@ -61,11 +62,6 @@ std::string bar(double probability) {
   std::string text;
   for (int i = 0; i < eighths / 8; ++i) text += "█";
   return text + kEighths[eighths % 8];
-}
-
-// In quotes, line breaks escaped.
-std::string to_json(const nlohmann::ordered_json& value, int indent = -1) {
-  return value.dump(indent, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace);
 }
 
 void print_table(const std::vector<Candidate>& candidates) {

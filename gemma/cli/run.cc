@@ -19,6 +19,7 @@
 #include <gemma/cli/progress.h>
 #include <gemma/cli/run.h>
 #include <gemma/cli/run_options.h>
+#include <gemma/cli/steering.h>
 #include <gemma/cli/text_file.h>
 #include <gemma/engine/engine.h>
 #include <gemma/generate/causal_lm.h>
@@ -225,6 +226,7 @@ void run(const RunOptions& options) {
   const auto prompt = make_prompt(options, checkpoint);
   const auto gap = read_gap(options.gap);
   auto model = load_model(options.model, checkpoint);
+  add_steering(model, options.steer);
   const auto load_seconds = seconds_since(load_start);
 
   at::manual_seed(options.seed);

@@ -98,6 +98,11 @@ void add_run_options(CLI::App& command, RunOptions& options) {
       ->capture_default_str();
   command.add_option(both("top_k"), options.top_k, "Number of candidates")->capture_default_str();
   command.add_flag("--greedy", options.greedy, "Always take the likeliest token");
+  command
+      .add_option("--steer", options.steer,
+                  "POINT=FILE[:TENSOR][*FACTOR]: a vector that is added to the values of a point, "
+                  "such as blocks.12.hook_resid_post; may come several times")
+      ->allow_extra_args(false);
   add_guess_options(command, options.guess);
 }
 

@@ -37,6 +37,7 @@ struct RunOptions {
   double top_p = 0.95;
   int64_t top_k = 64;
   bool greedy = false;
+  std::vector<std::string> steer;  // As add_steering takes them.
   GuessOptions guess;
 };
 
