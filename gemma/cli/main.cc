@@ -20,6 +20,7 @@
 #include <gemma/cli/output.h>
 #include <gemma/cli/perplexity.h>
 #include <gemma/cli/run.h>
+#include <gemma/cli/serve.h>
 
 namespace {
 
@@ -76,6 +77,7 @@ int main(int argc, char** argv) {
   gemma::cli::add_convert(app);
   gemma::cli::add_perplexity(app);
   gemma::cli::add_embed(app);
+  gemma::cli::add_serve(app);
   try {
     try {
       app.parse(argc, argv);
