@@ -32,7 +32,8 @@ std::string_view host_of(std::string_view host) {
 }
 
 bool is_this_machine(std::string_view host) {
-  return host == "localhost" || host == "[::1]" || host.starts_with("127.");
+  return host == "localhost" || host == "[::1]" ||
+         (host.starts_with("127.") && host.find_first_not_of("0123456789.") == host.npos);
 }
 
 // A page of another site may send other types without asking, but not this one.

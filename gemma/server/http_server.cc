@@ -242,13 +242,13 @@ awaitable<bool> HttpConnection::answer(HttpRequest request) {
     }
     is_ended = part.is_ended;
     entry.is_cut_off = part.is_cut_off || (is_over_ && !is_ended);
-    auto bytes = framed(std::move(part), frame);
-    if (!bytes.empty()) {
-      const bool is_written = co_await write(std::move(bytes));
+    const auto bytes = framed(std::move(part), frame);
+    if (!bytes.empty()) {  // More may have come when they are written.
+      const bool is_written = co_await write(bytes);
       entry.is_cut_off = entry.is_cut_off || !is_written;
     }
     if (entry.is_cut_off) break;
-    if (is_ended) break;
+    if (is_ended || !bytes.empty()) continue;
     const auto sign = exchange->keep_alive();
     const bool is_woken = co_await wait(server_.options.keep_alive);
     if (!is_woken && !sign.empty()) exchange->write(sign);
