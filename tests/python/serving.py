@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 
 from test_program import PROGRAM
 
+# Of the tiny tokenizer: neither eos nor <end_of_turn> is chosen.
+NO_STOP = {"1": -100, "5": -100}
+
 
 class Answer(NamedTuple):
     status: int
@@ -104,16 +107,18 @@ class Server:
             time.sleep(0.02)
         return metrics
 
-    def stop(self) -> int:
-        """-> what the process returned."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+    def wait(self) -> int:
+        """For its end -> what the process returned."""
         try:
-            code = self.process.wait(timeout=60)
+            return self.process.wait(timeout=60)
         finally:
             self.process.kill()
             self._reader.join()
-        return code
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.wait()
 
 
 @contextlib.contextmanager
