@@ -108,7 +108,10 @@ def test_a_stream_of_a_chat_is_its_answer(server: Server, logprobs: bool) -> Non
     answer = server.post("/v1/chat/completions", {**body, **options})
     assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
     *events, usage = answer.events
-    assert (usage["choices"], usage["usage"]["total_tokens"]) == ([], whole["usage"]["total_tokens"])
+    assert (usage["choices"], usage["usage"]["total_tokens"]) == (
+        [],
+        whole["usage"]["total_tokens"],
+    )
     assert {event["object"] for event in events} == {"chat.completion.chunk"}
     assert len({event["id"] for event in events}) == 1
     for index in range(2):

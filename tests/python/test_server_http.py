@@ -30,7 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Server]:
-    with serving(folder, "--max_body", "1000000", "--max_queue", "1000", "--kv_memory", "50") as one:
+    with serving(
+        folder, "--max_body", "1000000", "--max_queue", "1000", "--kv_memory", "50"
+    ) as one:
         yield one
 
 
