@@ -28,7 +28,7 @@ function(gemma_find_headers name header package)
   target_include_directories(${name} SYSTEM INTERFACE "${${name}_INCLUDE_DIR}")
 endfunction()
 gemma_find_headers(gemma_json nlohmann/json.hpp nlohmann-json3-dev)
-if(GEMMA_BUILD_CLI OR GEMMA_BUILD_TESTS)
+if(GEMMA_BUILD_CLI OR GEMMA_BUILD_TESTS OR GEMMA_BUILD_FUZZERS)
   # A header that Boost has since 1.81, the first release with what the server needs.
   gemma_find_headers(gemma_boost boost/asio/as_tuple.hpp libboost1.81-dev)
 endif()

@@ -69,7 +69,7 @@ const std::vector<Api::Route>& Api::routes() {
   static const std::vector<Route> kRoutes = {
       {"GET", "/health", &Api::health, /*is_quick=*/true, /*needs_key=*/false},
       {"GET", "/metrics", &Api::tell_metrics, false, true},
-      {"GET", "/v1/models", &Api::models, true, true},
+      {"GET", "/v1/models", &Api::models, false, true},
       {"POST", "/v1/chat/completions", &Api::chat, false, true},
       {"POST", "/v1/completions", &Api::complete, false, true},
       {"POST", "/tokenize", &Api::tokenize, false, true},
@@ -97,7 +97,7 @@ void Api::set_model(std::unique_ptr<ServedModel> model) {
 
 void Api::close() { is_closing_ = true; }
 
-// The worker's thread uses the model.
+// Whatever uses the model runs on the worker's thread.
 void Api::stop() {
   close();
   worker_.stop();

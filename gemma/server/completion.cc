@@ -146,19 +146,29 @@ void Completion::submit_all() {
     }
     std::shared_ptr<void> handle;
     try {
-      {
-        const std::lock_guard lock(mutex_);
-        if (!reply_) throw ApiError::internal();
-      }
+      if (is_over()) return give_up(i, ApiError::internal());
       handle = model_.submit(request_for(i));
-    } catch (const std::exception& error) {
-      context_.texts -= std::ssize(choices_) - static_cast<int64_t>(i);
-      const std::lock_guard lock(mutex_);
-      return fail(ApiError(400, error.what(), "invalid_value"));
+    } catch (const std::invalid_argument& error) {
+      return give_up(i, ApiError(400, error.what(), "invalid_value"));
+    } catch (const std::exception&) {
+      context_.log(fmt::format("{}: {}", head_.id, message_of(std::current_exception())));
+      return give_up(i, ApiError::internal());
     }
     const std::lock_guard lock(mutex_);
     if (reply_ && !choices_[i].finish_reason) choices_[i].handle = std::move(handle);
   }
+}
+
+bool Completion::is_over() {
+  const std::lock_guard lock(mutex_);
+  return reply_ == nullptr;
+}
+
+// Texts from `first` on were not submitted.
+void Completion::give_up(size_t first, const ApiError& error) {
+  context_.texts -= std::ssize(choices_) - static_cast<int64_t>(first);
+  const std::lock_guard lock(mutex_);
+  fail(error);
 }
 
 void Completion::on_token(size_t index, const GeneratedToken& token) {
@@ -258,6 +268,7 @@ void Completion::finish() {
   reply->end();
 }
 
+// Nobody is told where the client has gone.
 void Completion::fail(const ApiError& error) {
   const auto reply = std::exchange(reply_, nullptr);
   end_others();

@@ -66,6 +66,8 @@ class Completion : public std::enable_shared_from_this<Completion> {
   void take_places();
   void begin_stream();
   void submit_all();
+  bool is_over();
+  void give_up(size_t first, const ApiError& error);
   Request request_for(size_t index);
   void on_token(size_t index, const GeneratedToken& token);
   void on_end(size_t index, const Ending& ending);

@@ -26,8 +26,10 @@ std::string to_text(const Json& value) {
 }
 
 JsonValue parse_body(std::string_view body) {
-  const auto check_depth = [](int depth, JsonValue::parse_event_t /*event*/, JsonValue& /*value*/) {
-    if (depth > kMaxDepth) {
+  using Event = JsonValue::parse_event_t;
+  const auto check_depth = [](int depth, Event event, JsonValue& /*value*/) {
+    const bool begins = event == Event::object_start || event == Event::array_start;
+    if (begins && depth >= kMaxDepth) {
       throw ApiError(400, fmt::format("the body is nested more than {} deep", kMaxDepth),
                      "invalid_json");
     }

@@ -97,7 +97,7 @@ TEST(CompletionRequestTest, RefusesBodiesThatAreNoObjects) {
       EXPECT_EQ(error.code(), "invalid_json");
     }
   }
-  EXPECT_NO_THROW(parse_body("{\"a\": " + std::string(60, '[') + std::string(60, ']') + "}"));
+  EXPECT_NO_THROW(parse_body("{\"a\": " + std::string(63, '[') + "1" + std::string(63, ']') + "}"));
 }
 
 TEST(CompletionRequestTest, ReadsAChat) {
