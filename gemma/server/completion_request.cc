@@ -230,6 +230,9 @@ CompletionRequest read_text_request(const JsonValue& body, int64_t vocab_size) {
                          !std::holds_alternative<std::string>(request.prompts.front()))) {
     throw ApiError::bad_field("suffix", "suffix needs a prompt that is one text");
   }
+  // What fits a gap best is wanted, as of gemma run.
+  if (request.suffix && fields.find("temperature") == nullptr)
+    request.rules.sampling.temperature = 0;
   check_echo(request);
   return request;
 }

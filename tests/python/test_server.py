@@ -12,7 +12,7 @@ import gemma_libtorch
 import pytest
 import tiny
 from gemma_libtorch.engine import Engine, Request
-from gemma_libtorch.prompts import ChatPrompt
+from gemma_libtorch.prompts import ChatPrompt, FimPrompt
 from serving import NO_STOP, Server, serving
 
 
@@ -344,6 +344,27 @@ def test_metrics_agree_with_usage(server: Server) -> None:
     assert after["prompt_tokens_cached_total"] - before["prompt_tokens_cached_total"] == cached
     firsts = "time_to_first_token_seconds_count"
     assert after[firsts] - before[firsts] == 4
+
+
+def test_a_gap_is_filled(tmp_path: Path) -> None:
+    markers = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_separator|>"]
+    tokenizer = tiny.tokenizer_with(tmp_path / "fim.model", *markers)
+    fields = {**tiny.CONFIGS["gemma3"], "vocab_size": tiny.VOCAB_SIZE + len(markers),
+              "tokenizer": str(tokenizer)}  # fmt: skip
+    model = tiny.make_model(gemma_libtorch, fields, "float32")
+    tiny.save_checkpoint(model, tmp_path)
+    tokenizer.rename(tmp_path / "tokenizer.model")
+    model.set_numerics("fast")
+    prompt = FimPrompt(model.tokenizer)
+    request = Request(
+        prompt.encode("import ", "\nexit()"),
+        max_tokens=16, temperature=0.0, stop_ids=[*prompt.stop_ids, 5],
+    )  # fmt: skip
+    (want,) = Engine(model).generate([request])
+    with serving(tmp_path) as server:
+        answer = server.complete("import ", suffix="\nexit()")
+        assert answer["choices"][0]["text"] == want.text
+        assert answer["usage"]["prompt_tokens"] == want.prompt_tokens
 
 
 def test_a_key_is_asked_for(folder: Path, tmp_path: Path) -> None:

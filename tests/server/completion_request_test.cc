@@ -143,7 +143,9 @@ TEST(CompletionRequestTest, ReadsTexts) {
   EXPECT_EQ(request.rules.seed, std::nullopt);
   EXPECT_EQ(read(R"({"prompt": []})").prompts.size(), 1U);
   EXPECT_EQ(read(R"({"prompt": "a", "echo": true, "max_tokens": 0})").max_tokens, 0);
-  EXPECT_EQ(read(R"({"prompt": "a", "suffix": "b"})").suffix, "b");
+  const auto gap = read(R"({"prompt": "a", "suffix": "b"})");
+  EXPECT_EQ(gap.suffix, "b");
+  EXPECT_EQ(gap.rules.sampling.temperature, 0);
 }
 
 }  // namespace
