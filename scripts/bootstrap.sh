@@ -68,6 +68,7 @@ CLI/CLI.hpp libcli11-dev
 jpeglib.h libjpeg62-turbo-dev
 png.h libpng-dev
 histedit.h libedit-dev
+boost/asio/as_tuple.hpp libboost1.81-dev
 HEADERS
 }
 
@@ -75,7 +76,7 @@ missing_packages() {
   if command -v "${CXX:-c++}" >/dev/null; then
     missing_headers
   else
-    printf '%s\n' g++ nlohmann-json3-dev libcli11-dev libjpeg62-turbo-dev libpng-dev libedit-dev
+    printf '%s\n' g++ nlohmann-json3-dev libcli11-dev libjpeg62-turbo-dev libpng-dev libedit-dev libboost1.81-dev
   fi
   [[ -e .venv/bin/python || -n ${PYTHON:-} ]] || find_python >/dev/null || printf '%s\n' python3 python3-venv python3-dev
   ((with_tests)) || return 0

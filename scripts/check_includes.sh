@@ -17,7 +17,8 @@ declare -A below=(
   [convert]="checkpoint text ops modules weights"
   [engine]="checkpoint text ops modules models"
   [generate]="text image ops modules vision weights models engine"
-  [cli]="checkpoint text image ops modules vision weights models convert engine generate"
+  [server]="checkpoint text ops modules models engine generate"
+  [cli]="checkpoint text image ops modules vision weights models convert engine generate server"
 )
 
 status=0

@@ -2,7 +2,7 @@
 # Builds on a machine with a CUDA GPU, runs the tests that need one, and measures speed. Needs no network: a Python with
 # torch (2.11 or newer, CUDA build), cmake and ninja must be there, and .deps as scripts/bootstrap.sh fills it, carried
 # along. Debian's packages are the machine's own, or come along as well; where there is a network:
-#   apt-get download nlohmann-json3-dev libcli11-dev libjpeg62-turbo-dev libpng-dev libpng16-16 libjpeg62-turbo libedit-dev libedit2 libgtest-dev
+#   apt-get download nlohmann-json3-dev libcli11-dev libjpeg62-turbo-dev libpng-dev libpng16-16 libjpeg62-turbo libedit-dev libedit2 libboost1.81-dev libgtest-dev
 #   for package in *.deb; do dpkg -x "$package" debian; done
 # and on the GPU machine: CMAKE_PREFIX_PATH=$PWD/debian/usr scripts/gpu_check.sh
 set -euo pipefail

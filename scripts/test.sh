@@ -116,7 +116,7 @@ fuzzed() {
   local corpus=$ROOT/build/fuzz/$2_corpus seconds=${FUZZ_SECONDS:-30}
   "$ROOT/.venv/bin/python" "tests/fuzz/$2.py" "$corpus" &&
     "build/fuzz/bin/$1_fuzz" -dict="tests/fuzz/$1.dict" -max_len=65536 -rss_limit_mb=2048 \
-      -max_total_time="$(((seconds + 3) / 4))" -print_final_stats=1 "$corpus" 2>&1 | tail -n 20
+      -max_total_time="$(((seconds + 4) / 5))" -print_final_stats=1 "$corpus" 2>&1 | tail -n 20
   return "${PIPESTATUS[0]}"
 }
 
@@ -150,6 +150,7 @@ if [[ -z $quick ]]; then
     check "fuzz the GGUF reader" fuzzed gguf make_corpus
     check "fuzz the safetensors reader" fuzzed safetensors make_corpus
     check "fuzz the image decoders" fuzzed image make_image_corpus
+    check "fuzz the requests of the server" fuzzed request make_request_corpus
     if [[ -n $all ]]; then
       check "many texts under AddressSanitizer" many_texts asan
       check "many texts under ThreadSanitizer" many_texts tsan

@@ -23,6 +23,7 @@
 #include <gemma/cli/perplexity.h>
 #include <gemma/cli/run.h>
 #include <gemma/cli/sae.h>
+#include <gemma/cli/serve.h>
 
 namespace {
 
@@ -82,6 +83,7 @@ int main(int argc, char** argv) {
   gemma::cli::add_activations(app);
   gemma::cli::add_sae(app);
   gemma::cli::add_lens(app);
+  gemma::cli::add_serve(app);
   try {
     try {
       app.parse(argc, argv);

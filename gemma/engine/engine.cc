@@ -16,6 +16,17 @@ void check_idle(const SessionState& state, const char* what) {
       "engine: {} while the text is being continued; take all tokens, or cancel it first", what));
 }
 
+std::shared_ptr<GenerationState> make_state(const std::shared_ptr<EngineCore>& core,
+                                            Request request) {
+  const auto session = std::make_shared<SessionState>(core);
+  Session(session).feed(request.prompt, request.images);
+  auto state = std::make_shared<GenerationState>(session, request.rules);
+  state->is_last = true;
+  state->on_token = std::move(request.on_token);
+  state->on_end = std::move(request.on_end);
+  return state;
+}
+
 }  // namespace
 
 SessionState::~SessionState() {
@@ -104,13 +115,7 @@ Session Engine::load_session(const std::filesystem::path& path) {
 
 std::vector<Answer> Engine::generate(std::vector<Request> requests) {
   std::vector<std::shared_ptr<GenerationState>> states;
-  for (auto& request : requests) {
-    const auto state = std::make_shared<SessionState>(core_);
-    Session(state).feed(request.prompt, request.images);
-    states.push_back(std::make_shared<GenerationState>(state, request.rules));
-    states.back()->is_last = true;
-    states.back()->on_token = std::move(request.on_token);
-  }
+  for (auto& request : requests) states.push_back(make_state(core_, std::move(request)));
   std::vector<Generation> generations;
   for (const auto& state : states) {
     core_->submit(state);
@@ -131,6 +136,13 @@ std::vector<Answer> Engine::generate(std::vector<Request> requests) {
     answer.accepted_tokens = generation.accepted_tokens();
   }
   return answers;
+}
+
+Generation Engine::submit(Request request) {
+  auto state = make_state(core_, std::move(request));
+  state->has_reader = false;
+  core_->submit(state);
+  return Generation(std::move(state));
 }
 
 EngineStatus Engine::status() const { return core_->status(); }

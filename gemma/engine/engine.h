@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -151,6 +152,15 @@ class Session {
   std::shared_ptr<SessionState> state_;
 };
 
+/// How a text ended.
+struct Ending {
+  FinishReason reason;
+  std::string rest;          ///< As Generation::rest.
+  int64_t prompt_tokens;     ///< As Generation::prompt_tokens.
+  int64_t cached_tokens;     ///< As Generation::cached_tokens.
+  std::exception_ptr error;  ///< What went wrong; null unless reason is kError.
+};
+
 /// A text to be continued once.
 struct Request {
   std::vector<int64_t> prompt;
@@ -159,6 +169,8 @@ struct Request {
   /// Each token as it comes, on the engine's thread. Must not call the engine. What it throws ends
   /// the text, and is thrown by generate().
   std::function<void(const GeneratedToken& token)> on_token = {};
+  /// The end, once, on the engine's thread. Must neither call the engine nor throw.
+  std::function<void(const Ending& ending)> on_end = {};
 };
 
 /// What a request became.
@@ -192,6 +204,10 @@ class Engine {
   /// Continues them all -> the answers, in the order of the requests. Throws as Session::generate,
   /// and what went wrong first; then the others have ended, too.
   std::vector<Answer> generate(std::vector<Request> requests);
+
+  /// Continues a text without waiting for it: request.on_token and request.on_end tell what comes
+  /// of it, and next() of the result gives none of its tokens. Throws as Session::generate.
+  Generation submit(Request request);
 
   EngineStatus status() const;
 

@@ -80,7 +80,8 @@ void EngineCore::stop() {
   // The thread is not there in a process that was forked.
   if (getpid() != process_) return thread_.detach();
   thread_.join();
-  run_posted();
+  run_posted();  // Texts may be among it that the thread has not seen.
+  scheduler_.end_all(FinishReason::kCancelled);
 }
 
 void EngineCore::run() {
@@ -93,7 +94,6 @@ void EngineCore::run() {
     run_posted();
     run_pass();
   }
-  scheduler_.end_all(FinishReason::kCancelled);
 }
 
 void EngineCore::run_posted() {

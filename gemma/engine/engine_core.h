@@ -67,8 +67,11 @@ class GenerationState : public Job {
 
   /// Each token, on the engine's thread.
   std::function<void(const GeneratedToken& token)> on_token;
+  std::function<void(const Ending& ending)> on_end;
   /// The text is not continued again: what the model keeps of it goes when it ends.
   bool is_last = false;
+  /// Somebody takes the tokens by next().
+  bool has_reader = true;
 
   // For the other.
   std::optional<GeneratedToken> next(double seconds, bool& waited);

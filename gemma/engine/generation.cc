@@ -133,7 +133,7 @@ std::optional<FinishReason> GenerationState::take(SampledToken sampled) {
     fail(std::current_exception());
     return FinishReason::kError;
   }
-  {
+  if (has_reader) {
     const std::lock_guard lock(mutex_);
     tokens_.push_back(std::move(token));
   }
@@ -155,6 +155,7 @@ void GenerationState::finish(FinishReason reason) {
     over_ = true;
   }
   changed_.notify_all();
+  if (on_end) on_end({reason, rest_, prompt_tokens_, cached_tokens(), error_});
 }
 
 std::optional<GeneratedToken> GenerationState::next(double seconds, bool& waited) {

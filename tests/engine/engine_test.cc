@@ -1,3 +1,4 @@
+#include <atomic>
 #include <cstdlib>
 #include <future>
 #include <limits>
@@ -394,6 +395,55 @@ TEST_P(EngineTest, NoBlockIsLostWhereTextsAreCancelled) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   expect_nothing_held(engine);
+}
+
+TEST_P(EngineTest, WhatIsSubmittedIsToldByCallbacks) {
+  const auto requests = random_requests(30);
+  const auto want = alone(requests);
+  std::vector<Answer> got(requests.size());
+  std::vector<Generation> generations;
+  std::atomic<size_t> ended = 0;
+  {
+    Engine engine(model_, {.kv_dtype = torch::kFloat32, .max_batch = 10});
+    for (size_t i = 0; i < requests.size(); ++i) {
+      auto request = requests[i];
+      request.on_token = [&answer = got[i]](const GeneratedToken& token) {
+        answer.text += token.text;
+        answer.tokens.push_back(token);
+      };
+      request.on_end = [&answer = got[i], &ended](const Ending& ending) {
+        answer.text += ending.rest;
+        answer.finish_reason = ending.reason;
+        EXPECT_FALSE(ending.error);
+        ++ended;
+      };
+      generations.push_back(engine.submit(std::move(request)));
+    }
+    for (auto& generation : generations) EXPECT_FALSE(generation.next());
+    while (ended < requests.size()) std::this_thread::yield();
+    expect_nothing_held(engine);
+  }
+  expect_same(got, want);
+}
+
+TEST_P(EngineTest, WhatIsSubmittedEndsWithItsHandleAndWithTheEngine) {
+  std::atomic<int> ended = 0;
+  const auto request = [&] {
+    return Request{.prompt = {4, 5, 6},
+                   .rules = {.max_tokens = 1'000'000},
+                   .on_end = [&](const Ending& /*ending*/) { ++ended; }};
+  };
+  std::optional<Generation> other;
+  {
+    Engine engine(model_, {.kv_dtype = torch::kFloat32});
+    std::optional<Generation> generation = engine.submit(request());
+    generation.reset();
+    while (ended == 0) std::this_thread::yield();
+    expect_nothing_held(engine);
+    other = engine.submit(request());
+  }
+  EXPECT_EQ(ended, 2);
+  EXPECT_FALSE(other->next());
 }
 
 TEST_P(EngineTest, EndsWithTextsUnderWay) {

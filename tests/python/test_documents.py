@@ -199,6 +199,7 @@ def test_the_variants_of_the_table_are_those_that_exist() -> None:
         ("bench.md", ["bench", "perplexity"]),
         ("checkpoints.md", ["convert", "run"]),
         ("hooks.md", ["activations", "run", "sae", "lens"]),
+        ("server.md", ["serve", "run"]),
         ("program.md", ["run", "chat", "next", "convert", "bench", "perplexity", "info"]),
     ],
 )

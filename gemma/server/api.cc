@@ -1,0 +1,231 @@
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <string_view>
+#include <utility>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <gemma/server/api.h>
+
+namespace gemma::server {
+namespace {
+
+std::string_view without_prefix(std::string_view text, std::string_view prefix) {
+  return text.starts_with(prefix) ? text.substr(prefix.size()) : std::string_view();
+}
+
+// In a time that does not tell where they differ.
+bool are_equal(std::string_view a, std::string_view b) {
+  unsigned different = a.size() == b.size() ? 0 : 1;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    different |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i]);
+  }
+  return different == 0;
+}
+
+// The host without its port.
+std::string_view host_of(std::string_view host) {
+  const auto port = host.rfind(':');
+  return host.ends_with(']') || port == host.npos ? host : host.substr(0, port);
+}
+
+bool is_this_machine(std::string_view host) {
+  return host == "localhost" || host == "[::1]" ||
+         (host.starts_with("127.") && host.find_first_not_of("0123456789.") == host.npos);
+}
+
+// A page of another site may send other types without asking, but not this one.
+JsonValue body_of(const HttpRequest& request) {
+  auto type = std::string(request.header("content-type"));
+  std::ranges::transform(type, type.begin(),
+                         [](char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; });
+  const auto rest = without_prefix(type, "application/json");
+  if (type != "application/json" && !rest.starts_with(';') && !rest.starts_with(' ')) {
+    throw ApiError(415, "the body's type must be JSON; send Content-Type: application/json",
+                   "unsupported_media_type");
+  }
+  return parse_body(request.body);
+}
+
+HttpResponse json_response(const Json& body) { return {.body = to_text(body)}; }
+
+}  // namespace
+
+struct Api::Call {
+  HttpRequest request;
+  std::shared_ptr<HttpReply> reply;
+};
+
+struct Api::Route {
+  std::string_view method, path;
+  void (Api::*handler)(Call& call);
+  bool is_quick;  // It waits for nothing.
+  bool needs_key;
+};
+
+const std::vector<Api::Route>& Api::routes() {
+  static const std::vector<Route> kRoutes = {
+      {"GET", "/health", &Api::health, /*is_quick=*/true, /*needs_key=*/false},
+      {"GET", "/metrics", &Api::tell_metrics, false, true},
+      {"GET", "/v1/models", &Api::models, false, true},
+      {"POST", "/v1/chat/completions", &Api::chat, false, true},
+      {"POST", "/v1/completions", &Api::complete, false, true},
+      {"POST", "/tokenize", &Api::tokenize, false, true},
+      {"POST", "/detokenize", &Api::detokenize, false, true},
+  };
+  return kRoutes;
+}
+
+Api::Api(ApiOptions options)
+    : options_(std::move(options)),
+      created_(std::chrono::duration_cast<std::chrono::seconds>(
+                   std::chrono::system_clock::now().time_since_epoch())
+                   .count()),
+      context_{.model_name = options_.model_name,
+               .max_texts = options_.max_texts,
+               .timeout = options_.timeout,
+               .log = options_.log} {}
+
+void Api::set_model(std::unique_ptr<ServedModel> model) {
+  const std::lock_guard lock(mutex_);
+  if (is_closing_) return;
+  model_ = std::move(model);
+  loaded_ = model_.get();
+}
+
+void Api::close() { is_closing_ = true; }
+
+// Whatever uses the model runs on the worker's thread.
+void Api::stop() {
+  close();
+  worker_.stop();
+  const std::lock_guard lock(mutex_);
+  loaded_ = nullptr;
+  model_.reset();
+}
+
+ServedModel& Api::loaded() const {
+  auto* const model = loaded_.load();
+  if (model == nullptr) throw ApiError(503, "the model is being loaded", "loading").retry_after(5);
+  return *model;
+}
+
+const Api::Route& Api::route_of(const HttpRequest& request) {
+  std::vector<std::string_view> methods;
+  for (const auto& route : routes()) {
+    if (route.path != request.path()) continue;
+    if (route.method == request.method) return route;
+    methods.push_back(route.method);
+  }
+  const auto path = to_text(Json(std::string(request.path().substr(0, 100))));
+  if (methods.empty()) throw ApiError(404, fmt::format("{} is not served here", path), "not_found");
+  throw ApiError(405, fmt::format("{} takes {}", path, fmt::join(methods, ", ")),
+                 "method_not_allowed")
+      .header("Allow", fmt::format("{}", fmt::join(methods, ", ")));
+}
+
+void Api::check_access(const HttpRequest& request, bool needs_key) const {
+  const auto host = request.header("host");
+  if (options_.is_local && !host.empty() && !is_this_machine(host_of(host))) {
+    throw ApiError(403, "the host that the request names is not this machine; use localhost",
+                   "unknown_host");
+  }
+  if (options_.api_keys.empty() || !needs_key) return;
+  const auto bearer = without_prefix(request.header("authorization"), "Bearer ");
+  const auto given = bearer.empty() ? request.header("x-api-key") : bearer;
+  bool is_known = false;
+  for (const auto& key : options_.api_keys) is_known |= are_equal(given, key);
+  if (!is_known) {
+    throw ApiError(401, "the API key is missing or wrong; send Authorization: Bearer KEY",
+                   "invalid_api_key");
+  }
+}
+
+void Api::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
+  try {
+    const auto& route = route_of(request);
+    check_access(request, route.needs_key);
+    if (is_closing_) throw ApiError(503, "the server is shutting down", "shutting_down");
+    const auto call = std::make_shared<Call>(std::move(request), reply);
+    if (route.is_quick) return run(route, *call);
+    worker_.post([this, &route, call] { run(route, *call); });
+  } catch (const ApiError& error) {
+    reply->send(error.response());
+  }
+}
+
+void Api::run(const Route& route, Call& call) {
+  try {
+    (this->*route.handler)(call);
+  } catch (const ApiError& error) {
+    call.reply->send(error.response());
+  } catch (const std::exception& error) {
+    const std::string_view what = error.what();
+    options_.log(fmt::format("{}: {}", route.path, what.substr(0, what.find('\n'))));
+    call.reply->send(ApiError::internal().response());
+  }
+}
+
+void Api::health(Call& call) {
+  loaded();
+  call.reply->send(json_response({{"status", "ok"}}));
+}
+
+void Api::models(Call& call) {
+  Json model{{"id", options_.model_name},
+             {"object", "model"},
+             {"created", created_},
+             {"owned_by", "gemma-libtorch"}};
+  if (auto* const loaded = loaded_.load()) model["max_model_len"] = loaded->max_positions();
+  call.reply->send(json_response({{"object", "list"}, {"data", Json::array({std::move(model)})}}));
+}
+
+void Api::tell_metrics(Call& call) {
+  std::optional<EngineStatus> engine;
+  if (auto* const model = loaded_.load()) engine = model->status();
+  call.reply->send({.content_type = "text/plain; version=0.0.4; charset=utf-8",
+                    .body = context_.metrics.text(engine)});
+}
+
+void Api::chat(Call& call) {
+  auto& model = loaded();
+  Completion::start(model, context_, read_chat_request(body_of(call.request), model.vocab_size()),
+                    call.reply);
+}
+
+void Api::complete(Call& call) {
+  auto& model = loaded();
+  Completion::start(model, context_, read_text_request(body_of(call.request), model.vocab_size()),
+                    call.reply);
+}
+
+// By the names of llama.cpp, and of vLLM, whose tokens begin with bos.
+void Api::tokenize(Call& call) {
+  auto& model = loaded();
+  const auto body = body_of(call.request);
+  const Fields fields(body);
+  const auto content = fields.text("content");
+  const auto prompt = fields.text("prompt");
+  if (content.has_value() == prompt.has_value()) {
+    throw ApiError::bad_field("prompt", "the body must have either a prompt or a content");
+  }
+  const bool bos = content ? fields.boolean("add_special").value_or(false)
+                           : fields.boolean("add_special_tokens").value_or(true);
+  const auto tokens = model.tokenizer().encode(content ? *content : *prompt, bos);
+  call.reply->send(json_response(
+      {{"tokens", tokens}, {"count", tokens.size()}, {"max_model_len", model.max_positions()}}));
+}
+
+void Api::detokenize(Call& call) {
+  auto& model = loaded();
+  const auto body = body_of(call.request);
+  const auto* list = Fields(body).find("tokens");
+  if (list == nullptr) throw ApiError::bad_field("tokens", "tokens is missing");
+  const auto text =
+      model.tokenizer().decode(tokens_of(*list, "tokens", model.tokenizer().n_words()));
+  call.reply->send(json_response({{"content", text}, {"prompt", text}}));
+}
+
+}  // namespace gemma::server

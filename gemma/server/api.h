@@ -1,0 +1,75 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <gemma/server/completion.h>
+#include <gemma/server/http.h>
+#include <gemma/server/served_model.h>
+#include <gemma/server/worker.h>
+
+namespace gemma::server {
+
+struct ApiOptions {
+  std::string model_name;
+  std::vector<std::string> api_keys = {};  ///< One of which a client has to send; none: no key.
+  /// Requests have to name this machine as their host: a page of the web could else reach the
+  /// server by a name that it lets point here.
+  bool is_local = true;
+  int64_t max_texts = 160;                       ///< That run and wait.
+  std::optional<double> timeout = std::nullopt;  ///< Of an answer, in seconds.
+  std::function<void(const std::string& line)> log = [](const std::string& /*line*/) {};
+};
+
+/// Answers requests in the form of OpenAI's API. From any thread.
+class Api {
+ public:
+  explicit Api(ApiOptions options);
+
+  /// Never blocks. As HttpHandler.
+  void handle(HttpRequest request, std::shared_ptr<HttpReply> reply);
+
+  /// Until then there is none, and requests that need one are refused as `loading`.
+  void set_model(std::unique_ptr<ServedModel> model);
+  /// From now on requests are refused as `shutting_down`.
+  void close();
+  /// The same, and texts that are not complete end.
+  void stop();
+
+  Metrics& metrics() { return context_.metrics; }
+
+ private:
+  struct Call;
+  struct Route;
+  static const std::vector<Route>& routes();
+  static const Route& route_of(const HttpRequest& request);
+
+  void check_access(const HttpRequest& request, bool needs_key) const;
+  void run(const Route& route, Call& call);
+  ServedModel& loaded() const;
+
+  void health(Call& call);
+  void models(Call& call);
+  void tell_metrics(Call& call);
+  void chat(Call& call);
+  void complete(Call& call);
+  void tokenize(Call& call);
+  void detokenize(Call& call);
+
+  ApiOptions options_;
+  int64_t created_;
+  CompletionContext context_;
+  std::atomic<bool> is_closing_ = false;
+  std::mutex mutex_;  // Of model_.
+  std::unique_ptr<ServedModel> model_;
+  std::atomic<ServedModel*> loaded_ = nullptr;
+  Worker worker_;
+};
+
+}  // namespace gemma::server

@@ -1,0 +1,116 @@
+"""gemma serve, spoken to by OpenAI's own client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import gemma_libtorch
+import pytest
+import tiny
+from serving import NO_STOP, Server, serving
+
+openai = pytest.importorskip("openai", reason="openai is not installed: pip install openai")
+
+MESSAGES: Any = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "When does the ferry leave?"},
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    place = tmp_path_factory.mktemp("tiny")
+    fields = {**tiny.CONFIGS["gemma3"], "max_position_embeddings": 2000}
+    tiny.save_checkpoint(tiny.make_model(gemma_libtorch, fields, "float32"), place)
+    with serving(place, "--api_key", "secret", "--served_name", "tiny") as running:
+        yield running
+
+
+def options(server: Server, key: str = "secret") -> dict[str, Any]:
+    return {"base_url": f"http://127.0.0.1:{server.port}/v1", "api_key": key, "max_retries": 0}
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Any]:
+    with openai.OpenAI(**options(server)) as made:
+        yield made
+
+
+def test_chat(client: Any) -> None:
+    rules: Any = {"model": "tiny", "messages": MESSAGES, "max_completion_tokens": 20, "seed": 1}
+    answer = client.chat.completions.create(**rules, logprobs=True, top_logprobs=2, n=2)
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert answer.choices[0].message.role == "assistant"
+    assert answer.usage.completion_tokens <= 40
+    first = answer.choices[0].logprobs.content[0]
+    assert len(first.top_logprobs) == 2
+    assert first.logprob <= 0
+    text, usage = "", None
+    include: Any = {"include_usage": True}
+    for chunk in client.chat.completions.create(**rules, stream=True, stream_options=include):
+        text += "".join(choice.delta.content or "" for choice in chunk.choices)
+        usage = chunk.usage or usage
+    assert text == answer.choices[0].message.content
+    assert usage.prompt_tokens == answer.usage.prompt_tokens
+    # The client takes an answer that is cut for a mistake.
+    with client.chat.completions.stream(**rules, stop=text[5]) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.content == text[: text.index(text[5])]
+
+
+def test_completions(client: Any) -> None:
+    rules: Any = {"model": "tiny", "prompt": "The ferry", "max_tokens": 20, "temperature": 0}
+    answer = client.completions.create(**rules, logprobs=1)
+    assert len(answer.choices[0].logprobs.tokens) == answer.usage.completion_tokens
+    parts = [part.choices[0].text for part in client.completions.create(**rules, stream=True)]
+    assert "".join(parts) == answer.choices[0].text
+    more = client.completions.create(**rules, extra_body={"top_k": 1, "min_p": 0.5})
+    assert more.choices[0].text == answer.choices[0].text
+
+
+def test_models(client: Any) -> None:
+    assert [model.id for model in client.models.list()] == ["tiny"]
+
+
+def test_mistakes_have_their_classes(server: Server, client: Any) -> None:
+    with pytest.raises(openai.BadRequestError, match="temperature") as caught:
+        client.chat.completions.create(model="tiny", messages=MESSAGES, temperature=9)
+    assert caught.value.param == "temperature"
+    with pytest.raises(openai.BadRequestError, match="2000 positions") as caught:
+        client.completions.create(model="tiny", prompt=[4] * 3000)
+    assert caught.value.code == "context_length_exceeded"
+    with (
+        openai.OpenAI(**options(server, "wrong")) as other,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        other.models.list()
+    with pytest.raises(openai.NotFoundError):
+        client.get("/nothing", cast_to=object)
+
+
+def test_a_stream_may_be_left(server: Server, client: Any) -> None:
+    rules: Any = {"model": "tiny", "messages": MESSAGES, "logit_bias": NO_STOP, "stream": True}
+    with client.chat.completions.create(**rules) as stream:
+        next(iter(stream))
+    for _ in range(500):
+        text = server.get("/metrics", authorization="Bearer secret").body.decode()
+        if "num_requests_running 0" in text:
+            return
+    pytest.fail("the text goes on")
+
+
+def test_what_is_asked_at_once_is_answered_alike(server: Server) -> None:
+    async def ask() -> list[str]:
+        async with openai.AsyncOpenAI(**options(server)) as many:
+            calls = [
+                many.completions.create(
+                    model="tiny", prompt=f"Number {index % 7}", max_tokens=12, seed=index % 7
+                )
+                for index in range(140)
+            ]
+            return [answer.choices[0].text for answer in await asyncio.gather(*calls)]
+
+    texts = asyncio.run(ask())
+    assert [texts[index % 7] for index in range(140)] == texts
