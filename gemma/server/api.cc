@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 
 #include <gemma/server/api.h>
+#include <gemma/server/page.h>
 
 namespace gemma::server {
 namespace {
@@ -67,6 +68,7 @@ struct Api::Route {
 
 const std::vector<Api::Route>& Api::routes() {
   static const std::vector<Route> kRoutes = {
+      {"GET", "/", &Api::page, true, false},
       {"GET", "/health", &Api::health, /*is_quick=*/true, /*needs_key=*/false},
       {"GET", "/metrics", &Api::tell_metrics, false, true},
       {"GET", "/v1/models", &Api::models, false, true},
@@ -166,6 +168,18 @@ void Api::run(const Route& route, Call& call) {
     options_.log(fmt::format("{}: {}", route.path, what.substr(0, what.find('\n'))));
     call.reply->send(ApiError::internal().response());
   }
+}
+
+// The page holds no key: it asks its user for one where the server wants it.
+void Api::page(Call& call) {
+  call.reply->send({.content_type = "text/html; charset=utf-8",
+                    .body = page_text(),
+                    .headers = {{"Content-Security-Policy",
+                                 "default-src 'none'; style-src 'unsafe-inline'; "
+                                 "script-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
+                                 "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"},
+                                {"Referrer-Policy", "no-referrer"},
+                                {"Cache-Control", "no-cache"}}});
 }
 
 void Api::health(Call& call) {

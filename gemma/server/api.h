@@ -54,6 +54,7 @@ class Api {
   void run(const Route& route, Call& call);
   ServedModel& loaded() const;
 
+  void page(Call& call);
   void health(Call& call);
   void models(Call& call);
   void tell_metrics(Call& call);

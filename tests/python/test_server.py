@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,9 @@ import tiny
 from gemma_libtorch.engine import Engine, Request
 from gemma_libtorch.prompts import ChatPrompt, FimPrompt
 from serving import NO_STOP, Server, serving
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,16 @@ def test_health_and_models(server: Server) -> None:
     assert (server.get("/health").status, server.get("/health?x=1").json) == (200, {"status": "ok"})
     (model,) = server.get("/v1/models").json["data"]
     assert (model["id"], model["object"], model["max_model_len"]) == ("tiny", "model", 2000)
+
+
+def test_the_page_needs_nothing_else(server: Server) -> None:
+    answer = server.get("/")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "connect-src 'self'" in answer.headers["Content-Security-Policy"]
+    text = answer.body.decode()
+    assert text == (ROOT / "gemma" / "server" / "page.html").read_text()
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)|url\(|@import""", text)
+    assert set(re.findall(r'\$\("([\w-]+)"\)', text)) <= set(re.findall(r'id="([\w-]+)"', text))
 
 
 def test_a_completion_is_the_text_of_an_engine(server: Server, alone: Alone) -> None:

@@ -1,0 +1,8 @@
+#pragma once
+
+namespace gemma::server {
+
+/// A chat in the browser, page.html: one document that needs nothing else but this server.
+const char* page_text();
+
+}  // namespace gemma::server
