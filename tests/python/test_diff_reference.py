@@ -239,6 +239,24 @@ def test_a_wrong_table_of_rotation_is_named_before_the_layers() -> None:
     assert first and first.name == "local_freqs_cis"
 
 
+def test_a_table_that_the_reference_has_not_is_said() -> None:
+    ours, theirs = pair_of("gemma1_mqa")
+    table = theirs.freqs_cis
+    del theirs.freqs_cis
+    theirs.forward = lambda **given: theirs.model(
+        theirs.embedder(given["input_token_ids"]) * torch.tensor(60**0.5),
+        dict.fromkeys(gemma_pytorch.config.AttentionType, table[: ids_of().size(1)]),
+        given["input_positions"],
+        given["kv_caches"],
+        given["mask"],
+        given["local_mask"],
+    )
+    report = compare(ours, theirs, ids_of())
+    notes = {row.name: row.note for row in report.rows if row.note}
+    assert dict.fromkeys(notes) == dict.fromkeys(("freqs_cis", "sampler"))
+    assert report.status == 0
+
+
 def test_a_module_that_the_reference_has_alone_is_listed() -> None:
     ours, theirs = pair_of("gemma3")
     theirs.model.norm.extra = torch.nn.Linear(60, 60)

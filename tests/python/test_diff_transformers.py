@@ -59,9 +59,10 @@ def test_rows_stand_in_the_order_of_execution(name: str) -> None:
 
 def _scale(module: Any) -> None:
     """Each output by another factor, as a norm would undo one that all have in common."""
-    factors = torch.linspace(1.01, 1.02, len(module.weight))
-    weight = module.weight.data.T * factors
-    module.weight = torch.nn.Parameter(weight.T.contiguous())  # lm_head's is the embedding's, too.
+    weight = module.weight.data
+    factors = torch.linspace(1.01, 1.02, len(weight)).view(-1, *[1] * (weight.dim() - 1))
+    # lm_head's is the embedding's, too.
+    module.weight = torch.nn.Parameter(weight * factors)
 
 
 def _swap_rotary_halves(theirs: Any, monkeypatch: pytest.MonkeyPatch) -> None:

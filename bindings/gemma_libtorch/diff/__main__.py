@@ -159,7 +159,8 @@ def main(words: list[str] | None = None) -> int:
         if args.json is not None:
             args.json.write_text(report.as_json(), encoding="utf-8")
     except (ValueError, RuntimeError, OSError) as error:
-        print(f"{_PROGRAM}: {str(error).splitlines()[0]}", file=sys.stderr)
+        first = [line.strip() for line in str(error).splitlines()[:2]]  # torch's second says what.
+        print(f"{_PROGRAM}: {' '.join(first)}", file=sys.stderr)
         return 2
     # The reference's own: Python's status for it would say that something differs.
     except Exception:  # noqa: BLE001

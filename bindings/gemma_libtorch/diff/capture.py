@@ -83,8 +83,9 @@ class Watch(contextlib.ExitStack):
         ):
             self.callback(handle.remove)
         for part in parts:
-            if part.startswith("buffer."):
-                self.kept[path, part] = getattr(module, part.removeprefix("buffer."))
+            name = part.removeprefix("buffer.")
+            if name != part and hasattr(module, name):
+                self.kept[path, part] = getattr(module, name)
 
     def _watch_rotation(self, path: str, attention: Any, name: str) -> None:
         enter = attention.register_forward_pre_hook(lambda *_: self._attention.append(path))
