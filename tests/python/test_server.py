@@ -349,12 +349,14 @@ def test_fifty_at_once_say_what_each_says_alone(server: Server) -> None:
 
 def test_metrics_agree_with_usage(server: Server) -> None:
     before = server.wait_until_idle()
-    usages = [server.complete(PROMPT, max_tokens=9, seed=seed)["usage"] for seed in range(4)]
+    prompt = PROMPT + " and" * 200  # Of some whole blocks, which are known the second time.
+    usages = [server.complete(prompt, max_tokens=9, seed=seed)["usage"] for seed in range(4)]
     after = server.wait_until_idle()
     for name, key in (("prompt_tokens_total", "prompt_tokens"),
                       ("generation_tokens_total", "completion_tokens")):  # fmt: skip
         assert after[name] - before[name] == sum(usage[key] for usage in usages)
     cached = sum(usage["prompt_tokens_details"]["cached_tokens"] for usage in usages)
+    assert cached > 0
     assert after["prompt_tokens_cached_total"] - before["prompt_tokens_cached_total"] == cached
     firsts = "time_to_first_token_seconds_count"
     assert after[firsts] - before[firsts] == 4
