@@ -1,4 +1,7 @@
-"""Values and edits at hook points, beside hooks on transformers' modules with the same weights."""
+"""Values and edits at hook points, beside hooks on transformers' modules with the same weights.
+
+Of tiny random models, and of the real Gemma 3 270M where its checkpoint is.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,36 @@ from gemma_libtorch.lens import LensModel
 from test_transformers import CONFIGS as ALL
 from test_transformers import assert_close, hf_model
 
-NAMES = ("gemma1_mqa", "gemma1_mha", "gemma2", "gemma3", "gemma3_scaled")
+NAMES = ("gemma1_mqa", "gemma1_mha", "gemma2", "gemma3", "gemma3_scaled", "gemma3_270m")
 LAYER = 1
 MODELING = {"GEMMA_1": "gemma", "GEMMA_2": "gemma2", "GEMMA_3": "gemma3"}
 
 Edit = Callable[[torch.Tensor], torch.Tensor]
 
 
+def real_model() -> Any:
+    checkpoint = tiny.GEMMA_3_270M_FOLDER / "model.ckpt"
+    if not checkpoint.exists():
+        pytest.skip("no checkpoints/gemma-3-270m: run scripts/fetch_gemma_3_270m.py")
+    config = tiny.make_config(gemma_libtorch, tiny.GEMMA_3_270M, dtype="float32")
+    model = gemma_libtorch.model.GemmaForCausalLM(config).eval()
+    model.load_weights(str(checkpoint))
+    return model
+
+
 class Pair:
     """A LensModel and transformers' model, and a hook on the latter at a place with a name."""
 
     def __init__(self, name: str) -> None:
-        fields = ALL[name]
-        model = tiny.make_model(gemma_libtorch, fields, "float32")
+        if name == "gemma3_270m":
+            fields, model = tiny.GEMMA_3_270M, real_model()
+            self.ids = torch.tensor([model.tokenizer.encode("The capital of France is")])
+        else:
+            fields = ALL[name]
+            model = tiny.make_model(gemma_libtorch, fields, "float32")
+            self.ids = tiny.random_ids((2, 9), fields["vocab_size"])
         self.lens = LensModel(model)
         self.theirs = hf_model(model, fields)
-        self.ids = tiny.random_ids((2, 9), fields["vocab_size"])
         self.is_first = fields["architecture"] == "GEMMA_1"
         package = f"transformers.models.{MODELING[fields['architecture']]}"
         self.modeling = importlib.import_module(
@@ -117,7 +134,7 @@ class Pair:
         return value.flatten(2) if value.dim() == 4 and like.dim() == 3 else value
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=NAMES, scope="module")
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     yield Pair(request.param)
 

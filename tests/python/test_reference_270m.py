@@ -13,7 +13,7 @@ import torch
 
 gemma_pytorch = reference.required()
 
-CHECKPOINT = tiny.ROOT / "checkpoints" / "gemma-3-270m"
+CHECKPOINT = tiny.GEMMA_3_270M_FOLDER
 if not CHECKPOINT.is_dir():
     pytest.skip(
         "no checkpoints/gemma-3-270m: run scripts/fetch_gemma_3_270m.py", allow_module_level=True
@@ -24,24 +24,6 @@ CHOICES = {
     "greedy": {"temperature": None},
     "seeded": {"temperature": 1.0, "top_p": 0.95, "top_k": 64},
 }
-FIELDS = {
-    "architecture": "GEMMA_3",
-    "num_hidden_layers": 18,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 1,
-    "hidden_size": 640,
-    "intermediate_size": 2048,
-    "use_pre_ffw_norm": True,
-    "use_post_ffw_norm": True,
-    "head_dim": 256,
-    "attn_types": [tiny.LOCAL] * 5 + [tiny.GLOBAL],
-    "sliding_window_size": 512,
-    "rope_wave_length": {tiny.LOCAL: 10_000, tiny.GLOBAL: 1_000_000},
-    "vocab_size": 262_144,
-    "max_position_embeddings": 32_768,
-    "tokenizer": str(CHECKPOINT / "tokenizer.model"),
-    "use_qk_norm": True,
-}
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
@@ -49,7 +31,7 @@ def models(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Any]]:
     loaded = []
     for package in (gemma_pytorch, gemma_libtorch):
         with tiny.default_dtype(tiny.DTYPES[request.param]):
-            config = tiny.make_config(package, FIELDS, dtype=request.param)
+            config = tiny.make_config(package, tiny.GEMMA_3_270M, dtype=request.param)
             model = package.model.GemmaForCausalLM(config).eval()
         model.load_weights(str(CHECKPOINT / "model.ckpt"))
         loaded.append(model)
@@ -59,8 +41,8 @@ def models(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Any]]:
 
 def test_our_variant_of_it_is_the_config_that_is_compared() -> None:
     config = gemma_libtorch.config.get_model_config("270m", "float32")
-    config.tokenizer = FIELDS["tokenizer"]
-    assert config == tiny.make_config(gemma_libtorch, FIELDS, dtype="float32")
+    config.tokenizer = tiny.GEMMA_3_270M["tokenizer"]
+    assert config == tiny.make_config(gemma_libtorch, tiny.GEMMA_3_270M, dtype="float32")
 
 
 @pytest.mark.parametrize("choice", CHOICES)

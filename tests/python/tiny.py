@@ -111,6 +111,27 @@ SIGLIP: dict[str, Any] = {
     "encoding_sequence_length": 4,
 }
 
+GEMMA_3_270M_FOLDER = ROOT / "checkpoints" / "gemma-3-270m"
+# Of the real one.
+GEMMA_3_270M: dict[str, Any] = {
+    "architecture": "GEMMA_3",
+    "num_hidden_layers": 18,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "hidden_size": 640,
+    "intermediate_size": 2048,
+    "use_pre_ffw_norm": True,
+    "use_post_ffw_norm": True,
+    "head_dim": 256,
+    "attn_types": [LOCAL] * 5 + [GLOBAL],
+    "sliding_window_size": 512,
+    "rope_wave_length": {LOCAL: 10_000, GLOBAL: 1_000_000},
+    "vocab_size": 262_144,
+    "max_position_embeddings": 32_768,
+    "tokenizer": str(GEMMA_3_270M_FOLDER / "tokenizer.model"),
+    "use_qk_norm": True,
+}
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

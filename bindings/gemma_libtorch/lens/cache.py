@@ -35,6 +35,20 @@ def full_name(name: str, layer: int | str | None = None, layer_type: str | None 
     return ".".join([*parts, f"hook_{name}"])
 
 
+def at_positions(value: torch.Tensor, name: str, pos_slice: Any) -> torch.Tensor:
+    """A value at some positions. `pos_slice` is what transformer_lens.utils.Slice is made of, or
+    such a Slice; of one int the dimension stays.
+    """
+    places = getattr(pos_slice, "slice", pos_slice)
+    if isinstance(places, int):
+        places = [places]
+    elif isinstance(places, tuple):
+        places = slice(*places)
+    is_square = name.removesuffix("_grad").endswith(("hook_attn_scores", "hook_pattern"))
+    index = (slice(None),) * (2 if is_square else 1) + (places,)
+    return value[index].clone()  # A view would keep all positions.
+
+
 class ActivationCache:
     """A mapping from names to values, as LensModel.run_with_cache gives it.
     `transformer_lens.ActivationCache(cache.cache_dict, lens)` has what is left out here.

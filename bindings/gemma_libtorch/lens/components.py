@@ -180,6 +180,15 @@ class Block(Component):
             self.ln2_post = Norm(f"{self.name}.ln2_post", lens, after_mlp)
 
 
+class Embed(Component):
+    """Ids [B, L] -> [B, L, E], times the root of E."""
+
+    @property
+    def W_E(self) -> torch.Tensor:
+        """[V, E], not scaled."""
+        return self._lens.W_E
+
+
 class Unembed(Component):
     """[B, L, E] after the last norm -> logits [B, L, V] before their soft cap."""
 

@@ -8,38 +8,43 @@ from typing import Any
 
 import torch
 
-from .cache import ActivationCache
-from .components import Block, Component, Norm, Unembed
+from .cache import ActivationCache, at_positions
+from .components import Block, Embed, Norm, Unembed
+from .composition import Composition
 from .config import config_of
-from .hooks import HookFunction, HookPoint, chosen, tap_function
-from .tokens import Tokens
+from .hooks import Hooked, HookFunction, HookPoint, chosen
+from .inputs import PARTS, InputPoint
+from .tokens import LensTokenizer, Tokens
 from .weights import Weights
 
 Hooks = Sequence[tuple[Any, HookFunction]]
 
 
-class LensModel(Tokens, Weights):
+class LensModel(Hooked, Tokens, Composition, Weights):
     """Runs a model with hooks and caches. `model` is a GemmaForCausalLM, or another
     LanguageModel; it keeps its weights and its numerics. Exact numerics serve every hook point,
     fast ones those between the model's modules, and q, k, v, z.
     """
 
     def __init__(self, model: Any) -> None:
+        super().__init__()
         self.model = model
         self.cfg = config_of(model)
         points = [names[1:] for names in model.tap_names() if len(names) > 1]
         self._first_names = [names[0] for names in points]
-        self.hook_dict = {name: HookPoint(name, self) for names in points for name in names}
+        self.hook_dict: dict[str, HookPoint] = {}
+        for first, *others in points:
+            point = HookPoint(first, self)
+            self.hook_dict |= {first: point, **{n: HookPoint(n, self, point) for n in others}}
         layers = model.model.layers
+        inputs = [f"blocks.{i}.{name}" for i in range(len(layers)) for name in PARTS]
+        self._first_names += inputs
+        self.hook_dict |= {name: InputPoint(name, self) for name in inputs}
         self.blocks = [Block(i, self, layer) for i, layer in enumerate(layers)]
-        self.embed = Component("embed", self, lambda ids: self.run_layers(ids, 0, 0))
+        self.embed = Embed("embed", self, lambda ids: self.run_layers(ids, 0, 0))
         self.unembed = Unembed("unembed", self, lambda x: x @ self.W_U)
         self.ln_final = Norm("ln_final", self, model.model.norm)
-        self._handles: list[tuple[Any, bool]] = []  # Of add_hook, and whether it stays.
-
-    @property
-    def tokenizer(self) -> Any:
-        return self.model.tokenizer
+        self.tokenizer = LensTokenizer(model.tokenizer)
 
     @property
     def hook_embed(self) -> HookPoint:
@@ -92,12 +97,16 @@ class LensModel(Tokens, Weights):
         start = self._layer(start_at_layer) or 0
         is_residual = torch.is_tensor(input) and input.dim() == 3
         given = input if is_residual else self.input_to_tokens(input, prepend_bos)
-        result, kept = self.model.run(
-            given,
-            keep=list(keep),
-            start_at_layer=start,
-            stop_at_layer=self._layer(stop_at_layer),
-        )
+        inputs = [name for name in keep if isinstance(self.hook_dict[name], InputPoint)]
+        seen: dict[str, torch.Tensor] = {}
+        with self.hooks([(inputs, lambda value, hook: seen.update({hook.name: value}))]):
+            result, kept = self.model.run(
+                given,
+                keep=[name for name in keep if name not in inputs],
+                start_at_layer=start,
+                stop_at_layer=self._layer(stop_at_layer),
+            )
+        kept |= seen
         if stop_at_layer is not None or return_type == "logits":
             return result, kept
         if return_type is None:
@@ -111,6 +120,28 @@ class LensModel(Tokens, Weights):
     def run_layers(self, input: torch.Tensor, first: int, end: int) -> torch.Tensor:
         """What comes out of layers first to end - 1, of token ids or of a residual."""
         return self.model.run(input, start_at_layer=first, stop_at_layer=end)[0]
+
+    def input_to_embed(
+        self, input: Any, prepend_bos: bool | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        """-> the residual [B, L, E] before the first layer, the ids [B, L], and what TransformerLens
+        has of other models: embedded positions and a mask.
+        """
+        tokens = self.input_to_tokens(input, prepend_bos)
+        return self.embed(tokens), tokens, None, None
+
+    def to(self, device: Any) -> LensModel:
+        """Moves the model."""
+        self.model.to(device)
+        self.cfg.device = torch.device(device)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Of all weights."""
+        self.model.zero_grad(set_to_none)
+
+    def cpu(self) -> LensModel:
+        return self.to("cpu")
 
     def loss_fn(
         self, logits: torch.Tensor, tokens: torch.Tensor, per_token: bool = False
@@ -130,11 +161,13 @@ class LensModel(Tokens, Weights):
         remove_batch_dim: bool = False,
         incl_bwd: bool = False,
         device: Any = None,
+        pos_slice: Any = None,
         **kwargs: Any,
     ) -> tuple[Any, Any]:
         """forward(), and the values of hook points by name: of those that the filter means, else of
         all, by their older names. With incl_bwd also the gradients of the result, which must be one
-        number, as "<name>_grad".
+        number, as "<name>_grad". pos_slice, an int, (begin, end), a slice or a list, keeps those
+        positions alone, of attention those of the queries.
         """
         keep = self._to_keep(names_filter)
         result, kept = self._forward(input, keep, return_type, **kwargs)
@@ -148,6 +181,8 @@ class LensModel(Tokens, Weights):
                 for name, value in watched.items()
                 if value.grad is not None
             }
+        if pos_slice is not None:
+            kept = {name: at_positions(value, name, pos_slice) for name, value in kept.items()}
         cache = ActivationCache(kept, self)
         if device is not None:
             cache.to(device)
@@ -158,9 +193,14 @@ class LensModel(Tokens, Weights):
     def _to_keep(self, names_filter: Any) -> list[str]:
         if names_filter is not None:
             return chosen(names_filter, self.hook_dict)
-        left_out: tuple[str, ...] = (".hook_in", "hook_mlp_in")  # Equal to others.
-        if not self.cfg.use_attn_result:
-            left_out += ("attn.hook_result",)
+        left_out: tuple[str, ...] = (".hook_in",)  # Equal to others.
+        optional = {
+            ("attn.hook_result",): self.cfg.use_attn_result,
+            ("hook_q_input", "hook_k_input", "hook_v_input"): self.cfg.use_split_qkv_input,
+            ("hook_attn_in",): self.cfg.use_attn_in,
+            ("hook_mlp_in",): self.cfg.use_hook_mlp_in,
+        }
+        left_out += tuple(n for names, is_used in optional.items() if not is_used for n in names)
         if self.model.numerics == "fast":
             left_out += ("hook_scale", "hook_normalized", "hook_rot_q", "hook_rot_k")
             left_out += ("hook_attn_scores", "hook_pattern", "hook_result", "_norm.hook_out")
@@ -168,26 +208,16 @@ class LensModel(Tokens, Weights):
 
     # --- hooks ------------------------------------------------------------------------------------
 
-    def add_hook(
-        self, name: Any, hook: HookFunction, dir: str = "fwd", is_permanent: bool = False
-    ) -> None:
-        """hook(value, hook=HookPoint) at points by name, until reset_hooks; dir "bwd": with the
-        gradient of the value.
-        """
-        self._handles.append((self._taps([(name, hook)], dir), is_permanent))
-
-    def reset_hooks(self, including_permanent: bool = False) -> None:
-        """Removes the hooks of add_hook."""
-        for handle, is_permanent in self._handles:
-            if including_permanent or not is_permanent:
-                handle.remove()
-        self._handles = [item for item in self._handles if item[1] and not including_permanent]
-
     @contextlib.contextmanager
     def hooks(self, fwd_hooks: Hooks = (), bwd_hooks: Hooks = ()) -> Iterator[LensModel]:
         """The model with these hooks, for as long as the context lasts."""
-        with self._taps(fwd_hooks, "fwd"), self._taps(bwd_hooks, "bwd"):
+        added = self.add_hooks(fwd_hooks)
+        try:
+            added += self.add_hooks(bwd_hooks, "bwd")
             yield self
+        finally:
+            mine = {id(hook) for hook in added}
+            self.remove_hooks(lambda hook: id(hook) in mine)
 
     def run_with_hooks(
         self, input: Any, *, fwd_hooks: Hooks = (), bwd_hooks: Hooks = (), **kwargs: Any
@@ -196,21 +226,21 @@ class LensModel(Tokens, Weights):
         with self.hooks(fwd_hooks, bwd_hooks):
             return self.forward(input, **kwargs)
 
-    def _taps(self, hooks: Hooks, direction: str) -> Any:
-        taps = [
-            (name, tap_function(self.hook_dict[name], hook, direction))
-            for names, hook in hooks
-            for name in self._hook_names(names)
-        ]
-        return self.model.add_taps(taps)
-
-    def _hook_names(self, names: Any) -> list[str]:
-        # A filter means a point once, whatever names it has.
-        return chosen(names, self._first_names if callable(names) else self.hook_dict)
-
     def set_use_attn_result(self, use_attn_result: bool) -> None:
         """Whether run_with_cache without a filter keeps what each head adds, [B, L, H, E]."""
         self.cfg.use_attn_result = use_attn_result
+
+    def set_use_split_qkv_input(self, use_split_qkv_input: bool) -> None:
+        """Likewise hook_q_input [B, L, H, E], hook_k_input and hook_v_input [B, L, K, E]."""
+        self.cfg.use_split_qkv_input = use_split_qkv_input
+
+    def set_use_attn_in(self, use_attn_in: bool) -> None:
+        """Likewise hook_attn_in [B, L, H, E]."""
+        self.cfg.use_attn_in = use_attn_in
+
+    def set_use_hook_mlp_in(self, use_hook_mlp_in: bool) -> None:
+        """Likewise hook_mlp_in [B, L, E]."""
+        self.cfg.use_hook_mlp_in = use_hook_mlp_in
 
     # --- text -------------------------------------------------------------------------------------
 

@@ -7,6 +7,21 @@ from typing import Any
 import torch
 
 
+class LensTokenizer:
+    """A tokenizer of this package that also has the names which transformers gives to the ids."""
+
+    padding_side = "right"
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.bos_token_id = tokenizer.bos_id
+        self.eos_token_id = tokenizer.eos_id
+        self.pad_token_id = tokenizer.pad_id
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
 class Tokens:
     """LensModel's part about tokens."""
 

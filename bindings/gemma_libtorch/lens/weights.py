@@ -73,10 +73,6 @@ class Weights:
             ids = ids.reshape(())
         return self.W_U.T[ids]
 
-    def all_head_labels(self) -> list[str]:
-        """ "L0H0", "L0H1" and so on."""
-        return [f"L{i}H{j}" for i in range(self.cfg.n_layers) for j in range(self.cfg.n_heads)]
-
     def attend(self, attention: Any, x: torch.Tensor) -> torch.Tensor:
         """An attention by itself over texts from position 0 on: [B, L, E] -> [B, L, E]."""
         length = x.size(1)
