@@ -51,9 +51,9 @@ constexpr std::array kNorms2 = {
 
 const std::vector<int64_t> kTransposed = {1, 0};
 
-class Reader {
+class BigVision {
  public:
-  Reader(const Checkpoint& checkpoint, std::string_view prefix)
+  BigVision(const Checkpoint& checkpoint, std::string_view prefix)
       : checkpoint_(checkpoint), prefix_(prefix) {}
 
   Layout layout() && {
@@ -204,7 +204,7 @@ class Reader {
 std::optional<Layout> big_vision_layout(const Checkpoint& checkpoint) {
   for (const std::string_view prefix : {"", "params/"}) {
     if (checkpoint.contains(fmt::format("{}img/embedding/kernel", prefix))) {
-      return Reader(checkpoint, prefix).layout();
+      return BigVision(checkpoint, prefix).layout();
     }
   }
   return std::nullopt;
