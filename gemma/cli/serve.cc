@@ -14,6 +14,7 @@
 
 #include <fmt/format.h>
 
+#include <gemma/cli/guess_options.h>
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/output.h>
 #include <gemma/cli/run_options.h>
@@ -40,6 +41,7 @@ struct ServeOptions {
   double timeout = 0;     // Seconds; 0: none.
   double grace = 30;
   bool log_json = false;
+  GuessOptions guess;
 };
 
 std::string name_of(const ServeOptions& options) {
@@ -78,7 +80,9 @@ class Serve {
                 [this](server::HttpRequest request, std::shared_ptr<server::HttpReply> reply) {
                   api_.handle(std::move(request), std::move(reply));
                 }),
-        api_(api_options()) {}
+        api_(api_options()) {
+    check_guesses(options.guess, options.model, checkpoint_);
+  }
 
   void run() {
     if (!server_.is_local() && keys_.empty()) {
@@ -116,6 +120,7 @@ class Serve {
             .is_local = server_.is_local(),
             .max_texts = options_.max_batch + options_.max_queue,
             .timeout = options_.timeout > 0 ? std::optional(options_.timeout) : std::nullopt,
+            .prompt_lookup = options_.guess.prompt_lookup,
             .log = [](const std::string& line) { note("gemma: {}\n", line); }};
   }
 
@@ -124,7 +129,9 @@ class Serve {
       auto model = load_model(options_.model, checkpoint_);
       const auto stop_ids = stop_ids_of(model, options_.model.ckpt);
       EngineOptions engine{.kv_dtype = kv_dtype_of(options_.model),
-                           .max_batch = options_.max_batch};
+                           .max_batch = options_.max_batch,
+                           .draft = load_draft(options_.guess, options_.model),
+                           .draft_tokens = options_.guess.draft_tokens};
       if (options_.kv_memory > 0) engine.kv_memory = options_.kv_memory * kMega;
       api_.set_model(server::make_served_model(std::move(model), engine, stop_ids));
       note("the model is loaded\n");
@@ -232,6 +239,7 @@ void add_serve(CLI::App& app) {
       ->add_option(both("api_key_file"), options->api_key_file, "File with such keys, one a line")
       ->excludes(key);
   add_limits(*command, *options);
+  add_guess_options(*command, options->guess);
   command->add_flag(both("log_json"), options->log_json,
                     "A line of JSON for each request, instead of text");
   command->callback([options] {

@@ -88,6 +88,7 @@ Api::Api(ApiOptions options)
       context_{.model_name = options_.model_name,
                .max_texts = options_.max_texts,
                .timeout = options_.timeout,
+               .prompt_lookup = options_.prompt_lookup,
                .log = options_.log} {}
 
 void Api::set_model(std::unique_ptr<ServedModel> model) {

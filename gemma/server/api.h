@@ -24,6 +24,7 @@ struct ApiOptions {
   bool is_local = true;
   int64_t max_texts = 160;                       ///< That run and wait.
   std::optional<double> timeout = std::nullopt;  ///< Of an answer, in seconds.
+  int64_t prompt_lookup = 0;                     ///< As GenerateRules'.
   std::function<void(const std::string& line)> log = [](const std::string& /*line*/) {};
 };
 

@@ -127,6 +127,7 @@ Request Completion::request_for(size_t index) {
   rules.stop_ids.insert(rules.stop_ids.end(), stop_ids_.begin(), stop_ids_.end());
   if (rules.seed) *rules.seed += index % static_cast<size_t>(request_.n);
   rules.timeout = context_.timeout;
+  rules.prompt_lookup = context_.prompt_lookup;
   const auto self = shared_from_this();
   request.on_token = [self, index](const GeneratedToken& token) { self->on_token(index, token); };
   request.on_end = [self, index](const Ending& ending) { self->on_end(index, ending); };

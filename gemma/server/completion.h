@@ -25,6 +25,7 @@ struct CompletionContext {
   int64_t max_texts;
   /// Seconds until a text ends whether it is complete or not.
   std::optional<double> timeout;
+  int64_t prompt_lookup;  ///< As GenerateRules'.
   std::function<void(const std::string& line)> log;
   Metrics metrics = {};
   std::atomic<int64_t> texts = 0;  ///< That run and wait.

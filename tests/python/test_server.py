@@ -168,6 +168,14 @@ def test_prompts_are_text_tokens_or_lists_of_these(server: Server) -> None:
         assert texts == [want, server.complete("We", **rules)["choices"][0]["text"]]
 
 
+def test_guesses_change_no_answer(server: Server, folder: Path) -> None:
+    body = {"prompt": PROMPT * 8, "max_tokens": 60, "temperature": 0, "logit_bias": NO_STOP}
+    want = server.complete(**body)["choices"]
+    for flags in (["--prompt_lookup", "8"], ["--draft", str(folder / "model.ckpt")]):
+        with serving(folder, *flags) as guessing:
+            assert guessing.complete(**body)["choices"] == want
+
+
 def test_answers_have_seeds_of_their_own(server: Server) -> None:
     answer = server.complete(PROMPT, max_tokens=12, n=3, seed=7, temperature=1.5)
     texts = [choice["text"] for choice in answer["choices"]]
