@@ -117,6 +117,9 @@ def test_switches_say_what_a_cache_of_all_has(lens: LensModel) -> None:
     shapes |= {"hook_attn_in": sizes, "hook_mlp_in": (1, length, lens.cfg.d_model)}
     _, cache = lens.run_with_cache(TEXT)
     assert not any(f"blocks.0.{name}" in cache for name in shapes)
+    _, cache = lens.run_with_cache(TEXT, names_filter=lambda name: "input" in name)
+    assert not list(cache)
+    lens.run_with_hooks(TEXT, fwd_hooks=[(lambda name: "attn" in name, lambda v, hook: v * 2)])
     lens.set_use_split_qkv_input(True)
     lens.set_use_attn_in(True)
     lens.set_use_hook_mlp_in(True)

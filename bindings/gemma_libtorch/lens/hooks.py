@@ -43,6 +43,11 @@ class HookPoint:
         self.bwd_hooks: list[Hook] = [] if twin is None else twin.bwd_hooks
         self._model = model
 
+    @property
+    def is_on(self) -> bool:
+        """Whether a function that chooses names may mean it."""
+        return True
+
     def layer(self) -> int:
         """The number of the block that the point is in."""
         return int(self.name.split(".")[1])
@@ -169,8 +174,10 @@ class Hooked:
         return new
 
     def _hook_names(self, names: Any) -> list[str]:
+        if not callable(names):
+            return chosen(names, self.hook_dict)
         # A filter means a point once, whatever names it has.
-        return chosen(names, self._first_names if callable(names) else self.hook_dict)
+        return [name for name in chosen(names, self._first_names) if self.hook_dict[name].is_on]
 
     def remove_hooks(self, is_meant: Callable[[Hook], bool], dir: str = "both") -> None:
         """Removes hooks, and the taps of the points that have none any more."""

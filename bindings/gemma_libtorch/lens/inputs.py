@@ -23,6 +23,12 @@ class InputPoint(HookPoint):
         self._parts = PARTS[name.rsplit(".", 1)[1]]
         self._changed: torch.Tensor | None = None
 
+    @property
+    def is_on(self) -> bool:
+        """As the switches say: one that chooses all points means the model as it is."""
+        cfg = self._model.cfg
+        return cfg.use_attn_in if self._parts == "qkv" else cfg.use_split_qkv_input
+
     def taps(self) -> list[Tap]:
         block = self.name.rsplit(".", 1)[0]
         projections = [

@@ -192,7 +192,8 @@ class LensModel(Hooked, Tokens, Composition, Weights):
 
     def _to_keep(self, names_filter: Any) -> list[str]:
         if names_filter is not None:
-            return chosen(names_filter, self.hook_dict)
+            names = chosen(names_filter, self.hook_dict)
+            return [n for n in names if not callable(names_filter) or self.hook_dict[n].is_on]
         left_out: tuple[str, ...] = (".hook_in",)  # Equal to others.
         optional = {
             ("attn.hook_result",): self.cfg.use_attn_result,
