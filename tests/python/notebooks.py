@@ -43,11 +43,13 @@ def run(notebook: dict[str, Any], name: str) -> list[list[dict[str, Any]]]:
 
 def _run_cell(source: str, namespace: dict[str, Any], count: int, name: str) -> Any:
     tree = ast.parse(source, name)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    last = tree.body[-1] if tree.body else None
+    if isinstance(last, ast.Expr):
+        tree.body.pop()
     printed, value = io.StringIO(), None
     with contextlib.redirect_stdout(printed):
         exec(compile(tree, name, "exec"), namespace)
-        if last is not None:
+        if isinstance(last, ast.Expr):
             value = eval(compile(ast.Expression(last.value), name, "eval"), namespace)
     outputs: list[dict[str, Any]] = []
     if printed.getvalue():
