@@ -334,10 +334,10 @@ void bind_sessions(py::module_& m) {
   py::class_<PyEngine>(m, "Engine", "Continues any number of texts at once.")
       .def(py::init([](std::shared_ptr<EngineModelImpl> model, const py::object& kv_dtype,
                        std::optional<int64_t> kv_memory, int64_t max_batch, int64_t chunk,
-                       bool prefix_cache, std::shared_ptr<EngineModelImpl> draft,
+                       bool prefix_cache, std::optional<std::shared_ptr<EngineModelImpl>> draft,
                        int64_t draft_tokens) {
              std::optional<EngineModel> draft_model;
-             if (draft) draft_model.emplace(std::move(draft));
+             if (draft) draft_model.emplace(*std::move(draft));
              return std::make_unique<PyEngine>(std::move(model),
                                                EngineOptions{.kv_dtype = to_dtype(kv_dtype),
                                                              .kv_memory = kv_memory,
