@@ -126,37 +126,51 @@ LogitsRow::Candidates LogitsRow::likeliest(const Cut& cut) const {
 }
 
 LogitsRow::Candidates LogitsRow::all() const {
+  constexpr int64_t kPart = kBlock * kBlocksPerTask;
+  const auto size = std::ssize(logits_);
   const auto peak = highest() / temperature_;
   const auto total = this->total();
   Candidates result{.tokens = std::vector<int64_t>(logits_.size()),
                     .probs = std::vector<float>(logits_.size())};
   std::iota(result.tokens.begin(), result.tokens.end(), 0);
-  for (size_t token = 0; token < logits_.size(); ++token) {
-    const auto exponent = double{scaled(static_cast<int64_t>(token))} - peak;
-    result.probs[token] = static_cast<float>(std::exp(exponent) / total);
-    result.sum += result.probs[token];
-  }
+  parallel_for((size + kPart - 1) / kPart, [&](int64_t part, int64_t /*worker*/) {
+    for (auto token = part * kPart; token < std::min((part + 1) * kPart, size); ++token) {
+      const auto exponent = double{scaled(token)} - peak;
+      result.probs[static_cast<size_t>(token)] = static_cast<float>(std::exp(exponent) / total);
+    }
+  });
+  for (const auto prob : result.probs) result.sum += prob;
   return result;
 }
 
 int64_t LogitsRow::draw(const Cut& cut, const ExponentialDraws& draws, int64_t first_draw) const {
+  // A top_p of 1 cuts nothing, though rounded probabilities may sum to more.
   const bool is_whole =
       (cut.top_k <= 0 || cut.top_k >= std::ssize(logits_)) && cut.top_p >= 1 && cut.min_p <= 0;
-  auto candidates = is_whole ? all() : likeliest(cut);
-  // Rounded probabilities may sum to more than 1, and a top_p of 1 then cuts the least likely off.
-  if (is_whole && static_cast<float>(candidates.sum) > cut.top_p) candidates = likeliest(cut);
+  const auto candidates = is_whole ? all() : likeliest(cut);
   const auto& [tokens, probs, sum] = candidates;
-  auto winner = tokens[0];
-  auto best = -1.0F;
-  for (size_t j = 0; j < probs.size(); ++j) {
-    const auto token = tokens[j];
-    const auto score = probs[j] / static_cast<float>(sum) / draws.at(first_draw + token);
-    if (score > best || (score == best && token < winner)) {
-      best = score;
-      winner = token;
+  // Of each part of the candidates the winner, then of these.
+  struct Best {
+    float score = -1.0F;
+    int64_t token = 0;
+    bool operator<(const Best& other) const {
+      return score != other.score ? score < other.score : token > other.token;
     }
-  }
-  return winner;
+  };
+  constexpr int64_t kPart = kBlock * kBlocksPerTask;
+  const auto size = std::ssize(probs);
+  std::vector<Best> winners(static_cast<size_t>((size + kPart - 1) / kPart),
+                            Best{.token = tokens[0]});
+  const auto whole = static_cast<float>(sum);
+  parallel_for(std::ssize(winners), [&](int64_t part, int64_t /*worker*/) {
+    auto& winner = winners[static_cast<size_t>(part)];
+    for (auto j = part * kPart; j < std::min((part + 1) * kPart, size); ++j) {
+      const auto token = tokens[static_cast<size_t>(j)];
+      const auto score = probs[static_cast<size_t>(j)] / whole / draws.at(first_draw + token);
+      winner = std::max(winner, Best{score, token});
+    }
+  });
+  return std::ranges::max(winners, std::less<>()).token;
 }
 
 }  // namespace gemma
