@@ -164,11 +164,11 @@ std::optional<Gap> read_gap(const GapOptions& options) {
   return gap;
 }
 
-// PaliGemma answers with what is likeliest, unless it is told otherwise.
 // A text without images continued with guesses: the same text in fewer passes.
 void run_with_guesses(const RunOptions& options,
                       const EngineModel& model,
                       std::vector<int64_t> ids,
+                      std::optional<EngineModel> draft,
                       std::optional<double> temperature,
                       const GenerateOptions& callbacks) {
   callbacks.on_prompt(0, std::ssize(ids));
@@ -176,7 +176,7 @@ void run_with_guesses(const RunOptions& options,
   Engine engine(model, {.kv_dtype = callbacks.kv_dtype,
                         .max_batch = 1,
                         .prefix_cache = false,
-                        .draft = load_draft(options.guess, options.model),
+                        .draft = std::move(draft),
                         .draft_tokens = options.guess.draft_tokens});
   int64_t step = 0;
   Request request{.prompt = std::move(ids),
@@ -195,6 +195,7 @@ void run_with_guesses(const RunOptions& options,
   note("guesses  {} of {} tokens were right\n", answer.accepted_tokens, answer.guessed_tokens);
 }
 
+// PaliGemma answers with what is likeliest, unless it is told otherwise.
 std::optional<double> temperature_of(const RunOptions& options, const OpenCheckpoint& checkpoint) {
   return checkpoint.paligemma ? options.temperature : temperature_of(options);
 }
@@ -226,6 +227,7 @@ void run(const RunOptions& options) {
   const auto prompt = make_prompt(options, checkpoint);
   const auto gap = read_gap(options.gap);
   auto model = load_model(options.model, checkpoint);
+  auto draft = load_draft(options.guess, options.model);
   add_steering(model, options.steer);
   const auto load_seconds = seconds_since(load_start);
 
@@ -254,7 +256,7 @@ void run(const RunOptions& options) {
                  : std::vector<int64_t>();
   if (options.guess.are_given()) {
     if (!gap) ids = tokenizer.encode(std::get<std::string>(prompt.front()));
-    run_with_guesses(options, model, std::move(ids), temperature, callbacks);
+    run_with_guesses(options, model, std::move(ids), std::move(draft), temperature, callbacks);
   } else if (gap) {
     dynamic_cast<GemmaForCausalLMImpl&>(*model.ptr())
         .generate_ids({ids}, device, options.output_len, temperature, options.top_p, options.top_k,

@@ -53,8 +53,8 @@ std::vector<std::vector<int64_t>> DraftModel::guess(std::span<const Text> texts)
   }
   extend(feeds, of_wanted);
   for (const auto& feed : feeds) ModelRunner::accept(*feed.sequence, std::ssize(feed.tokens));
-  // The tokens of a guess are tried out again with each that is added: they cost hardly more than
-  // one, and nothing has to be taken back when they turn out to be wrong.
+  // The tokens of a guess are tried out again with each that is added: a few rows cost hardly more
+  // than one, and nothing has to be taken back when they turn out to be wrong.
   for (;;) {
     feeds.clear();
     std::vector<std::vector<int64_t>*> longer;

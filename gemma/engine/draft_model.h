@@ -29,8 +29,6 @@ class DraftModel {
   /// be.
   DraftModel(EngineModel model, const RunnerOptions& options);
 
-  const EngineModelImpl& model() const { return *model_; }
-
   /// A text that a guess is wanted for: all of its tokens, and most tokens of the guess.
   struct Text {
     std::span<const int64_t> tokens;

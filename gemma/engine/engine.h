@@ -35,7 +35,7 @@ struct EngineOptions {
   /// model. Its keys and values are kept beside those of the texts. Not of models with recurrent
   /// layers, nor for texts with images.
   std::optional<EngineModel> draft = std::nullopt;
-  int64_t draft_tokens = 4;
+  int64_t draft_tokens = 4;  ///< 1 to 15.
 };
 
 /// How a text is continued.

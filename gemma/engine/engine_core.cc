@@ -15,8 +15,9 @@ namespace {
 // Room for so many tokens of an answer is wanted before a text begins.
 constexpr int64_t kAnswerRoom = 256;
 
-// A decode pass of so many rows takes not much longer than one of a single row.
-constexpr int64_t kCheapRows = 16;
+// Most rows of a decode pass with guesses. On two cores without AMX a pass of 8 rows took 1.25
+// times as long as one of a single row, one of 16 rows 2.3 times (the 270M in bfloat16).
+constexpr int64_t kMostRows = 16;
 
 GenerationState& state_of(Job& job) { return dynamic_cast<GenerationState&>(job); }
 const Text& text_of(const Job& job) { return dynamic_cast<const GenerationState&>(job).text(); }
@@ -54,9 +55,9 @@ void EngineCore::use_draft(const EngineModel& model, const EngineOptions& option
         "engine: a draft model, but the model's recurrent layers cannot take tokens back; give "
         "none");
   }
-  if (draft_tokens_ < 1 || draft_tokens_ >= kCheapRows) {
+  if (draft_tokens_ < 1 || draft_tokens_ >= kMostRows) {
     throw std::invalid_argument(fmt::format("engine: draft_tokens is {}, but must be 1 to {}",
-                                            draft_tokens_, kCheapRows - 1));
+                                            draft_tokens_, kMostRows - 1));
   }
   draft_.emplace(model, RunnerOptions{.kv_dtype = options.kv_dtype,
                                       .max_batch = options.max_batch,
@@ -267,7 +268,7 @@ void EngineCore::decode(std::span<Job* const> jobs) {
 EngineCore::Guesses EngineCore::guess(std::span<GenerationState* const> jobs) {
   Guesses guesses(jobs.size());
   if (runner_.store()->has_slots()) return guesses;
-  const auto most = kCheapRows / std::ssize(jobs) - 1;
+  const auto most = kMostRows / std::ssize(jobs) - 1;
   std::vector<DraftModel::Text> drafted;
   std::vector<size_t> places;
   for (size_t i = 0; i < jobs.size(); ++i) {
@@ -282,6 +283,7 @@ EngineCore::Guesses EngineCore::guess(std::span<GenerationState* const> jobs) {
     auto by_draft = draft_->guess(drafted);
     for (size_t i = 0; i < places.size(); ++i) guesses[places[i]] = std::move(by_draft[i]);
   }
+  if (std::ranges::all_of(guesses, &std::vector<int64_t>::empty)) return guesses;
   std::vector<ModelRunner::Need> needs;
   for (size_t i = 0; i < jobs.size(); ++i) {
     needs.push_back({sequence_of(jobs[i]->text()), 1 + std::ssize(guesses[i])});

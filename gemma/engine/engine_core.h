@@ -63,6 +63,7 @@ class GenerationState : public Job {
   void fail(std::exception_ptr error) { error_ = std::move(error); }
   void finish(FinishReason reason);
 
+  /// What the draft model keeps of the text.
   Draft draft;
 
   /// Each token, on the engine's thread.

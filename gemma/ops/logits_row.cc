@@ -12,6 +12,16 @@ namespace gemma {
 namespace {
 
 constexpr int64_t kBlocksPerTask = 64;
+constexpr int64_t kTokensPerTask = LogitsRow::kBlock * kBlocksPerTask;
+
+// The candidate of a draw with the highest score, of equal ones the first token.
+struct Winner {
+  float score = -1.0F;
+  int64_t token = 0;
+  bool operator<(const Winner& other) const {
+    return score != other.score ? score < other.score : token > other.token;
+  }
+};
 
 }  // namespace
 
@@ -82,14 +92,13 @@ std::vector<int64_t> LogitsRow::top(int64_t count) const {
 }
 
 double LogitsRow::total() const {
-  constexpr int64_t kPart = kBlock * kBlocksPerTask;
   const auto size = std::ssize(logits_);
   const auto peak = highest() / temperature_;
-  std::vector<double> parts(static_cast<size_t>((size + kPart - 1) / kPart));
+  std::vector<double> parts(static_cast<size_t>((size + kTokensPerTask - 1) / kTokensPerTask));
   parallel_for(std::ssize(parts), [&](int64_t part, int64_t /*worker*/) {
-    const auto begin = part * kPart;
+    const auto begin = part * kTokensPerTask;
     parts[static_cast<size_t>(part)] = cpu::kernels().sum_exp(
-        logits_.data() + begin, std::min(kPart, size - begin), temperature_, peak);
+        logits_.data() + begin, std::min(kTokensPerTask, size - begin), temperature_, peak);
   });
   double total = 0.0;
   for (const auto part : parts) total += part;
@@ -126,15 +135,15 @@ LogitsRow::Candidates LogitsRow::likeliest(const Cut& cut) const {
 }
 
 LogitsRow::Candidates LogitsRow::all() const {
-  constexpr int64_t kPart = kBlock * kBlocksPerTask;
   const auto size = std::ssize(logits_);
   const auto peak = highest() / temperature_;
   const auto total = this->total();
   Candidates result{.tokens = std::vector<int64_t>(logits_.size()),
                     .probs = std::vector<float>(logits_.size())};
   std::iota(result.tokens.begin(), result.tokens.end(), 0);
-  parallel_for((size + kPart - 1) / kPart, [&](int64_t part, int64_t /*worker*/) {
-    for (auto token = part * kPart; token < std::min((part + 1) * kPart, size); ++token) {
+  parallel_for((size + kTokensPerTask - 1) / kTokensPerTask, [&](int64_t part, int64_t /*worker*/) {
+    for (auto token = part * kTokensPerTask; token < std::min((part + 1) * kTokensPerTask, size);
+         ++token) {
       const auto exponent = double{scaled(token)} - peak;
       result.probs[static_cast<size_t>(token)] = static_cast<float>(std::exp(exponent) / total);
     }
@@ -149,25 +158,16 @@ int64_t LogitsRow::draw(const Cut& cut, const ExponentialDraws& draws, int64_t f
       (cut.top_k <= 0 || cut.top_k >= std::ssize(logits_)) && cut.top_p >= 1 && cut.min_p <= 0;
   const auto candidates = is_whole ? all() : likeliest(cut);
   const auto& [tokens, probs, sum] = candidates;
-  // Of each part of the candidates the winner, then of these.
-  struct Best {
-    float score = -1.0F;
-    int64_t token = 0;
-    bool operator<(const Best& other) const {
-      return score != other.score ? score < other.score : token > other.token;
-    }
-  };
-  constexpr int64_t kPart = kBlock * kBlocksPerTask;
   const auto size = std::ssize(probs);
-  std::vector<Best> winners(static_cast<size_t>((size + kPart - 1) / kPart),
-                            Best{.token = tokens[0]});
+  std::vector<Winner> winners(static_cast<size_t>((size + kTokensPerTask - 1) / kTokensPerTask),
+                              Winner{.token = tokens[0]});
   const auto whole = static_cast<float>(sum);
   parallel_for(std::ssize(winners), [&](int64_t part, int64_t /*worker*/) {
     auto& winner = winners[static_cast<size_t>(part)];
-    for (auto j = part * kPart; j < std::min((part + 1) * kPart, size); ++j) {
+    for (auto j = part * kTokensPerTask; j < std::min((part + 1) * kTokensPerTask, size); ++j) {
       const auto token = tokens[static_cast<size_t>(j)];
       const auto score = probs[static_cast<size_t>(j)] / whole / draws.at(first_draw + token);
-      winner = std::max(winner, Best{score, token});
+      winner = std::max(winner, Winner{score, token});
     }
   });
   return std::ranges::max(winners, std::less<>()).token;

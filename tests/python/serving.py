@@ -14,10 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gemma_libtorch
+import tiny
 from test_program import PROGRAM
 
 # Of the tiny tokenizer: neither eos nor <end_of_turn> is chosen.
 NO_STOP = {"1": -100, "5": -100}
+
+
+def save_tiny(place: Path, positions: int) -> Path:
+    """A tiny Gemma 3 that sees so many tokens, as place / "model.ckpt". -> place"""
+    fields = {**tiny.CONFIGS["gemma3"], "max_position_embeddings": positions}
+    tiny.save_checkpoint(tiny.make_model(gemma_libtorch, fields, "float32"), place)
+    return place
 
 
 class Answer(NamedTuple):

@@ -14,18 +14,14 @@ import pytest
 import tiny
 from gemma_libtorch.engine import Engine, Request
 from gemma_libtorch.prompts import ChatPrompt, FimPrompt
-from serving import NO_STOP, Server, serving
-
+from serving import NO_STOP, Server, save_tiny, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("tiny")
-    fields = {**tiny.CONFIGS["gemma3"], "max_position_embeddings": 2000}
-    tiny.save_checkpoint(tiny.make_model(gemma_libtorch, fields, "float32"), place)
-    return place
+    return save_tiny(tmp_path_factory.mktemp("tiny"), 2000)
 
 
 @pytest.fixture(scope="module")

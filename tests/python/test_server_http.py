@@ -12,20 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import gemma_libtorch
 import pytest
-import tiny
-from serving import NO_STOP, Server, serving
+from serving import NO_STOP, Server, save_tiny, serving
 
 LONG: dict[str, Any] = {"prompt": "The ferry", "max_tokens": 15_000, "logit_bias": NO_STOP}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("tiny")
-    fields = {**tiny.CONFIGS["gemma3"], "max_position_embeddings": 16_000}
-    tiny.save_checkpoint(tiny.make_model(gemma_libtorch, fields, "float32"), place)
-    return place
+    return save_tiny(tmp_path_factory.mktemp("tiny"), 16_000)
 
 
 @pytest.fixture(scope="module")

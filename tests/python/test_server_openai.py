@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-import gemma_libtorch
 import pytest
-import tiny
-from serving import NO_STOP, Server, serving
+from serving import NO_STOP, Server, save_tiny, serving
 
 openai = pytest.importorskip("openai", reason="openai is not installed: pip install openai")
 
@@ -22,8 +20,7 @@ MESSAGES: Any = [
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     place = tmp_path_factory.mktemp("tiny")
-    fields = {**tiny.CONFIGS["gemma3"], "max_position_embeddings": 2000}
-    tiny.save_checkpoint(tiny.make_model(gemma_libtorch, fields, "float32"), place)
+    save_tiny(place, 2000)
     with serving(place, "--api_key", "secret", "--served_name", "tiny") as running:
         yield running
 
