@@ -22,7 +22,7 @@ void bind_attention(py::module_& m) {
           "num_queries_per_kv",
           [](const Self& self) { return self.num_heads() / self.num_kv_heads(); })
       .def_property_readonly("hidden_size",
-                             [](const Self& self) { return self.qkv_proj->weight.size(1); })
+                             [](const Self& self) { return self.qkv_proj->columns(); })
       .def_property_readonly("head_dim", &Self::head_dim)
       .def_property_readonly("q_size",
                              [](const Self& self) { return self.num_heads() * self.head_dim(); })

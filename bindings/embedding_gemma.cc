@@ -22,11 +22,12 @@ std::shared_ptr<Model> from_pretrained(const std::filesystem::path& directory,
   auto config = read_embedding_gemma_config(directory);
   if (dtype) config.text.dtype = dtype_to_string(*dtype);
   std::shared_ptr<Model> model;
-  loaded(directory, progress, mmap, [&](const std::string& path, const LoadOptions& options) {
-    const DefaultDtypeGuard guard(config.text.get_dtype());
-    model = std::make_shared<Model>(config);
-    return model->load_weights(path, options);
-  });
+  loaded(directory, progress, {.mmap = mmap},
+         [&](const std::string& path, const LoadOptions& options) {
+           const DefaultDtypeGuard guard(config.text.get_dtype());
+           model = std::make_shared<Model>(config);
+           return model->load_weights(path, options);
+         });
   model->set_numerics(numerics_from_string(numerics));
   return model;
 }

@@ -38,13 +38,13 @@ LayerCallback signal_check() {
 
 LoadReport loaded(const std::filesystem::path& model_path,
                   const py::object& progress,
-                  bool mmap,
+                  LoadOptions options,
                   const std::function<LoadReport(const std::string&, const LoadOptions&)>& load) {
-  const LoadOptions options{.mmap = mmap, .progress = [&progress](const LoadProgress& state) {
-                              const py::gil_scoped_acquire gil;
-                              if (!progress.is_none()) progress(state);
-                              if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-                            }};
+  options.progress = [&progress](const LoadProgress& state) {
+    const py::gil_scoped_acquire gil;
+    if (!progress.is_none()) progress(state);
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  };
   auto report = [&] {
     const py::gil_scoped_release release;
     return load(model_path.string(), options);
@@ -123,10 +123,20 @@ void bind_language_model(py::module_& m) {
   using Self = LanguageModelImpl;
   ModuleClass<Self, EngineModelImpl>(m, "LanguageModel",
                                      "What the text and the multimodal model share.")
-      .def("load_weights", load_weights<Self>, py::arg("model_path"),
-           py::arg("progress") = py::none(), py::kw_only(), py::arg("mmap") = false,
-           "Loads a checkpoint; progress(LoadProgress) after each tensor. mmap=True leaves weights "
-           "in the file, which nobody may write to then.")
+      .def(
+          "load_weights",
+          [](Self& self, const std::filesystem::path& model_path, const py::object& progress,
+             bool mmap, bool keep_blocks) {
+            return loaded(model_path, progress, {.mmap = mmap, .keep_blocks = keep_blocks},
+                          [&](const std::string& path, const LoadOptions& options) {
+                            return self.load_weights(path, options);
+                          });
+          },
+          py::arg("model_path"), py::arg("progress") = py::none(), py::kw_only(),
+          py::arg("mmap") = false, py::arg("keep_blocks") = false,
+          "Loads a checkpoint; progress(LoadProgress) after each tensor. mmap=True leaves weights "
+          "in the file, which nobody may write to then; keep_blocks=True those of a GGUF in its "
+          "blocks.")
       .def_property_readonly("config", &Self::config);
 }
 

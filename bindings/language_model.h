@@ -21,10 +21,10 @@ GenerateOptions generate_options(const py::object& on_token,
 // Lets Ctrl-C, or any other signal whose Python handler raises, end a computation of many layers.
 LayerCallback signal_check();
 
-// What `load` does with the options of these arguments; warns of tensors without a place.
+// What `load` does with `options` and the call of `progress`; warns of tensors without a place.
 LoadReport loaded(const std::filesystem::path& model_path,
                   const py::object& progress,
-                  bool mmap,
+                  LoadOptions options,
                   const std::function<LoadReport(const std::string&, const LoadOptions&)>& load);
 
 // A model's load_weights.
@@ -33,7 +33,7 @@ LoadReport load_weights(Model& self,
                         const std::filesystem::path& model_path,
                         const py::object& progress,
                         bool mmap) {
-  return loaded(model_path, progress, mmap,
+  return loaded(model_path, progress, {.mmap = mmap},
                 [&](const std::string& path, const LoadOptions& options) {
                   return self.load_weights(path, options);
                 });

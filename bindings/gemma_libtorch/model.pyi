@@ -456,11 +456,13 @@ class LanguageModel(EngineModel):
         progress: Callable[[LoadProgress], object] | None = None,
         *,
         mmap: bool = False,
+        keep_blocks: bool = False,
     ) -> LoadReport:
         """Loads a checkpoint of any format that docs/checkpoints.md lists; progress is called after each tensor.
 
         The weights are copies. With mmap=True they stay in the file where they can: loading takes no
-        time, but nobody may write to the file as long as the model lives.
+        time, but nobody may write to the file as long as the model lives. With keep_blocks=True the
+        matrices of a GGUF stay in its blocks, for fast numerics: `weight` is then their bytes.
 
         Raises FileNotFoundError, and RuntimeError, naming the file, the tensor and the cure, for a
         file that is not a checkpoint and for a weight that is missing, misshapen, or int8 where

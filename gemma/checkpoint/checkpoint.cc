@@ -228,6 +228,18 @@ at::Tensor Checkpoint::rows(std::string_view name, int64_t first, int64_t count)
   return dequantized_rows(*contents_->file(i), entry, first, count);
 }
 
+at::Tensor Checkpoint::blocks(std::string_view name) const {
+  const size_t i = index_of(name);
+  auto entry = contents_->entries[i];
+  if (entry.encoding == Encoding::kPlain) {
+    throw std::invalid_argument(fmt::format("Checkpoint: '{}' stands in no blocks", name));
+  }
+  entry.dtype = at::kByte;
+  entry.sizes = {static_cast<int64_t>(entry.nbytes)};
+  entry.strides = {1};
+  return plain_tensor(contents_->file(i), entry);
+}
+
 const GgufMetadata* Checkpoint::metadata() const {
   return contents_->metadata ? &*contents_->metadata : nullptr;
 }

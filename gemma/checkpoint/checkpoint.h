@@ -41,6 +41,11 @@ class Checkpoint {
   /// other ones. Throws as `tensor` does, and std::out_of_range for rows that it does not have.
   at::Tensor rows(std::string_view name, int64_t first, int64_t count) const;
 
+  /// The blocks of a tensor that stands in such: a view of the mapped file as uint8 [nbytes], which
+  /// lives as long as the tensor. Throws as `tensor` does, and std::invalid_argument for a plain
+  /// one.
+  at::Tensor blocks(std::string_view name) const;
+
   /// What a GGUF file says besides its tensors, valid as long as the Checkpoint; nullptr for other
   /// files.
   const GgufMetadata* metadata() const;

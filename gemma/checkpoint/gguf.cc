@@ -47,6 +47,7 @@ constexpr ElementType kElementTypes[] = {
     {12, kFloat, Encoding::kQ4K},
     {13, kFloat, Encoding::kQ5K},
     {14, kFloat, Encoding::kQ6K},
+    {20, kFloat, Encoding::kIq4Nl},
     {24, c10::ScalarType::Char, Encoding::kPlain, 1},
     {25, c10::ScalarType::Short, Encoding::kPlain, 2},
     {26, c10::ScalarType::Int, Encoding::kPlain, 4},
@@ -57,9 +58,9 @@ constexpr ElementType kElementTypes[] = {
 
 // The other types of ggml that people meet, for messages.
 constexpr std::pair<uint32_t, std::string_view> kUnreadTypes[] = {
-    {9, "Q8_1"},     {10, "Q2_K"},  {11, "Q3_K"},   {15, "Q8_K"},  {16, "IQ2_XXS"}, {17, "IQ2_XS"},
-    {18, "IQ3_XXS"}, {19, "IQ1_S"}, {20, "IQ4_NL"}, {21, "IQ3_S"}, {22, "IQ2_S"},   {23, "IQ4_XS"},
-    {29, "IQ1_M"},   {34, "TQ1_0"}, {35, "TQ2_0"},  {39, "MXFP4"}};
+    {9, "Q8_1"},    {10, "Q2_K"},    {11, "Q3_K"},  {15, "Q8_K"},  {16, "IQ2_XXS"},
+    {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"}, {21, "IQ3_S"}, {22, "IQ2_S"},
+    {23, "IQ4_XS"}, {29, "IQ1_M"},   {34, "TQ1_0"}, {35, "TQ2_0"}, {39, "MXFP4"}};
 
 // Reads from front to back; every step is checked against the end.
 class Reader {

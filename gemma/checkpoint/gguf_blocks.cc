@@ -15,8 +15,9 @@ namespace gemma {
 namespace {
 
 constexpr BlockFormat kFormats[] = {
-    {"Q4_0", 32, 18}, {"Q4_1", 32, 20},   {"Q5_0", 32, 22},   {"Q5_1", 32, 24},
-    {"Q8_0", 32, 34}, {"Q4_K", 256, 144}, {"Q5_K", 256, 176}, {"Q6_K", 256, 210},
+    {"Q4_0", 32, 18},   {"Q4_1", 32, 20},   {"Q5_0", 32, 22},
+    {"Q5_1", 32, 24},   {"Q8_0", 32, 34},   {"Q4_K", 256, 144},
+    {"Q5_K", 256, 176}, {"Q6_K", 256, 210}, {"IQ4_NL", 32, 18},
 };
 
 float half_at(const std::byte* bytes) {
@@ -81,6 +82,18 @@ void q5_1(const std::byte* block, float* out) {
 void q8_0(const std::byte* block, float* out) {
   const float scale = half_at(block);
   for (size_t i = 0; i < 32; ++i) out[i] = static_cast<float>(signed_at(block + 2, i)) * scale;
+}
+
+// ggml-common.h: kvalues_iq4nl.
+constexpr std::array<int, 16> kIq4NlValues = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                              1,    13,   25,  38,  53,  69,  89,  113};
+
+void iq4_nl(const std::byte* block, float* out) {
+  const float scale = half_at(block);
+  for (size_t i = 0; i < 16; ++i) {
+    out[i] = scale * static_cast<float>(kIq4NlValues[low(block + 2, i)]);
+    out[i + 16] = scale * static_cast<float>(kIq4NlValues[high(block + 2, i)]);
+  }
 }
 
 // The blocks of 256: eight groups of 32, each with a scale and a least number of 6 bits, in 12
@@ -148,7 +161,7 @@ void q6_k(const std::byte* block, float* out) {
 }
 
 using Dequantize = void (*)(const std::byte* block, float* out);
-constexpr Dequantize kDequantize[] = {q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k};
+constexpr Dequantize kDequantize[] = {q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k, iq4_nl};
 
 // Of the tables.
 size_t index_of(Encoding encoding) {

@@ -5,7 +5,7 @@
 #include <span>
 #include <string_view>
 
-#include <gemma/checkpoint/tensor_entry.h>
+#include <gemma/checkpoint/encoding.h>
 
 namespace gemma {
 

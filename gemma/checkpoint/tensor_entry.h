@@ -6,11 +6,9 @@
 
 #include <c10/core/ScalarType.h>
 
-namespace gemma {
+#include <gemma/checkpoint/encoding.h>
 
-/// How the elements of a tensor stand in a file. Everything but kPlain is a block format of GGUF,
-/// by its name there: blocks of some elements of a row, with scales of their own (gguf_blocks.h).
-enum class Encoding : uint8_t { kPlain, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ4K, kQ5K, kQ6K };
+namespace gemma {
 
 /// A tensor as a checkpoint holds it. Every byte a reader can reach lies in [offset, offset +
 /// nbytes) of the file: through sizes and strides if it is plain, else through its blocks. Tensors

@@ -75,9 +75,13 @@ EngineModel make(const OpenCheckpoint& checkpoint, const GemmaConfig& config) {
   return make_model(config);
 }
 
-LoadReport load_weights(torch::nn::Module& model, const OpenCheckpoint& checkpoint) {
+LoadReport load_weights(torch::nn::Module& model,
+                        const OpenCheckpoint& checkpoint,
+                        Numerics numerics) {
   ProgressBar bar("Loading");
-  return gemma::load_weights(model, checkpoint.source, {.mmap = true, .progress = std::ref(bar)});
+  return gemma::load_weights(
+      model, checkpoint.source,
+      {.mmap = true, .keep_blocks = numerics == Numerics::kFast, .progress = std::ref(bar)});
 }
 
 }  // namespace
@@ -167,7 +171,7 @@ EngineModel load_model(const ModelOptions& options, const OpenCheckpoint& checkp
   if (checkpoint.config.tokenizer) {
     model->set_tokenizer(load_tokenizer(checkpoint.config, checkpoint.source));
   }
-  const auto report = load_weights(*model, checkpoint);
+  const auto report = load_weights(*model, checkpoint, numerics_of(options));
   if (const auto warning = describe_unexpected(report); !warning.empty()) {
     note("gemma: {}: {}\n", options.ckpt, warning);
   }

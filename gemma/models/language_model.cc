@@ -156,13 +156,11 @@ std::vector<KVCache> LanguageModelImpl::make_kv_caches(int64_t batch_size,
                                                        int64_t max_seq_len,
                                                        torch::Device device) const {
   const auto dtype = config_.get_dtype();
-  const auto weights =
-      embedder->weight_scaler.defined() ? embedder->weight_scaler : embedder->weight;
-  if (weights.scalar_type() != dtype) {
+  if (embedder->dtype() != dtype) {
     throw std::invalid_argument(fmt::format(
         "generate: the weights are {} but config.dtype, the KV cache's, is {}; construct the model "
         "with that default dtype, or set config.dtype",
-        dtype_name(weights.scalar_type()), config_.dtype));
+        dtype_name(embedder->dtype()), config_.dtype));
   }
   check_device(device);
   const auto zeros = [&] {

@@ -31,13 +31,13 @@ std::string features_of(const torch::nn::Module& module,
   }
   int64_t size = 0;
   if (const auto* linear = dynamic_cast<const LinearImpl*>(&module)) {
-    size = linear->weight.size(0);
+    size = linear->rows();
   } else if (const auto* table = dynamic_cast<const EmbeddingImpl*>(&module)) {
-    size = table->weight.size(1);
+    size = table->columns();
   } else if (const auto* mlp = dynamic_cast<const GemmaMLPImpl*>(&module)) {
-    size = mlp->down_proj->weight.size(0);
+    size = mlp->down_proj->rows();
   } else if (const auto* attention = dynamic_cast<const GemmaAttentionImpl*>(&module)) {
-    size = attention->o_proj->weight.size(0);
+    size = attention->o_proj->rows();
   } else if (const auto* layer = dynamic_cast<const DecoderLayerImpl*>(&module)) {
     size = layer->input_layernorm->weight.size(0);
   } else if (const auto* stack = dynamic_cast<const GemmaModelImpl*>(&module)) {

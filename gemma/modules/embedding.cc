@@ -8,18 +8,10 @@
 
 namespace gemma {
 
-EmbeddingImpl::EmbeddingImpl(int64_t num_embeddings, int64_t embedding_dim, bool quant) {
-  check_size("Embedding", "num_embeddings", num_embeddings);
-  check_size("Embedding", "embedding_dim", embedding_dim);
-  const auto dtype = quant ? torch::kInt8 : default_dtype();
-  weight = register_parameter("weight", uninitialized({num_embeddings, embedding_dim}, dtype),
-                              /*requires_grad=*/false);
-  if (quant) {
-    weight_scaler =
-        register_parameter("weight_scaler", uninitialized({num_embeddings}, default_dtype()),
-                           /*requires_grad=*/false);
-  }
-}
+EmbeddingImpl::EmbeddingImpl(int64_t num_embeddings, int64_t embedding_dim, bool quant)
+    : WeightMatrix(check_size("Embedding", "num_embeddings", num_embeddings),
+                   check_size("Embedding", "embedding_dim", embedding_dim),
+                   quant) {}
 
 torch::Tensor EmbeddingImpl::forward(const torch::Tensor& x) {
   if (!is_tapped()) return ops().embedding(x, view());
@@ -36,8 +28,7 @@ torch::Tensor EmbeddingImpl::scaled(const torch::Tensor& x) {
 }
 
 std::string EmbeddingImpl::signature() const {
-  return fmt::format("Embedding({}, {}{})", weight.size(0), weight.size(1),
-                     weight_scaler.defined() ? ", quant=True" : "");
+  return fmt::format("Embedding({}, {}{})", rows(), columns(), quant_text());
 }
 
 }  // namespace gemma

@@ -128,8 +128,8 @@ std::string to_string(const torch::nn::Module& module) {
   return name + children + "\n)";
 }
 
-void check_size(std::string_view module, std::string_view name, int64_t size) {
-  if (size >= 0) return;
+int64_t check_size(std::string_view module, std::string_view name, int64_t size) {
+  if (size >= 0) return size;
   throw std::invalid_argument(
       fmt::format("{}: {} is {}, but a size is 0 or more", module, name, size));
 }

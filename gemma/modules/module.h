@@ -112,8 +112,8 @@ class Module : public torch::nn::Module {
 /// folded into "(0-17): 18 x …".
 std::string to_string(const torch::nn::Module& module);
 
-/// Throws std::invalid_argument for a negative size, e.g. "Linear: in_features is -3, but …".
-void check_size(std::string_view module, std::string_view name, int64_t size);
+/// `size`. Throws std::invalid_argument if it is negative, e.g. "Linear: in_features is -3, but …".
+int64_t check_size(std::string_view module, std::string_view name, int64_t size);
 
 /// A parameter without contents. On the CPU no memory is used until a page is written, so a model
 /// larger than memory can be built and then given the tensors of a mapped file.

@@ -215,8 +215,8 @@ class Ops {
   virtual at::Tensor inner(Inner which, const at::Tensor& value) const;
 };
 
-/// The matrix of a weight as floats, [rows, columns]: of 4 bits float32, of others in the dtype of
-/// the matrix or of its scales.
+/// The matrix of a weight as floats, [rows, columns]: of 4 bits float32, of blocks in
+/// the layout's dtype, of others in that of the matrix or of its scales.
 at::Tensor dequantize(const WeightView& weight);
 
 /// tanh(x / cap) * cap in x's dtype: the reference's soft limit of scores and logits.

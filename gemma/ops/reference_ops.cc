@@ -10,7 +10,9 @@
 namespace gemma {
 namespace {
 
-bool is_packed(const WeightView& weight) { return weight.data.scalar_type() == at::kByte; }
+bool is_packed(const WeightView& weight) {
+  return weight.quantized() && weight.data.scalar_type() == at::kByte;
+}
 
 // 4-bit weights as float32; the reference has none.
 at::Tensor unpacked(const WeightView& weight) {
@@ -57,6 +59,7 @@ at::Tensor filtered_probs(const at::Tensor& logits, const SamplingParams& params
 // The reference multiplies the whole table by its scales on every call, even for the embedding;
 // the product of the rows that are used is the same.
 at::Tensor dequantize(const WeightView& weight) {
+  if (weight.blocks) return read_all(*weight.blocks, weight.data);
   if (is_packed(weight)) return unpacked(weight);
   return weight.quantized() ? weight.data * weight.scales.unsqueeze(-1) : weight.data;
 }
@@ -69,6 +72,11 @@ at::Tensor Ops::linear(const at::Tensor& x, const WeightView& weight, Pass /*pas
 }
 
 at::Tensor Ops::embedding(const at::Tensor& ids, const WeightView& weight) const {
+  if (weight.blocks) {
+    auto sizes = ids.sizes().vec();
+    sizes.push_back(weight.blocks->columns);
+    return read_rows(*weight.blocks, weight.data, ids).view(sizes);
+  }
   auto rows = at::embedding(weight.data, ids);
   if (!weight.quantized()) return rows;
   return rows * weight.scales.index_select(0, ids.flatten()).view(ids.sizes()).unsqueeze(-1);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -30,11 +31,14 @@ struct Recipe {
   std::vector<int64_t> shape = {};             // Seen as a tensor of these; empty: as it is.
   double plus = 0;                             // Added to each element.
 
-  /// Whether the tensor is the file's, but for its name.
-  bool is_alias() const {
-    return parts.size() == 1 && parts.front().at.empty() && !rows && sizes.empty() &&
-           order.empty() && shape.empty() && plus == 0;
+  /// Whether the tensor is the rows of whole tensors, one after another.
+  bool only_joins() const {
+    return std::ranges::all_of(parts, [](const Part& part) { return part.at.empty(); }) && !rows &&
+           sizes.empty() && order.empty() && shape.empty() && plus == 0;
   }
+
+  /// Whether the tensor is the file's, but for its name.
+  bool is_alias() const { return parts.size() == 1 && only_joins(); }
 };
 
 /// The matrix that makes logits, where a file has it, and the embedding that it has to equal.

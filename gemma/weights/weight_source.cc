@@ -176,6 +176,16 @@ torch::Tensor made(const Checkpoint& checkpoint, const Recipe& recipe) {
   return tensor;
 }
 
+// The parts' bytes one after another; the file's own where there is one.
+at::Tensor joined_blocks(const Checkpoint& checkpoint, const std::vector<Part>& parts) {
+  if (parts.size() == 1) return checkpoint.blocks(parts.front().name);
+  std::vector<at::Tensor> bytes;
+  for (const auto& part : parts) bytes.push_back(checkpoint.blocks(part.name));
+  auto all = at::cat(bytes);
+  for (const auto& part : parts) checkpoint.release(part.name);
+  return all;
+}
+
 bool has_same_numbers(const Checkpoint& checkpoint, const std::string& a, const std::string& b) {
   const auto &x = *checkpoint.find(a), &y = *checkpoint.find(b);
   if (x.sizes != y.sizes || x.sizes.empty()) return false;
@@ -343,6 +353,24 @@ torch::Tensor WeightSource::tensor(std::string_view name) const {
   if (!contents_->layout) return contents_->checkpoint.tensor(name);
   const auto i = index_of(name);
   return made(contents_->checkpoint, contents_->layout->recipes[i]);
+}
+
+std::optional<BlockMatrix> WeightSource::blocks(std::string_view name) const {
+  const auto& checkpoint = contents_->checkpoint;
+  const auto recipe = contents_->layout
+                          ? contents_->layout->recipes[index_of(name)]
+                          : Recipe{.name = std::string(name), .parts = {Part(std::string(name))}};
+  if (!recipe.only_joins()) return std::nullopt;
+  BlockLayout layout{.parts = {}, .columns = 0, .dtype = at::kFloat};
+  for (const auto& part : recipe.parts) {
+    const auto& entry = *checkpoint.find(part.name);
+    if (entry.encoding == Encoding::kPlain || entry.sizes.size() != 2 || entry.nbytes == 0) {
+      return std::nullopt;
+    }
+    layout.parts.push_back({entry.encoding, entry.sizes[0]});
+    layout.columns = entry.sizes[1];
+  }
+  return BlockMatrix{joined_blocks(checkpoint, recipe.parts), std::move(layout)};
 }
 
 bool WeightSource::is_view(std::string_view name) const {

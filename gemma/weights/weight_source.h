@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,8 +11,15 @@
 #include <torch/types.h>
 
 #include <gemma/checkpoint/checkpoint.h>
+#include <gemma/ops/block_layout.h>
 
 namespace gemma {
+
+/// A matrix as the blocks of a GGUF.
+struct BlockMatrix {
+  torch::Tensor bytes;  // uint8 [layout.bytes()]
+  BlockLayout layout;   // Of float32.
+};
 
 /// The weights of a model under the reference's names, gemma_pytorch's or recurrentgemma's,
 /// whatever names the files have: a Checkpoint, seen through the Layout that its names fit. With
@@ -41,6 +49,10 @@ class WeightSource {
   /// pages of those are given back on the way: nothing is in memory twice. Throws
   /// std::runtime_error when there is none.
   torch::Tensor tensor(std::string_view name) const;
+
+  /// The matrix in the blocks that the file has it in: a view of the file, or where it is joined
+  /// from several tensors memory of its own. None unless all of it stands in blocks.
+  std::optional<BlockMatrix> blocks(std::string_view name) const;
 
   /// Whether `tensor` is a view of the file, not memory of its own.
   bool is_view(std::string_view name) const;

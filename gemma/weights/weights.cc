@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <unordered_map>
@@ -12,6 +13,7 @@
 #include <gemma/config/config.h>
 #include <gemma/config/dtype_name.h>
 #include <gemma/modules/module.h>
+#include <gemma/modules/weight_matrix.h>
 #include <gemma/ops/weight_view.h>
 #include <gemma/weights/copy_weight.h>
 #include <gemma/weights/family.h>
@@ -24,7 +26,37 @@ namespace {
 // A parameter and what it is going to hold.
 struct Assignment {
   torch::Tensor parameter, value;
+  WeightMatrix* matrix = nullptr;                       // Whose weight it is, if it is such.
+  std::shared_ptr<const BlockLayout> blocks = nullptr;  // Of the value, if it is in blocks.
 };
+
+// The modules that are a matrix, by the names of their weights.
+using Matrices = std::unordered_map<std::string, WeightMatrix*>;
+
+Matrices matrices_of(const torch::nn::Module& module) {
+  Matrices matrices;
+  for (const auto& item : module.named_modules(/*name_prefix=*/"", /*include_self=*/false)) {
+    if (auto* const matrix = dynamic_cast<WeightMatrix*>(item.value().get())) {
+      matrices.emplace(item.key() + ".weight", matrix);
+    }
+  }
+  return matrices;
+}
+
+WeightMatrix* find(const Matrices& matrices, const std::string& name) {
+  const auto found = matrices.find(name);
+  return found == matrices.end() ? nullptr : found->second;
+}
+
+// The weights with their own shapes where they are in blocks.
+StateDict wanted(StateDict weights, const Matrices& matrices) {
+  for (auto& [name, weight] : weights) {
+    const auto* const matrix = find(matrices, name);
+    if (matrix == nullptr || !matrix->blocks) continue;
+    weight = uninitialized({matrix->rows(), matrix->columns()}, matrix->dtype());
+  }
+  return weights;
+}
 
 void append_state(StateDict& out, const torch::nn::Module& module, const std::string& prefix) {
   for (const auto& item : module.named_parameters(/*recurse=*/false)) {
@@ -166,9 +198,30 @@ at::Tensor converted(const WeightSource& source,
   return target;
 }
 
+// The same in the file's blocks, if it has some that the module can hold.
+std::optional<Assignment> kept_blocks(const WeightSource& source,
+                                      const std::string& name,
+                                      const at::Tensor& want,
+                                      WeightMatrix* matrix,
+                                      bool mmap) {
+  if (matrix == nullptr || !matrix->weight.is_cpu() || !is_weight_dtype(want.scalar_type())) {
+    return std::nullopt;
+  }
+  auto blocks = source.blocks(name);
+  if (!blocks) return std::nullopt;
+  blocks->layout.dtype = want.scalar_type();
+  return Assignment{.parameter = matrix->weight,
+                    .value = mmap ? blocks->bytes : blocks->bytes.clone(),
+                    .matrix = matrix,
+                    .blocks = std::make_shared<const BlockLayout>(std::move(blocks->layout))};
+}
+
 void commit(const std::vector<Assignment>& assignments, torch::nn::Module& module) {
   const torch::NoGradGuard no_grad;
-  for (const auto& [parameter, value] : assignments) parameter.set_data(value);
+  for (const auto& [parameter, value, matrix, blocks] : assignments) {
+    parameter.set_data(value);
+    if (matrix != nullptr) matrix->blocks = blocks;
+  }
   if (auto* const ours = dynamic_cast<Module*>(&module)) ours->arrange_weights();
 }
 
@@ -201,7 +254,7 @@ bool is_rope_table(std::string_view name) {
 }
 
 void check_weights(const torch::nn::Module& module, const WeightSource& source) {
-  compare(source, weights_of(module));
+  compare(source, wanted(weights_of(module), matrices_of(module)));
   source.check_complete();
 }
 
@@ -210,8 +263,10 @@ LoadReport load_weights(torch::nn::Module& module,
                         const LoadOptions& options) {
   const torch::NoGradGuard no_grad;
   const auto change = change_of(module, "load_weights");
+  const auto matrices = matrices_of(module);
   const auto weights = weights_of(module);
-  auto report = compare(source, weights);
+  const auto wants = wanted(weights, matrices);
+  auto report = compare(source, wants);
   source.check_complete();
   LoadProgress state{.tensor = {},
                      .tensors_done = 0,
@@ -222,9 +277,16 @@ LoadReport load_weights(torch::nn::Module& module,
     state.bytes_total += static_cast<int64_t>(source.find(name)->nbytes);
   }
   std::vector<Assignment> assignments;
-  for (const auto& [name, parameter] : weights) {
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const auto& [name, want] = wants[i];
     const auto& entry = *source.find(name);
-    assignments.push_back({parameter, converted(source, entry, parameter, options.mmap)});
+    auto* const matrix = find(matrices, name);
+    auto kept =
+        options.keep_blocks ? kept_blocks(source, name, want, matrix, options.mmap) : std::nullopt;
+    assignments.push_back(kept ? *std::move(kept)
+                               : Assignment{.parameter = weights[i].second,
+                                            .value = converted(source, entry, want, options.mmap),
+                                            .matrix = matrix});
     report.loaded.push_back(name);
     state.tensor = name;
     ++state.tensors_done;
@@ -258,7 +320,7 @@ LoadReport load_state_dict(torch::nn::Module& module,
           name, sizes_text(found->second), sizes_text(parameter)));
     }
     report.loaded.push_back(name);
-    assignments.push_back({parameter, found->second});
+    assignments.push_back({.parameter = parameter, .value = found->second});
     given.erase(found);
   }
   for (const auto& [name, _] : tensors) {
@@ -273,7 +335,7 @@ LoadReport load_state_dict(torch::nn::Module& module,
   if (assign) {
     commit(assignments, module);
   } else {
-    for (auto& [parameter, value] : assignments) parameter.copy_(value);
+    for (const auto& assignment : assignments) assignment.parameter.copy_(assignment.value);
   }
   return report;
 }

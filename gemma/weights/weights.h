@@ -31,6 +31,10 @@ struct LoadOptions {
   /// the file: the weights would change with it, and a file that is cut off ends the process. A
   /// file that is replaced under its name is safe.
   bool mmap = false;
+  /// Whether the matrices of a GGUF stay in its blocks: they take the memory that the file does,
+  /// and fast numerics multiply them as they are. Exact ones compute the same either way, but
+  /// expand a matrix each time that they multiply by it.
+  bool keep_blocks = false;
   /// Called after each tensor.
   ProgressCallback progress = {};
 };

@@ -51,6 +51,8 @@ int64_t bits_of(cpu::WeightType type) {
       return 8;
     case cpu::WeightType::kInt4:
       return 4;
+    case cpu::WeightType::kBlocks:
+      return 6;  // Some 4 to 8.
   }
   return 32;
 }
@@ -79,6 +81,10 @@ int64_t row_count(const at::Tensor& x) {
 
 CpuWeight::CpuWeight(const WeightView& weight) : data_(weight.data.contiguous()) {
   check_tensor(data_);
+  if (weight.blocks) {
+    take_blocks(*weight.blocks);
+    return;
+  }
   const auto type = weight_type(data_.scalar_type());
   const auto columns = data_.size(-1);
   matrix_ = {.data = data_.const_data_ptr(),
@@ -104,6 +110,25 @@ CpuWeight::CpuWeight(const WeightView& weight) : data_(weight.data.contiguous())
     matrix_.scales = scales_.const_data_ptr();
     matrix_.scale_type = weight_type(scales_.scalar_type());
   }
+}
+
+void CpuWeight::take_blocks(const BlockLayout& layout) {
+  TORCH_CHECK(data_.numel() == layout.bytes(), "fast numerics: a weight in blocks has ",
+              data_.numel(), " bytes, but its layout says ", layout.bytes());
+  const auto* from = static_cast<const std::byte*>(data_.const_data_ptr());
+  int64_t row = 0;
+  for (const auto& part : layout.parts) {
+    blocks_.push_back({from, part.encoding, row, row + part.rows});
+    from += part.rows * layout.row_bytes(part);
+    row += part.rows;
+  }
+  matrix_ = {.data = nullptr,
+             .type = cpu::WeightType::kBlocks,
+             .scales = nullptr,
+             .rows = row,
+             .columns = layout.columns,
+             .blocks = blocks_.data(),
+             .block_parts = static_cast<int64_t>(blocks_.size())};
 }
 
 GemvInput::GemvInput(const float* x, int64_t rows, const cpu::WeightView& w)
@@ -237,6 +262,13 @@ void multiply_gated(const float* x, int64_t rows, const GateAndUp& weights, Pass
   };
   if (gate.columns == 0) {
     std::fill_n(act, rows * width, 0.0F);
+    return;
+  }
+  if (gate.type != up.type) {
+    const Buffer<float> ups(rows * width);
+    multiply(x, rows, gate, pass, act);
+    multiply(x, rows, up, pass, ups.get());
+    finish(act, ups.get(), width, 0, rows, width);
     return;
   }
   if (by_rows(pass, rows)) {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <c10/util/FunctionRef.h>
@@ -44,11 +45,15 @@ class Buffer {
 class CpuWeight {
  public:
   explicit CpuWeight(const WeightView& weight);
+  CpuWeight(CpuWeight&&) = default;
   const cpu::WeightView& operator*() const { return matrix_; }
   const cpu::WeightView* operator->() const { return &matrix_; }
 
  private:
+  void take_blocks(const BlockLayout& layout);
+
   at::Tensor data_, scales_;
+  std::vector<cpu::BlockRows> blocks_;
   cpu::WeightView matrix_;
 };
 
@@ -95,7 +100,7 @@ void multiply(const float* x, int64_t rows, const cpu::WeightView& w, Pass pass,
 /// x times weight^T, and the bias if it is defined: [..., in] -> float32 [..., out].
 at::Tensor biased_product(const at::Tensor& x, const BiasedWeight& linear, Pass pass);
 
-/// What a gated MLP multiplies its input by: two weights of one type and size.
+/// What a gated MLP multiplies its input by: two weights of one size.
 struct GateAndUp {
   const cpu::WeightView& gate;
   const cpu::WeightView& up;

@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <gemma/checkpoint/encoding.h>
+
 /// The innermost loops of fast numerics on the CPU, on plain memory and one thread. CpuOps handles
 /// tensors, and divides the work among threads.
 namespace gemma::cpu {
@@ -15,21 +17,31 @@ struct Float16 {
   uint16_t bits;
 };
 
-enum class WeightType { kFloat32, kBFloat16, kFloat16, kInt8, kInt4 };
+enum class WeightType { kFloat32, kBFloat16, kFloat16, kInt8, kInt4, kBlocks };
 static constexpr bool is_float(WeightType type) {
-  return type != WeightType::kInt8 && type != WeightType::kInt4;
+  return type == WeightType::kFloat32 || type == WeightType::kBFloat16 ||
+         type == WeightType::kFloat16;
 }
 enum class CacheType { kFloat32, kBFloat16 };
 
+/// Rows of a matrix that stand in blocks of one format of GGUF.
+struct BlockRows {
+  const std::byte* data;  // Of row `begin`.
+  Encoding encoding;
+  int64_t begin, end;  // Which rows of the matrix.
+};
+
 /// A matrix as the checkpoint holds it: [rows, columns], contiguous.
 struct WeightView {
-  const void* data;
+  const void* data;  // nullptr of kBlocks.
   WeightType type;
   const void* scales;  // [rows] of scale_type, of kInt8; else nullptr.
   int64_t rows;
-  int64_t columns;  // Of kInt4 a multiple of kGroup.
+  int64_t columns;  // Of kInt4 and kBlocks a multiple of kGroup.
   WeightType scale_type = WeightType::kFloat32;
   const Float16* group_scales = nullptr;  // [rows, columns / kGroup], of kInt4.
+  const BlockRows* blocks = nullptr;      // All rows, in parts, of kBlocks.
+  int64_t block_parts = 0;
 };
 
 /// Numbers of a row that share a scale, in 4-bit weights and their activations.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <gemma/ops/cpu/amx/registers.h>
+#include <gemma/ops/cpu/vector/block_loops.h>
 #include <gemma/ops/cpu/vector/blocking.h>
 #include <gemma/ops/cpu/vector/int4_loops.h>
 
@@ -26,6 +27,7 @@ constexpr int weight_planes(WeightType type) {
       return 3;
     case WeightType::kFloat16:
     case WeightType::kInt4:
+    case WeightType::kBlocks:
       return 2;
     default:
       return 1;
@@ -117,6 +119,13 @@ void with_planes(const WeightView& w, const Use& use) {
                    prefetch_weights(bytes + ((row + kAmxMr) * w.columns + column) / 2);
                    float numbers[kTileColumns] = {};
                    read_int4(w, row, column, count, numbers);
+                   load_planes(numbers, kTileColumns, planes);
+                 });
+    case WeightType::kBlocks:
+      return use(Constant<weight_planes(WeightType::kBlocks)>(),
+                 [&w](int64_t row, int64_t column, int64_t count, auto& planes) {
+                   float numbers[kTileColumns] = {};
+                   read_blocks(w, row, column, count, numbers);
                    load_planes(numbers, kTileColumns, planes);
                  });
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <gemma/ops/cpu/vector/block_loops.h>
 #include <gemma/ops/cpu/vector/blocking.h>
 
 // Products of activations with weights that are floats.
@@ -81,8 +82,17 @@ inline void pack_rows(
   }
 }
 
-// The panel's columns [begin, begin + width), packed.
-void pack_weights(const WeightView& w, int64_t panel, int64_t begin, int64_t width, float* packed) {
+// The panel's columns [begin, begin + width), packed; `rows` is memory for them as they are read.
+inline void pack_weights(
+    const WeightView& w, int64_t panel, int64_t begin, int64_t width, float* packed, float* rows) {
+  if (w.type == WeightType::kBlocks) {
+    const auto present = rows_in_panel(w, panel);
+    for (int64_t r = 0; r < present; ++r) {
+      read_blocks(w, panel * kNr + r, begin, width, rows + r * width);
+    }
+    const auto row = [&](int64_t r) { return r < present ? rows + r * width : nullptr; };
+    return pack_nr(row, load_up_to(width), width, packed);
+  }
   visit_floats(w, [&](const auto* data) {
     pack_rows(data + panel * kNr * w.columns + begin, w.columns, rows_in_panel(w, panel), width,
               packed);
@@ -99,7 +109,7 @@ inline void gemm_floats(const PackedRows& x,
   const auto padded_rows = round_up(x.rows, kMr);
   const auto* const packed = reinterpret_cast<const float*>(x.data);
   each_block(w.columns, [&](int64_t begin, int64_t width) {
-    pack_weights(w, panel, begin, width, scratch);
+    pack_weights(w, panel, begin, width, scratch, scratch + kNr * kKc);
     for (auto m = x.begin; m < x.end; m += kMr) {
       const auto* const a = packed + begin * padded_rows + m * width;
       const auto count = x.end - m < kMr ? x.end - m : kMr;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <gemma/ops/cpu/vector/block_loops.h>
 #include <gemma/ops/cpu/vector/gemv_loops.h>
 #include <gemma/ops/cpu/vector/int4_loops.h>
 #include <gemma/ops/cpu/vector/int8_loops.h>
@@ -13,21 +14,42 @@ static_assert(kGemvRows % kRowsAtOnce == 0);
 // 3, 4 or 6 rows are taken together, and the remaining ones one by one.
 constexpr int64_t kGemvNr = 12;
 
-// Where the arrays of packed rows are, for weights of a type that is no float. In bytes.
+// Where the arrays of packed rows are, for weights of a type that is no float: integers, scales,
+// and what sums begin with or are corrected by. `scales` and `offsets` are numbers of a row, of 4
+// bytes; places are in bytes.
 struct PackedIntegers {
-  PackedIntegers(int64_t rows, int64_t columns, WeightType type)
-      : scales(type == WeightType::kInt8 ? packed_blocks(columns) : int8_lanes(columns)),
-        scales_at(round_up(
-            type == WeightType::kInt8 ? rows * columns * 2 : rows * int8_columns(columns), kLine)),
-        offsets_at(scales_at + round_up(rows * scales * 4, kLine)),
-        size(type == WeightType::kInt8 ? offsets_at : offsets_at + rows * scales * 4) {}
+  PackedIntegers(int64_t rows, int64_t columns, WeightType type) {
+    auto bytes = columns * 2;
+    switch (type) {
+      case WeightType::kInt4:
+        bytes = int8_columns(columns);
+        scales = offsets = int8_lanes(columns);
+        break;
+      case WeightType::kBlocks:
+        scales = ChunkedRows::chunks(columns);
+        offsets = ChunkedRows::group_sums(columns);
+        break;
+      default:
+        scales = packed_blocks(columns);
+    }
+    scales_at = round_up(rows * bytes, kLine);
+    offsets_at = scales_at + round_up(rows * scales * 4, kLine);
+    size = offsets_at + rows * offsets * 4;
+  }
 
-  int64_t scales;  // Of a row.
+  int64_t scales = 0, offsets = 0;
   int64_t scales_at, offsets_at, size;
 
  private:
   static constexpr int64_t kLine = 64;
 };
+
+// Packed rows of activations for weights in blocks.
+inline ChunkedRows chunked_rows(const std::byte* packed, const PackedIntegers& layout) {
+  return {reinterpret_cast<const int16_t*>(packed),
+          reinterpret_cast<const float*>(packed + layout.scales_at),
+          reinterpret_cast<const float*>(packed + layout.offsets_at)};
+}
 
 int64_t gemv_size(int64_t rows, int64_t columns, WeightType type) {
   if (is_float(type)) {
@@ -50,15 +72,19 @@ void gemv_pack(const float* x,
   }
   const PackedIntegers layout(rows, columns, type);
   auto* const scales = reinterpret_cast<float*>(packed + layout.scales_at);
-  auto* const offsets = reinterpret_cast<int32_t*>(packed + layout.offsets_at);
+  auto* const offsets = packed + layout.offsets_at;
   for (auto r = begin; r < end; ++r) {
+    const auto* const row = x + r * columns;
+    auto* const wide = reinterpret_cast<int16_t*>(packed) + r * columns;
+    auto* const row_scales = scales + r * layout.scales;
     if (type == WeightType::kInt8) {
-      quantize_int16(x + r * columns, columns, reinterpret_cast<int16_t*>(packed) + r * columns,
-                     scales + r * layout.scales);
+      quantize_int16(row, columns, wide, row_scales);
+    } else if (type == WeightType::kBlocks) {
+      quantize_chunks(row, columns, wide, row_scales,
+                      reinterpret_cast<float*>(offsets) + r * layout.offsets);
     } else {
-      quantize_int8(x + r * columns, columns,
-                    reinterpret_cast<int8_t*>(packed) + r * int8_columns(columns),
-                    scales + r * layout.scales, offsets + r * layout.scales);
+      quantize_int8(row, columns, reinterpret_cast<int8_t*>(packed) + r * int8_columns(columns),
+                    row_scales, reinterpret_cast<int32_t*>(offsets) + r * layout.offsets);
     }
   }
 }
@@ -78,7 +104,9 @@ void gemv(const std::byte* x,
   // All groups of rows with some of the weights, so that these are read from memory once.
   for (int64_t first = 0; first < rows; first += kGemvRows, y += kGemvRows * ldy) {
     const auto count = rows - first < kGemvRows ? rows - first : kGemvRows;
-    if (w.type == WeightType::kInt8) {
+    if (w.type == WeightType::kBlocks) {
+      gemv_blocks(chunked_rows(x, layout).from(first, w.columns), count, w, begin, end, y, ldy);
+    } else if (w.type == WeightType::kInt8) {
       gemv_int8(
           {reinterpret_cast<const int16_t*>(x) + first * w.columns, scales + first * layout.scales},
           count, w, begin, end, y, ldy);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <gemma/ops/cpu/vector/block_loops.h>
 #include <gemma/ops/cpu/vector/int4_loops.h>
 #include <gemma/ops/cpu/vector/simd.h>
 
@@ -16,6 +17,7 @@ void read_row_as(const T* row, int64_t columns, float scale, float* out) {
 
 void read_row(const WeightView& w, int64_t row, float* out) {
   if (w.type == WeightType::kInt4) return read_int4(w, row, 0, w.columns, out);
+  if (w.type == WeightType::kBlocks) return read_blocks(w, row, 0, w.columns, out);
   const auto read = [&](const auto* data, float scale) {
     read_row_as(data + row * w.columns, w.columns, scale, out);
   };

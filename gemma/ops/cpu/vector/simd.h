@@ -146,7 +146,7 @@ inline float row_scale(const WeightView& w, int64_t row) {
       return bits<float>(static_cast<uint32_t>(half.bits) << 16);
     }
     case WeightType::kFloat16:
-      return load_part(static_cast<const Float16*>(w.scales) + row, 1)[0];
+      return to_float(static_cast<const Float16*>(w.scales)[row]);
     default:
       return static_cast<const float*>(w.scales)[row];
   }

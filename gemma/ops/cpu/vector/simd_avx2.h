@@ -2,6 +2,7 @@
 
 #include <immintrin.h>
 
+#include <gemma/ops/cpu/vector/gather_halves.h>
 #include <gemma/ops/cpu/vector/vectors.h>
 
 // What simd.h says, for AVX2 with FMA and F16C.
@@ -32,6 +33,46 @@ inline Ints load_bytes(const uint8_t* from) {
 
 inline Pairs load_pairs(const int8_t* from) {
   return bits<Pairs>(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+
+inline Pairs load_pairs(const uint8_t* from) {
+  return bits<Pairs>(_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+
+inline Pairs load_nibbles(const uint8_t* from, int64_t part) {
+  const auto bytes = load_pairs(from);
+  return part == 0 ? bytes & 15 : bytes >> 4;
+}
+
+inline Pairs load_nibbles(const uint8_t* from, const int8_t (&table)[16], int64_t part) {
+  const auto values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  const auto bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  const auto nibbles =
+      _mm_and_si128(part == 0 ? bytes : _mm_srli_epi16(bytes, 4), _mm_set1_epi8(15));
+  return bits<Pairs>(_mm256_cvtepi8_epi16(_mm_shuffle_epi8(values, nibbles)));
+}
+
+inline Pairs spread_bits(uint32_t from, int64_t part) {
+  const auto own =
+      _mm256_setr_epi16(1, 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 6, 1 << 7, 1 << 8, 1 << 9,
+                        1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, INT16_MIN);
+  const auto all = _mm256_set1_epi16(static_cast<int16_t>(from >> 16 * part));
+  return bits<Pairs>(_mm256_cmpeq_epi16(_mm256_and_si256(all, own), own));
+}
+
+inline Pairs splat_two(const int32_t* pairs, int64_t part) {
+  return bits<Pairs>(Ints{} + pairs[part]);
+}
+
+inline float to_float(Float16 half) {
+  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half.bits)));
+}
+
+template <int64_t kStride>
+inline __attribute__((always_inline)) void gather(const std::byte* from,
+                                                  int64_t count,
+                                                  float (&to)[8]) {
+  _mm256_storeu_ps(to, gather_halves<kStride>(from, count));
 }
 
 inline Ints add_products(Pairs a, Pairs b, Ints sum) {

@@ -2,6 +2,7 @@
 
 #include <immintrin.h>
 
+#include <gemma/ops/cpu/vector/gather_halves.h>
 #include <gemma/ops/cpu/vector/vectors.h>
 
 // What simd.h says, for AVX-512 with its integer instructions (F, BW, DQ, VL, VNNI).
@@ -32,6 +33,47 @@ inline Ints load_bytes(const uint8_t* from) {
 inline Pairs load_pairs(const int8_t* from) {
   const auto bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   return bits<Pairs>(_mm512_cvtepi8_epi16(bytes));
+}
+
+inline Pairs load_pairs(const uint8_t* from) {
+  const auto bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return bits<Pairs>(_mm512_cvtepu8_epi16(bytes));
+}
+
+inline Pairs load_nibbles(const uint8_t* from, int64_t /*part*/) {
+  const auto bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  const auto twice = _mm512_cvtepu8_epi16(_mm256_broadcastsi128_si256(bytes));
+  const auto shifts = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1);
+  return bits<Pairs>(_mm512_srlv_epi16(twice, shifts)) & 15;
+}
+
+inline Pairs load_nibbles(const uint8_t* from, const int8_t (&table)[16], int64_t /*part*/) {
+  const auto values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  const auto bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  const auto mask = _mm_set1_epi8(15);
+  const auto low = _mm_shuffle_epi8(values, _mm_and_si128(bytes, mask));
+  const auto high = _mm_shuffle_epi8(values, _mm_and_si128(_mm_srli_epi16(bytes, 4), mask));
+  return bits<Pairs>(_mm512_cvtepi8_epi16(_mm256_set_m128i(high, low)));
+}
+
+inline Pairs spread_bits(uint32_t from, int64_t /*part*/) {
+  return bits<Pairs>(_mm512_movm_epi16(from));
+}
+
+inline Pairs splat_two(const int32_t* pairs, int64_t /*part*/) {
+  const auto first = _mm512_set1_epi32(pairs[0]);
+  return bits<Pairs>(_mm512_mask_set1_epi32(first, 0xff00, pairs[1]));
+}
+
+inline float to_float(Float16 half) {
+  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half.bits)));
+}
+
+template <int64_t kStride>
+inline __attribute__((always_inline)) void gather(const std::byte* from,
+                                                  int64_t count,
+                                                  float (&to)[8]) {
+  _mm256_storeu_ps(to, gather_halves<kStride>(from, count));
 }
 
 inline Ints add_products(Pairs a, Pairs b, Ints sum) {

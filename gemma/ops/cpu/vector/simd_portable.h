@@ -42,6 +42,42 @@ inline Pairs load_pairs(const int8_t* from) {
   return to;
 }
 
+inline Pairs load_pairs(const uint8_t* from) {
+  Pairs to;
+  for (int64_t i = 0; i < 2 * kLanes; ++i) to[i] = from[i];
+  return to;
+}
+
+inline Pairs load_nibbles(const uint8_t* from, int64_t part) {
+  const auto bytes = load_pairs(from + part % 2 * 2 * kLanes);
+  return part < 2 ? bytes & 15 : bytes >> 4;
+}
+
+inline Pairs load_nibbles(const uint8_t* from, const int8_t (&table)[16], int64_t part) {
+  auto nibbles = load_nibbles(from, part);
+  for (int64_t i = 0; i < 2 * kLanes; ++i) nibbles[i] = table[nibbles[i]];
+  return nibbles;
+}
+
+inline Pairs spread_bits(uint32_t from, int64_t part) {
+  Pairs to;
+  for (int64_t i = 0; i < 2 * kLanes; ++i) to[i] = (from >> (part * 2 * kLanes + i) & 1U) ? -1 : 0;
+  return to;
+}
+
+inline Pairs splat_two(const int32_t* pairs, int64_t part) {
+  return bits<Pairs>(Ints{} + pairs[part / 2]);
+}
+
+template <int64_t kStride>
+inline void gather(const std::byte* from, int64_t count, float (&to)[8]) {
+  for (int64_t i = 0; i < count; ++i) {
+    Float16 half;
+    std::memcpy(&half, from + i * kStride, sizeof(half));
+    to[i] = to_float(half);
+  }
+}
+
 inline Ints add_products(Pairs a, Pairs b, Ints sum) {
   for (int64_t i = 0; i < kLanes; ++i) sum[i] += a[2 * i] * b[2 * i] + a[2 * i + 1] * b[2 * i + 1];
   return sum;

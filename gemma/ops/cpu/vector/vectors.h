@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -66,6 +67,7 @@ inline Floats load(const Float16* from);
 inline Floats load(const int8_t* from);
 inline Ints load_bytes(const uint8_t* from);
 inline Pairs load_pairs(const int8_t* from);
+inline Pairs load_pairs(const uint8_t* from);
 
 // a * b + c
 inline Floats fma(Floats a, Floats b, Floats c);
@@ -95,6 +97,27 @@ inline Ints load_ints(const int32_t* from) {
   std::memcpy(&to, from, sizeof(to));
   return to;
 }
+
+// Numbers of a group of kGroup columns are in kGroupVectors vectors: these are the part-th one's.
+constexpr int64_t kGroupVectors = kGroup / (2 * kLanes);
+
+// Of 16 bytes the lower halves, then the upper ones.
+inline Pairs load_nibbles(const uint8_t* from, int64_t part);
+
+// The same, as indices of a table.
+inline Pairs load_nibbles(const uint8_t* from, const int8_t (&table)[16], int64_t part);
+
+// All bits of a number whose bit is set.
+inline Pairs spread_bits(uint32_t bits, int64_t part);
+
+// The first 16 columns have the first pair in each lane, the others the second one.
+inline Pairs splat_two(const int32_t* pairs, int64_t part);
+
+inline float to_float(Float16 half);
+
+// The first `count` numbers, kStride bytes from one to the next; others are not used.
+template <int64_t kStride>
+inline void gather(const std::byte* from, int64_t count, float (&to)[8]);
 
 // kLanes / 4 numbers, each in four lanes.
 inline Floats spread(const Float16* from);
