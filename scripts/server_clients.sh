@@ -36,9 +36,9 @@ run_set() {
 run_named() {
   case $1 in
     openai3)
-      run_set openai3 test_server_openai.py test_client_litellm.py test_client_langchain.py test_client_llm.py
+      run_set openai3 test_server_openai.py test_client_openai.py test_client_litellm.py test_client_langchain.py test_client_llm.py
       ;;
-    openai2) run_set openai2 test_server_openai.py test_client_llama_index.py test_client_instructor.py ;;
+    openai2) run_set openai2 test_server_openai.py test_client_openai.py test_client_llama_index.py test_client_instructor.py ;;
     guidellm) run_set guidellm test_client_guidellm.py ;;
     *)
       usage >&2

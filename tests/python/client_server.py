@@ -1,4 +1,4 @@
-"""A server for the tests of other people's clients, of a tiny model with a key."""
+"""Fixtures of the tests of other people's clients: a server of a tiny model, with a key."""
 
 from __future__ import annotations
 

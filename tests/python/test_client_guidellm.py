@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from client_server import KEY, server  # noqa: F401
+from client_server import KEY
 from serving import Server
 
+pytest_plugins = ("client_server",)
 pytest.importorskip("guidellm", reason="guidellm is missing: scripts/server_clients.sh")
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
-def test_eight_clients(server: Server, tmp_path: Path, path: str) -> None:  # noqa: F811
+def test_eight_clients(server: Server, tmp_path: Path, path: str) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("".join(f"The ferry of number {index} leaves at\n" for index in range(60)))
     url = f"http://127.0.0.1:{server.port}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from client_server import KEY, base_url, server  # noqa: F401
+from client_server import KEY
 
+pytest_plugins = ("client_server",)
 instructor = pytest.importorskip(
     "instructor", reason="instructor is missing: scripts/server_clients.sh"
 )
@@ -18,7 +19,7 @@ class Departure(pydantic.BaseModel):  # type: ignore[name-defined,misc]
 
 @pytest.mark.skip(reason="tools and response_format are not served yet")
 @pytest.mark.parametrize("mode", ["TOOLS", "JSON_SCHEMA"])
-def test_an_answer_of_a_form(base_url: str, mode: str) -> None:  # noqa: F811
+def test_an_answer_of_a_form(base_url: str, mode: str) -> None:
     plain = openai.OpenAI(base_url=base_url, api_key=KEY)
     client = instructor.from_openai(plain, mode=instructor.Mode[mode])
     answer = client.chat.completions.create(

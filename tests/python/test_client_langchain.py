@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from client_server import KEY, base_url, direct, server  # noqa: F401
+from client_server import KEY, direct
 from serving import Server
 
+pytest_plugins = ("client_server",)
 langchain = pytest.importorskip(
     "langchain_openai", reason="langchain-openai is missing: scripts/server_clients.sh"
 )
@@ -18,11 +19,11 @@ MESSAGES = [{"role": "system", "content": TALK[0][1]}, {"role": "user", "content
 
 
 @pytest.fixture
-def rules(base_url: str) -> dict[str, Any]:  # noqa: F811
+def rules(base_url: str) -> dict[str, Any]:
     return {"base_url": base_url, "api_key": KEY, "model": "tiny", "max_tokens": 12, "seed": 2}
 
 
-def test_a_chat(server: Server, rules: dict[str, Any]) -> None:  # noqa: F811
+def test_a_chat(server: Server, rules: dict[str, Any]) -> None:
     want = direct(server, "/v1/chat/completions", messages=MESSAGES, max_tokens=12, seed=2)
     chat = langchain.ChatOpenAI(**rules)
     answer = chat.invoke(TALK)
@@ -34,7 +35,7 @@ def test_a_chat(server: Server, rules: dict[str, Any]) -> None:  # noqa: F811
     assert asyncio.run(chat.ainvoke(TALK)).content == want
 
 
-def test_a_completion(server: Server, rules: dict[str, Any]) -> None:  # noqa: F811
+def test_a_completion(server: Server, rules: dict[str, Any]) -> None:
     rules["temperature"] = 0.5
     fields = {"max_tokens": 12, "seed": 2, "temperature": 0.5}
     want = direct(server, "/v1/completions", prompt="The ferry", **fields)
@@ -44,7 +45,7 @@ def test_a_completion(server: Server, rules: dict[str, Any]) -> None:  # noqa: F
 
 
 @pytest.mark.skip(reason="/v1/responses is not served yet")
-def test_responses(server: Server, rules: dict[str, Any]) -> None:  # noqa: F811
+def test_responses(server: Server, rules: dict[str, Any]) -> None:
     del rules["seed"]  # Not of that path.
     want = direct(server, "/v1/chat/completions", messages=MESSAGES, max_tokens=12, temperature=0)
     chat = langchain.ChatOpenAI(**rules, temperature=0, use_responses_api=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from client_server import KEY, base_url, direct, server  # noqa: F401
+from client_server import KEY, direct
 from serving import Server
 
+pytest_plugins = ("client_server",)
 litellm = pytest.importorskip("litellm", reason="litellm is missing: scripts/server_clients.sh")
 
 MESSAGES = [{"role": "user", "content": "When does the ferry leave?"}]
@@ -15,7 +16,7 @@ RULES: dict[str, Any] = {"messages": MESSAGES, "max_tokens": 12, "temperature": 
 
 
 @pytest.mark.parametrize("provider", ["openai", "hosted_vllm"])
-def test_a_chat(server: Server, base_url: str, provider: str) -> None:  # noqa: F811
+def test_a_chat(server: Server, base_url: str, provider: str) -> None:
     ask: dict[str, Any] = {
         "model": f"{provider}/tiny", "api_base": base_url, "api_key": KEY, **RULES
     }  # fmt: skip
@@ -28,14 +29,14 @@ def test_a_chat(server: Server, base_url: str, provider: str) -> None:  # noqa: 
     assert parts[-1].usage.total_tokens == answer.usage.total_tokens
 
 
-def test_a_completion(server: Server, base_url: str) -> None:  # noqa: F811
+def test_a_completion(server: Server, base_url: str) -> None:
     rules: dict[str, Any] = {"prompt": "The ferry", "max_tokens": 12, "seed": 3}
     model = "text-completion-openai/tiny"
     answer = litellm.text_completion(model=model, api_base=base_url, api_key=KEY, **rules)
     assert answer.choices[0].text == direct(server, "/v1/completions", **rules)
 
 
-def test_a_mistake_has_its_class(base_url: str) -> None:  # noqa: F811
+def test_a_mistake_has_its_class(base_url: str) -> None:
     ask: dict[str, Any] = {
         "model": "openai/tiny", "api_base": base_url, "max_retries": 0, **RULES
     }  # fmt: skip

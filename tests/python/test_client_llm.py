@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from client_server import KEY, base_url, direct, server  # noqa: F401
+from client_server import KEY, direct
 from serving import Server
 
+pytest_plugins = ("client_server",)
 pytest.importorskip("llm", reason="llm is missing: scripts/server_clients.sh")
 
 RULES = {"max_tokens": 12, "temperature": 0}
@@ -19,7 +20,7 @@ RULES = {"max_tokens": 12, "temperature": 0}
 class Llm:
     """Of a home of its own, which knows the server as `gemma` and as `base`."""
 
-    def __init__(self, home: Path, base_url: str) -> None:  # noqa: F811
+    def __init__(self, home: Path, base_url: str) -> None:
         common = f"  model_name: tiny\n  api_base: {base_url}\n  api_key_name: gemma\n"
         (home / "extra-openai-models.yaml").write_text(
             f"- model_id: gemma\n{common}- model_id: base\n{common}  completion: true\n"
@@ -38,11 +39,11 @@ class Llm:
 
 
 @pytest.fixture
-def llm(tmp_path: Path, base_url: str) -> Llm:  # noqa: F811
+def llm(tmp_path: Path, base_url: str) -> Llm:
     return Llm(tmp_path, base_url)
 
 
-def test_a_prompt(server: Server, llm: Llm) -> None:  # noqa: F811
+def test_a_prompt(server: Server, llm: Llm) -> None:
     options = ["-o", "temperature", "0", "-o", "max_tokens", "12"]
     want = direct(
         server, "/v1/chat/completions", messages=[{"role": "user", "content": "When?"}], **RULES
@@ -56,7 +57,7 @@ def test_a_prompt(server: Server, llm: Llm) -> None:  # noqa: F811
     assert llm.run("-m", "base", *options, "The ferry") == want + "\n"
 
 
-def test_a_chat(server: Server, llm: Llm) -> None:  # noqa: F811
+def test_a_chat(server: Server, llm: Llm) -> None:
     messages = [{"role": "user", "content": "a"}]
     first = direct(server, "/v1/chat/completions", messages=messages, **RULES)
     messages += [{"role": "assistant", "content": first}, {"role": "user", "content": "b"}]
