@@ -8,7 +8,8 @@ usage() {
 usage: scripts/test.sh [--quick | --all]
 
   --quick   leave out the sanitizers and the fuzz run
-  --all     also send ten thousand texts through the engine under AddressSanitizer and under ThreadSanitizer
+  --all     also send ten thousand texts through the engine under AddressSanitizer and under ThreadSanitizer,
+            and let 200 clients at once speak to a server under the latter
 
 environment:
   GEMMA_PYTORCH     a checkout of google/gemma_pytorch: compare with it live, bit for bit
@@ -107,6 +108,10 @@ many_texts() {
     OMP_NUM_THREADS=1 GEMMA_TEST_TEXTS=3336 "build/$1/bin/engine_test" --gtest_filter='*NoBlockIsLostWhereTextsAreCancelled*'
 }
 
+many_clients() {
+  OMP_NUM_THREADS=1 GEMMA_TEST_CLIENTS=200 "build/$1/bin/server_test"
+}
+
 formatted() {
   git ls-files '*.cc' '*.h' | xargs clang-format-19 --dry-run --Werror
 }
@@ -154,6 +159,7 @@ if [[ -z $quick ]]; then
     if [[ -n $all ]]; then
       check "many texts under AddressSanitizer" many_texts asan
       check "many texts under ThreadSanitizer" many_texts tsan
+      check "many clients under ThreadSanitizer" many_clients tsan
     fi
   else
     skip "sanitizers and fuzzing" "clang++-19 is not installed (apt-get install clang-19 libclang-rt-19-dev)"

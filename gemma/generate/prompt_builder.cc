@@ -7,7 +7,8 @@
 namespace gemma {
 namespace {
 
-// Pieces of one or another Gemma's vocabulary that are no text where they stand in one.
+// Pieces of one or another Gemma's vocabulary that are no text where they stand in one. They begin
+// with a < or a [.
 constexpr std::array<std::string_view, 22> kMarkers = {"<start_of_turn>",
                                                        "<end_of_turn>",
                                                        "<start_of_image>",
@@ -33,12 +34,14 @@ constexpr std::array<std::string_view, 22> kMarkers = {"<start_of_turn>",
 
 // Where the text has to be cut so that no marker is left: behind the first letter of each.
 size_t next_cut(std::string_view text, size_t from, const std::vector<std::string_view>& markers) {
-  auto cut = std::string_view::npos;
-  for (const auto marker : markers) {
-    const auto found = text.find(marker, from);
-    if (found != std::string_view::npos) cut = std::min(cut, found + 1);
+  for (size_t i = text.find_first_of("<[", from); i < text.size();
+       i = text.find_first_of("<[", i + 1)) {
+    const auto rest = text.substr(i);
+    if (std::ranges::any_of(markers, [&](auto marker) { return rest.starts_with(marker); })) {
+      return i + 1;
+    }
   }
-  return cut;
+  return std::string_view::npos;
 }
 
 }  // namespace

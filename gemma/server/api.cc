@@ -116,10 +116,12 @@ ServedModel& Api::loaded() const {
 }
 
 const Api::Route& Api::route_of(const HttpRequest& request) {
+  const std::string_view given = request.method;
+  const std::string_view method = given == "HEAD" ? "GET" : given;
   std::vector<std::string_view> methods;
   for (const auto& route : routes()) {
     if (route.path != request.path()) continue;
-    if (route.method == request.method) return route;
+    if (route.method == method) return route;
     methods.push_back(route.method);
   }
   const auto path = to_text(Json(std::string(request.path().substr(0, 100))));
@@ -225,6 +227,12 @@ void Api::tokenize(Call& call) {
   const auto prompt = fields.text("prompt");
   if (content.has_value() == prompt.has_value()) {
     throw ApiError::bad_field("prompt", "the body must have either a prompt or a content");
+  }
+  constexpr size_t kMost = 500'000;  // More keeps others waiting for seconds.
+  if (const auto size = (content ? *content : *prompt).size(); size > kMost) {
+    throw ApiError::bad_field(
+        content ? "content" : "prompt",
+        fmt::format("the text has {} bytes, but must have {} at most; send parts", size, kMost));
   }
   const bool bos = content ? fields.boolean("add_special").value_or(false)
                            : fields.boolean("add_special_tokens").value_or(true);

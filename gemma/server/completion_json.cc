@@ -78,6 +78,7 @@ Json object(const AnswerHead& head, std::string_view chat_name, Json choices) {
   all["object"] = head.is_chat ? chat_name : "text_completion";
   all["created"] = head.created;
   all["model"] = head.model;
+  all["system_fingerprint"] = "gemma-libtorch-" GEMMA_VERSION;
   all["choices"] = std::move(choices);
   return all;
 }

@@ -23,6 +23,16 @@ int status_of(const boost::beast::error_code& error) {
   return 400;
 }
 
+// Whether others may read it in another way: where it ends, or whose host it names. Beast takes it
+// for a request without a body where it does not know the coding.
+template <typename Request>
+bool is_ambiguous(const Request& request) {
+  if (request.count(http::field::host) > 1) return true;
+  const auto coding = request.find(http::field::transfer_encoding);
+  return coding != request.end() &&
+         (request.version() < 11 || !boost::beast::iequals(coding->value(), "chunked"));
+}
+
 std::string lower_case(boost::beast::string_view text) {
   std::string lower(text);
   std::ranges::transform(lower, lower.begin(),
@@ -54,8 +64,9 @@ std::optional<int> HttpParser::put(std::string& bytes) {
     boost::beast::error_code error;
     const auto used = parser.put(boost::asio::buffer(std::as_const(bytes)), error);
     bytes.erase(0, used);
-    if (error == http::error::need_more) return std::nullopt;
-    if (error) return status_of(error);
+    if (error && error != http::error::need_more) return status_of(error);
+    if (parser.is_header_done() && is_ambiguous(parser.get())) return 400;
+    if (error) return std::nullopt;
   }
   return std::nullopt;
 }

@@ -33,7 +33,7 @@ using Clock = std::chrono::steady_clock;
 using Error = boost::system::error_code;
 
 constexpr auto kAwait = asio::as_tuple(asio::use_awaitable);
-constexpr size_t kReadSize = 64 << 10;
+constexpr size_t kReadSize = 16 << 10;
 // What comes before the answer to an earlier request is out waits in so many bytes.
 constexpr size_t kMostPending = 256 << 10;
 // Seconds that a refused request is read on, so that the client sees why before the connection

@@ -1,6 +1,11 @@
+#include <algorithm>
+#include <array>
+#include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -9,6 +14,49 @@
 
 namespace gemma::server {
 namespace {
+
+[[noreturn]] void refuse_length(const CompletionRequest& request,
+                                const ServedModel& model,
+                                std::string_view tokens) {
+  // Clients know the error by these words of OpenAI's.
+  throw ApiError::bad_field(
+      request.is_chat ? "messages" : "prompt",
+      fmt::format("this model's maximum context length is {} tokens, but the prompt has {} and "
+                  "must leave room; shorten it",
+                  model.max_positions(), tokens),
+      "context_length_exceeded");
+}
+
+// A text of some megabytes takes the tokenizer many seconds: a prompt that its first parts show to
+// be far too long goes no further.
+void check_length(const CompletionRequest& request,
+                  const ServedModel& model,
+                  std::span<const std::string_view> texts) {
+  constexpr size_t kPart = 64 << 10;
+  const auto most = 2 * model.max_positions();
+  size_t bytes = 0;
+  for (const auto text : texts) bytes += text.size();
+  if (std::cmp_less_equal(bytes, std::max<int64_t>(most, kPart))) return;
+  int64_t tokens = 0;
+  for (const auto text : texts) {
+    for (size_t at = 0; at < text.size(); at += kPart) {
+      tokens += std::ssize(model.tokenizer().encode(text.substr(at, kPart), /*bos=*/false));
+      if (tokens > most) refuse_length(request, model, fmt::format("more than {}", most));
+    }
+  }
+}
+
+void check_lengths(const CompletionRequest& request, const ServedModel& model) {
+  std::vector<std::string_view> texts(request.messages.size());
+  std::ranges::transform(request.messages, texts.begin(), &ChatMessage::text);
+  check_length(request, model, texts);
+  for (const auto& prompt : request.prompts) {
+    const auto* const text = std::get_if<std::string>(&prompt);
+    if (text == nullptr) continue;
+    const std::string_view suffix = request.suffix ? std::string_view(*request.suffix) : "";
+    check_length(request, model, std::array{std::string_view(*text), suffix});
+  }
+}
 
 std::vector<int64_t> encode(const CompletionRequest::Prompt& prompt, const Tokenizer& tokenizer) {
   if (const auto* text = std::get_if<std::string>(&prompt)) return tokenizer.encode(*text);
@@ -46,6 +94,7 @@ void add_gap(const CompletionRequest& request, const Tokenizer& tokenizer, Promp
 PromptTokens tokens_of(const CompletionRequest& request, const ServedModel& model) {
   const auto& tokenizer = model.tokenizer();
   PromptTokens all{.prompts = {}, .stop_ids = model.stop_ids()};
+  check_lengths(request, model);
   if (request.is_chat) {
     add_chat(request, tokenizer, all);
   } else if (request.suffix) {
@@ -55,11 +104,7 @@ PromptTokens tokens_of(const CompletionRequest& request, const ServedModel& mode
   }
   for (const auto& prompt : all.prompts) {
     if (std::ssize(prompt) < model.max_positions()) continue;
-    throw ApiError::bad_field(
-        request.is_chat ? "messages" : "prompt",
-        fmt::format("the prompt has {} tokens, but must leave some of the model's {} positions",
-                    prompt.size(), model.max_positions()),
-        "context_length_exceeded");
+    refuse_length(request, model, std::to_string(prompt.size()));
   }
   return all;
 }

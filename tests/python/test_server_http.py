@@ -100,6 +100,9 @@ def test_statuses_of_requests(server: Server) -> None:
         answer = server.request(method, path)
         assert (answer.status, answer.json["error"]["type"]) == (status, "invalid_request_error")
     assert server.get("/v1/completions").headers["Allow"] == "POST"
+    seen = server.request("HEAD", "/v1/models")
+    assert (seen.status, seen.body) == (200, b"")
+    assert seen.headers["Content-Length"] == server.get("/v1/models").headers["Content-Length"]
     for body, type_, status in (
         (b"{}", "text/plain", 415),
         (b"{}", "", 415),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,9 @@ MESSAGES: Any = [
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     place = tmp_path_factory.mktemp("tiny")
     save_tiny(place, 2000)
-    with serving(place, "--api_key", "secret", "--served_name", "tiny") as running:
+    with serving(
+        place, "--api_key", "secret", "--served_name", "tiny", "--max_queue", "300"
+    ) as running:
         yield running
 
 
@@ -75,7 +78,7 @@ def test_mistakes_have_their_classes(server: Server, client: Any) -> None:
     with pytest.raises(openai.BadRequestError, match="temperature") as caught:
         client.chat.completions.create(model="tiny", messages=MESSAGES, temperature=9)
     assert caught.value.param == "temperature"
-    with pytest.raises(openai.BadRequestError, match="2000 positions") as caught:
+    with pytest.raises(openai.BadRequestError, match="context length is 2000 tokens") as caught:
         client.completions.create(model="tiny", prompt=[4] * 3000)
     assert caught.value.code == "context_length_exceeded"
     with (
@@ -98,16 +101,45 @@ def test_a_stream_may_be_left(server: Server, client: Any) -> None:
     pytest.fail("the text goes on")
 
 
-def test_what_is_asked_at_once_is_answered_alike(server: Server) -> None:
+def test_two_hundred_at_once_are_answered_alike(server: Server) -> None:
     async def ask() -> list[str]:
         async with openai.AsyncOpenAI(**options(server)) as many:
-            calls = [
-                many.completions.create(
-                    model="tiny", prompt=f"Number {index % 7}", max_tokens=12, seed=index % 7
+
+            async def text(index: int) -> str:
+                rules: Any = {"model": "tiny", "max_tokens": 12, "seed": index % 7}
+                if index % 3 == 0:
+                    answer = await many.completions.create(prompt=f"Number {index % 7}", **rules)
+                    return answer.choices[0].text
+                parts = await many.completions.create(
+                    prompt=f"Number {index % 7}", stream=True, **rules
                 )
-                for index in range(140)
-            ]
-            return [answer.choices[0].text for answer in await asyncio.gather(*calls)]
+                return "".join([part.choices[0].text async for part in parts])
+
+            return await asyncio.gather(*(text(index) for index in range(200)))
 
     texts = asyncio.run(ask())
-    assert [texts[index % 7] for index in range(140)] == texts
+    assert len(set(texts[:7])) > 1
+    assert [texts[index % 7] for index in range(200)] == texts
+
+
+def test_a_full_queue_is_tried_again(tmp_path: Path) -> None:
+    save_tiny(tmp_path, 2000)
+    long: Any = {"model": "tiny", "prompt": "The", "max_tokens": 400, "logit_bias": NO_STOP}
+    with serving(tmp_path, "--max_batch", "1", "--max_queue", "0") as full:
+        with (
+            openai.OpenAI(**options(full)) as once,
+            once.completions.create(**long, stream=True) as stream,
+        ):
+            next(iter(stream))
+            with pytest.raises(openai.RateLimitError) as caught:
+                once.completions.create(model="tiny", prompt="The", max_tokens=1)
+            assert caught.value.code == "queue_full"
+            assert int(caught.value.response.headers["retry-after"]) == 1
+        with openai.OpenAI(**{**options(full), "max_retries": 5}) as again:
+            stream = again.completions.create(**long, stream=True)
+            next(iter(stream))
+            # The first is answered meanwhile: nobody reads it, but it fits what may wait.
+            answer = again.completions.create(model="tiny", prompt="The", max_tokens=1)
+            assert answer.choices[0].finish_reason in ("length", "stop")
+            stream.close()
+        assert full.metrics()['http_answers_total{status="429"}'] >= 2

@@ -98,6 +98,9 @@ TEST(CompletionRequestTest, RefusesBodiesThatAreNoObjects) {
     }
   }
   EXPECT_NO_THROW(parse_body("{\"a\": " + std::string(63, '[') + "1" + std::string(63, ']') + "}"));
+  const std::string brackets(100, '[');
+  EXPECT_NO_THROW(parse_body("{\"" + brackets + "\": \"" + brackets + "\\\"" + brackets + "\"}"));
+  EXPECT_NO_THROW(parse_body(R"({"a": [)" + std::string(200, ' ') + R"({}, {}, []], "b": "\\"})"));
 }
 
 TEST(CompletionRequestTest, ReadsAChat) {

@@ -68,6 +68,12 @@ TEST(HttpParserTest, RefusesWhatTwoServersCouldReadInTwoWays) {
   EXPECT_EQ(with("Content-Length: +1\r\n"), 400);
   EXPECT_EQ(with("Content-Length : 1\r\n"), 400);
   EXPECT_EQ(with(" X: y\r\n"), 400);
+  EXPECT_EQ(with("Host: a\r\nHost: b\r\n"), 400);
+  for (const std::string coding : {"xchunked", "identity", "gzip, chunked", "chunked, identity"}) {
+    EXPECT_EQ(with("Transfer-Encoding: " + coding + "\r\n"), 400);
+  }
+  EXPECT_EQ(with("Transfer-Encoding: Chunked\r\n"), std::nullopt);
+  EXPECT_EQ(status_of("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
 }
 
 }  // namespace
