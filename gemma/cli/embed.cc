@@ -5,18 +5,14 @@
 #include <string>
 #include <vector>
 
-#include <ATen/Parallel.h>
-#include <fmt/format.h>
-
 #include <gemma/cli/embed.h>
+#include <gemma/cli/embedding_model.h>
 #include <gemma/cli/embeddings_file.h>
 #include <gemma/cli/interrupt.h>
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/output.h>
-#include <gemma/cli/progress.h>
 #include <gemma/cli/text_file.h>
 #include <gemma/models/embedding_gemma.h>
-#include <gemma/weights/hf/hf_embedding_gemma.h>
 
 namespace gemma::cli {
 namespace {
@@ -41,32 +37,10 @@ std::vector<EmbedText> texts_of(const EmbedCommand& command) {
   return texts;
 }
 
-EmbeddingGemma load(const ModelOptions& options) {
-  auto config = read_embedding_gemma_config(options.ckpt);
-  if (!options.dtype.empty()) config.text.dtype = options.dtype;
-  if (!options.tokenizer.empty()) config.text.tokenizer = options.tokenizer;
-  const auto numerics = numerics_of(options);
-  if (options.threads < 0) {
-    throw std::invalid_argument(
-        fmt::format("--threads is {}, but must be 1 or more", options.threads));
-  }
-  if (options.threads > 0) at::set_num_threads(options.threads);
-  const DefaultDtypeGuard guard(config.text.get_dtype());
-  EmbeddingGemma model(config);
-  ProgressBar bar("Loading");
-  const auto report = model->load_weights(options.ckpt, {.mmap = true, .progress = std::ref(bar)});
-  if (const auto warning = describe_unexpected(report); !warning.empty()) {
-    note("gemma: {}: {}\n", options.ckpt, warning);
-  }
-  model->to(device_of(options));
-  model->set_numerics(numerics);
-  return model;
-}
-
 void embed(EmbedCommand command) {
   check_embeddings_path(command.output);
   const auto texts = texts_of(command);
-  auto model = load(command.model);
+  auto model = load_embedding_gemma(command.model);
   const InterruptGuard guard;
   command.options.on_layer = [](int64_t /*done*/, int64_t /*total*/) { check_interrupt(); };
   std::vector<std::string> plain;

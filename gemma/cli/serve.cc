@@ -14,6 +14,7 @@
 
 #include <fmt/format.h>
 
+#include <gemma/cli/embedding_model.h>
 #include <gemma/cli/guess_options.h>
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/output.h>
@@ -24,6 +25,7 @@
 #include <gemma/server/api.h>
 #include <gemma/server/http_server.h>
 #include <gemma/server/log_line.h>
+#include <gemma/weights/hf/hf_embedding_gemma.h>
 
 namespace gemma::cli {
 namespace {
@@ -36,9 +38,9 @@ struct ServeOptions {
   std::string api_key, api_key_file;
   int64_t max_batch = 32;
   int64_t max_queue = 128;
-  int64_t max_body = 10'000'000;
-  int64_t kv_memory = 0;  // In MB; 0: the engine's choice.
-  double timeout = 0;     // Seconds; 0: none.
+  std::optional<int64_t> max_body;  // None: of a text model 10 MB, else with room for images.
+  int64_t kv_memory = 0;            // In MB; 0: the engine's choice.
+  double timeout = 0;               // Seconds; 0: none.
   double grace = 30;
   bool log_json = false;
   GuessOptions guess;
@@ -68,21 +70,47 @@ std::vector<std::string> keys_of(const ServeOptions& options) {
   return keys;
 }
 
+// A PaliGemma's prompt goes through the model whole.
+int64_t chunk_for(const EngineModelImpl& model) {
+  return model.prefix_ignores_window() ? model.max_positions() : EngineOptions().chunk;
+}
+
+// None: it is an EmbeddingGemma, whose directory has been looked at.
+std::optional<OpenCheckpoint> open(const ServeOptions& options) {
+  const auto& model = options.model;
+  if (has_sentence_transformer(model.ckpt)) {
+    if (options.guess.are_given() || !model.variant.empty() || model.quant) {
+      throw std::invalid_argument(
+          "serve: an EmbeddingGemma takes no --draft, --prompt_lookup, --variant and --quant");
+    }
+    read_embedding_gemma_config(model.ckpt);
+    return std::nullopt;
+  }
+  if (numerics_of(model) != Numerics::kFast) {
+    throw std::invalid_argument(
+        "serve: exact numerics continue no texts together; use --numerics fast on the CPU");
+  }
+  auto checkpoint = open_checkpoint(model);
+  check_guesses(options.guess, model, checkpoint);
+  if (checkpoint.paligemma && options.guess.are_given()) {
+    throw std::invalid_argument("serve: a PaliGemma takes no --draft and --prompt_lookup");
+  }
+  return checkpoint;
+}
+
 // The server, and the threads that load the model and wait for signals.
 class Serve {
  public:
   Serve(const ServeOptions& options, const StopSignals& signals)
       : options_(options),
         signals_(signals),
-        checkpoint_(open_checkpoint(options.model)),
+        checkpoint_(open(options)),
         keys_(keys_of(options)),
         server_(server_options(),
                 [this](server::HttpRequest request, std::shared_ptr<server::HttpReply> reply) {
                   api_.handle(std::move(request), std::move(reply));
                 }),
-        api_(api_options()) {
-    check_guesses(options.guess, options.model, checkpoint_);
-  }
+        api_(api_options()) {}
 
   void run() {
     if (!server_.is_local() && keys_.empty()) {
@@ -106,12 +134,17 @@ class Serve {
   server::HttpServerOptions server_options() {
     return {.host = options_.host,
             .port = options_.port,
-            .limits = {.body = static_cast<uint64_t>(options_.max_body)},
+            .limits = {.body = static_cast<uint64_t>(options_.max_body.value_or(default_body()))},
             .error_body = server::unreadable_body,
             .log = [this](const server::HttpLog& entry) {
               api_.metrics().add_answer(entry.status);
               note("{}\n", options_.log_json ? log_json(entry) : log_line(entry));
             }};
+  }
+
+  int64_t default_body() const {
+    const bool sees = checkpoint_ && (checkpoint_->config.vision_config || checkpoint_->paligemma);
+    return sees ? kBodyWithImages : kBody;
   }
 
   server::ApiOptions api_options() const {
@@ -126,20 +159,29 @@ class Serve {
 
   void load() {
     try {
-      auto model = load_model(options_.model, checkpoint_);
-      const auto stop_ids = stop_ids_of(model, options_.model.ckpt);
-      EngineOptions engine{.kv_dtype = kv_dtype_of(options_.model),
-                           .max_batch = options_.max_batch,
-                           .draft = load_draft(options_.guess, options_.model),
-                           .draft_tokens = options_.guess.draft_tokens};
-      if (options_.kv_memory > 0) engine.kv_memory = options_.kv_memory * kMega;
-      api_.set_model(server::make_served_model(std::move(model), engine, stop_ids));
+      checkpoint_ ? load_text_model() : load_embedder();
       note("the model is loaded\n");
     } catch (...) {
       error_ = std::current_exception();
       server_.stop();
     }
     is_loaded_ = true;
+  }
+
+  void load_embedder() {
+    api_.set_embedder(std::make_unique<server::Embedder>(load_embedding_gemma(options_.model)));
+  }
+
+  void load_text_model() {
+    auto model = load_model(options_.model, *checkpoint_);
+    const auto stop_ids = stop_ids_of(model, options_.model.ckpt);
+    EngineOptions engine{.kv_dtype = kv_dtype_of(options_.model),
+                         .max_batch = options_.max_batch,
+                         .chunk = chunk_for(*model),
+                         .draft = load_draft(options_.guess, options_.model),
+                         .draft_tokens = options_.guess.draft_tokens};
+    if (options_.kv_memory > 0) engine.kv_memory = options_.kv_memory * kMega;
+    api_.set_model(server::make_served_model(std::move(model), engine, stop_ids));
   }
 
   // Ends the server by a signal.
@@ -170,10 +212,11 @@ class Serve {
   static constexpr double kLook = 0.1;     // Seconds.
   static constexpr double kLastWords = 2;  // Likewise: until clients were told that it is over.
   static constexpr int64_t kMega = 1'000'000;
+  static constexpr int64_t kBody = 10 * kMega, kBodyWithImages = 32 << 20;  // Bytes.
 
   const ServeOptions& options_;
   const StopSignals& signals_;
-  OpenCheckpoint checkpoint_;
+  std::optional<OpenCheckpoint> checkpoint_;  // None: of an EmbeddingGemma.
   std::vector<std::string> keys_;
   server::HttpServer server_;
   server::Api api_;
@@ -183,10 +226,6 @@ class Serve {
 };
 
 void serve(const ServeOptions& options) {
-  if (numerics_of(options.model) != Numerics::kFast) {
-    throw std::invalid_argument(
-        "serve: exact numerics continue no texts together; use --numerics fast on the CPU");
-  }
   const StopSignals signals;  // Before there is another thread.
   Serve(options, signals).run();
 }
@@ -200,9 +239,10 @@ void add_limits(CLI::App& command, ServeOptions& options) {
                   "Texts that wait; requests beyond them are refused")
       ->check(CLI::Range(0, 100'000).description(""))
       ->capture_default_str();
-  command.add_option(both("max_body"), options.max_body, "Bytes of a request")
-      ->check(CLI::Range(1000, 1'000'000'000).description(""))
-      ->capture_default_str();
+  command
+      .add_option(both("max_body"), options.max_body,
+                  "Bytes of a request; 10000000 when omitted, 33554432 of a model that sees images")
+      ->check(CLI::Range(1000, 1'000'000'000).description(""));
   command
       .add_option(both("kv_memory"), options.kv_memory,
                   "Memory for keys and values in MB; 0: for max_batch texts, half of the machine's "
@@ -243,7 +283,7 @@ void add_serve(CLI::App& app) {
   command->add_flag(both("log_json"), options->log_json,
                     "A line of JSON for each request, instead of text");
   command->callback([options] {
-    options->model.takes_recurrentgemma = true;
+    options->model.takes_paligemma = options->model.takes_recurrentgemma = true;
     serve(*options);
   });
 }

@@ -33,16 +33,41 @@ std::string_view stripped(std::string_view text) {
   return text;
 }
 
+// The system's text stays as it is.
+ChatMessage stripped(const ChatMessage& message) {
+  const std::string_view text = message.text;
+  if (message.role == ChatRole::kSystem) return {message.role, message.text};
+  ChatMessage result{message.role, {}};
+  size_t begin = 0;
+  for (const auto& [at, tokens] : message.images) {
+    result.text += stripped(text.substr(begin, at - begin));
+    result.images.push_back({result.text.size(), tokens});
+    begin = at;
+  }
+  result.text += stripped(text.substr(begin));
+  return result;
+}
+
+bool is_empty(const ChatMessage& message) { return message.text.empty() && message.images.empty(); }
+
+void append(ChatMessage& turn, ChatMessage message) {
+  if (is_empty(message)) return;
+  if (!is_empty(turn)) turn.text += "\n\n";
+  for (auto& [at, tokens] : message.images) {
+    turn.images.push_back({turn.text.size() + at, std::move(tokens)});
+  }
+  turn.text += message.text;
+}
+
 // Messages of one role in a row as one: the system's as they are, the others stripped.
 std::vector<ChatMessage> joined(std::span<const ChatMessage> messages) {
   std::vector<ChatMessage> turns;
-  for (const auto& [role, text] : messages) {
-    const auto part = role == ChatRole::kSystem ? std::string_view(text) : stripped(text);
-    if (turns.empty() || turns.back().role != role) {
-      turns.emplace_back(role, std::string(part));
-    } else if (!part.empty()) {
-      if (!turns.back().text.empty()) turns.back().text += "\n\n";
-      turns.back().text += part;
+  for (const auto& message : messages) {
+    auto part = stripped(message);
+    if (turns.empty() || turns.back().role != message.role) {
+      turns.push_back(std::move(part));
+    } else {
+      append(turns.back(), std::move(part));
     }
   }
   return turns;
@@ -85,6 +110,18 @@ void add_turn_end(PromptBuilder& tokens) {
   tokens.add_text("\n");
 }
 
+void add_content(PromptBuilder& tokens, const ChatMessage& turn, std::vector<ImageTokens>& images) {
+  const std::string_view text = turn.text;
+  size_t begin = 0;
+  for (const auto& [at, image] : turn.images) {
+    tokens.add_text(text.substr(begin, at - begin));
+    begin = at;
+    const auto first = tokens.add_ids(image.ids);
+    for (const auto& part : image.images) images.push_back({first + part.first, part.embeddings});
+  }
+  tokens.add_text(text.substr(begin));
+}
+
 }  // namespace
 
 ChatRole chat_role(std::string_view name) {
@@ -102,42 +139,48 @@ ChatPrompt::ChatPrompt(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {
 }
 
 std::vector<int64_t> ChatPrompt::encode(std::span<const ChatMessage> messages) const {
-  return encode(messages, /*images=*/{});
+  return encode_with_images(messages).ids;
 }
 
-// The images are the last turn's.
-std::vector<int64_t> ChatPrompt::encode(std::span<const ChatMessage> messages,
-                                        std::span<const int64_t> images) const {
+PromptTokens ChatPrompt::encode_with_images(std::span<const ChatMessage> messages) const {
   const auto turns = joined(messages);
   check_turns(turns);
   PromptBuilder tokens(tokenizer_, /*bos=*/true);
+  PromptTokens result;
   std::string prefix;  // Of the user's first text.
   bool is_open = false;
-  for (const auto& [role, text] : turns) {
-    if (role == ChatRole::kSystem && !has_piece(tokenizer_, kResponse)) {
-      prefix = text + "\n\n";
+  for (const auto& turn : turns) {
+    const bool is_system = turn.role == ChatRole::kSystem;
+    if (is_system && !has_piece(tokenizer_, kResponse)) {
+      prefix = turn.text + "\n\n";
       continue;
     }
     if (std::exchange(is_open, true)) add_turn_end(tokens);
-    add_turn_start(tokens, name_of(role));
+    add_turn_start(tokens, name_of(turn.role));
     tokens.add_text(std::exchange(prefix, {}));
-    if (&text == &turns.back().text && !images.empty()) tokens.add_ids(images);
-    tokens.add_text(stripped(text));
+    if (is_system) {
+      tokens.add_text(stripped(turn.text));
+    } else {
+      add_content(tokens, turn, result.images);
+    }
   }
   if (turns.back().role == ChatRole::kUser) {
     add_turn_end(tokens);
     add_turn_start(tokens, name_of(ChatRole::kModel));
   }
-  return tokens.take();
+  result.ids = tokens.take();
+  return result;
 }
 
 std::vector<int64_t> ChatPrompt::first(std::string_view text,
                                        std::string_view system,
                                        std::span<const int64_t> images) const {
   std::vector<ChatMessage> messages;
-  if (!system.empty()) messages.emplace_back(ChatRole::kSystem, std::string(system));
-  messages.emplace_back(ChatRole::kUser, std::string(text));
-  return encode(messages, images);
+  if (!system.empty()) messages.push_back({ChatRole::kSystem, std::string(system)});
+  messages.push_back({ChatRole::kUser, std::string(text)});
+  const std::vector<int64_t> ids(images.begin(), images.end());
+  messages.back().images.push_back({.at = 0, .tokens = {.ids = ids, .images = {}}});
+  return encode(messages);
 }
 
 std::vector<int64_t> ChatPrompt::next(std::string_view text,

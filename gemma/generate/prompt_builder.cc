@@ -64,9 +64,11 @@ void PromptBuilder::add_marker(std::string_view piece) {
 
 void PromptBuilder::add_text(std::string_view text) { text_ += text; }
 
-void PromptBuilder::add_ids(std::span<const int64_t> ids) {
+int64_t PromptBuilder::add_ids(std::span<const int64_t> ids) {
   flush();
+  const auto before = std::ssize(ids_);
   ids_.insert(ids_.end(), ids.begin(), ids.end());
+  return before;
 }
 
 std::vector<int64_t> PromptBuilder::take() {

@@ -25,8 +25,8 @@ class PromptBuilder {
   /// Text, which goes on where the text before it ends. What looks like a marker in it stays text.
   void add_text(std::string_view text);
 
-  /// Tokens as they are, such as an image's.
-  void add_ids(std::span<const int64_t> ids);
+  /// Tokens as they are, such as an image's -> how many are before them.
+  int64_t add_ids(std::span<const int64_t> ids);
 
   /// All tokens so far.
   std::vector<int64_t> take();

@@ -63,7 +63,7 @@ class TextCaches {
 
 // torch.nn.functional.normalize.
 torch::Tensor normalized(const torch::Tensor& x) {
-  return x / x.norm(2, /*dim=*/1, /*keepdim=*/true).clamp_min(1e-12);
+  return x / x.norm(2, /*dim=*/-1, /*keepdim=*/true).clamp_min(1e-12);
 }
 
 }  // namespace
@@ -187,6 +187,12 @@ std::vector<int64_t> EmbeddingGemmaImpl::encode(const std::string& text,
   return ids;
 }
 
+torch::Tensor EmbeddingGemmaImpl::cut(const torch::Tensor& embeddings,
+                                      std::optional<int64_t> dim) const {
+  if (!dim || *dim == config_.dim()) return embeddings;
+  return normalized(embeddings.narrow(-1, 0, *dim));
+}
+
 torch::Tensor EmbeddingGemmaImpl::embed(const std::vector<std::string>& texts,
                                         const EmbedOptions& options) {
   const auto dim = options.dim.value_or(config_.dim());
@@ -196,8 +202,7 @@ torch::Tensor EmbeddingGemmaImpl::embed(const std::vector<std::string>& texts,
   }
   std::vector<TokenIds> ids;
   for (const auto& text : texts) ids.push_back(encode(text, options));
-  const auto whole = forward(ids, options.on_layer);
-  return dim == config_.dim() ? whole : normalized(whole.narrow(1, 0, dim));
+  return cut(forward(ids, options.on_layer), options.dim);
 }
 
 LoadReport EmbeddingGemmaImpl::load_weights(const std::filesystem::path& directory,

@@ -88,6 +88,9 @@ class EmbeddingGemmaImpl : public Module {
   /// there is no tokenizer.
   torch::Tensor embed(const std::vector<std::string>& texts, const EmbedOptions& options = {});
 
+  /// Embeddings, float32 [N, config.dim()] or one of them -> what embed() gives with this dim.
+  torch::Tensor cut(const torch::Tensor& embeddings, std::optional<int64_t> dim) const;
+
   /// The ids that a text becomes: bos, prompt and text, eos. Throws as embed does.
   std::vector<int64_t> encode(const std::string& text, const EmbedOptions& options = {}) const;
 

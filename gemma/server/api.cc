@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 
 #include <gemma/server/api.h>
+#include <gemma/server/embeddings.h>
 #include <gemma/server/page.h>
 
 namespace gemma::server {
@@ -50,11 +51,16 @@ JsonValue body_of(const HttpRequest& request) {
   return parse_body(request.body);
 }
 
+ApiError loading() { return ApiError(503, "the model is being loaded", "loading").retry_after(5); }
+
 HttpResponse json_response(const Json& body) { return {.body = to_text(body)}; }
 
 }  // namespace
 
-struct Api::Call {
+struct Api::Call : std::enable_shared_from_this<Call> {
+  Call(HttpRequest asked, std::shared_ptr<HttpReply> answer)
+      : request(std::move(asked)), reply(std::move(answer)) {}
+
   HttpRequest request;
   std::shared_ptr<HttpReply> reply;
 };
@@ -74,6 +80,7 @@ const std::vector<Api::Route>& Api::routes() {
       {"GET", "/v1/models", &Api::models, false, true},
       {"POST", "/v1/chat/completions", &Api::chat, false, true},
       {"POST", "/v1/completions", &Api::complete, false, true},
+      {"POST", "/v1/embeddings", &Api::embed, false, true},
       {"POST", "/tokenize", &Api::tokenize, false, true},
       {"POST", "/detokenize", &Api::detokenize, false, true},
   };
@@ -98,21 +105,50 @@ void Api::set_model(std::unique_ptr<ServedModel> model) {
   loaded_ = model_.get();
 }
 
+void Api::set_embedder(std::unique_ptr<Embedder> embedder) {
+  const std::lock_guard lock(mutex_);
+  if (is_closing_) return;
+  embedder_ = std::move(embedder);
+  loaded_embedder_ = embedder_.get();
+}
+
 void Api::close() { is_closing_ = true; }
 
-// Whatever uses the model runs on the worker's thread.
+// Whatever uses the model runs on the threads of the workers.
 void Api::stop() {
   close();
   worker_.stop();
+  slow_worker_.stop();
   const std::lock_guard lock(mutex_);
   loaded_ = nullptr;
+  loaded_embedder_ = nullptr;
   model_.reset();
+  embedder_.reset();
 }
 
 ServedModel& Api::loaded() const {
-  auto* const model = loaded_.load();
-  if (model == nullptr) throw ApiError(503, "the model is being loaded", "loading").retry_after(5);
-  return *model;
+  if (auto* const model = loaded_.load()) return *model;
+  if (!is_loaded()) throw loading();
+  throw ApiError::bad_field("model", "this model makes embeddings only; use /v1/embeddings",
+                            "unsupported_value");
+}
+
+Embedder& Api::loaded_embedder() const {
+  if (auto* const embedder = loaded_embedder_.load()) return *embedder;
+  if (!is_loaded()) throw loading();
+  throw ApiError::bad_field("model", "this model makes no embeddings; serve an EmbeddingGemma",
+                            "unsupported_value");
+}
+
+const Tokenizer& Api::tokenizer() const {
+  const auto* const embedder = loaded_embedder_.load();
+  return embedder != nullptr ? embedder->model().tokenizer() : loaded().tokenizer();
+}
+
+int64_t Api::max_positions() const {
+  const auto* const embedder = loaded_embedder_.load();
+  return embedder != nullptr ? embedder->model().config().text.max_position_embeddings
+                             : loaded().max_positions();
 }
 
 const Api::Route& Api::route_of(const HttpRequest& request) {
@@ -154,23 +190,35 @@ void Api::handle(HttpRequest request, std::shared_ptr<HttpReply> reply) {
     check_access(request, route.needs_key);
     if (is_closing_) throw ApiError(503, "the server is shutting down", "shutting_down");
     const auto call = std::make_shared<Call>(std::move(request), reply);
-    if (route.is_quick) return run(route, *call);
-    worker_.post([this, &route, call] { run(route, *call); });
+    const auto body = [this, &route, call] { (this->*route.handler)(*call); };
+    if (route.is_quick) return run(*call, body);
+    worker_.post([this, call, body] { run(*call, body); });
   } catch (const ApiError& error) {
     reply->send(error.response());
   }
 }
 
-void Api::run(const Route& route, Call& call) {
+void Api::run(Call& call, const std::function<void()>& body) const {
   try {
-    (this->*route.handler)(call);
+    body();
   } catch (const ApiError& error) {
     call.reply->send(error.response());
   } catch (const std::exception& error) {
     const std::string_view what = error.what();
-    options_.log(fmt::format("{}: {}", route.path, what.substr(0, what.find('\n'))));
+    options_.log(fmt::format("{}: {}", call.request.path(), what.substr(0, what.find('\n'))));
     call.reply->send(ApiError::internal().response());
   }
+}
+
+void Api::run_slowly(Call& call, std::function<void()> body) {
+  if (std::cmp_greater_equal(slow_worker_.waiting(), options_.max_texts)) {
+    throw ApiError(429, "the queue is full; try again later", "queue_full").retry_after(1);
+  }
+  const auto is_gone = std::make_shared<std::atomic<bool>>(false);
+  call.reply->on_gone([is_gone] { *is_gone = true; });
+  slow_worker_.post([this, kept = call.shared_from_this(), is_gone, body = std::move(body)] {
+    if (!*is_gone) run(*kept, body);
+  });
 }
 
 // The page holds no key: it asks its user for one where the server wants it.
@@ -186,7 +234,7 @@ void Api::page(Call& call) {
 }
 
 void Api::health(Call& call) {
-  loaded();
+  if (!is_loaded()) throw loading();
   call.reply->send(json_response({{"status", "ok"}}));
 }
 
@@ -195,7 +243,12 @@ void Api::models(Call& call) {
              {"object", "model"},
              {"created", created_},
              {"owned_by", "gemma-libtorch"}};
-  if (auto* const loaded = loaded_.load()) model["max_model_len"] = loaded->max_positions();
+  if (is_loaded()) model["max_model_len"] = max_positions();
+  if (loaded_embedder_ != nullptr) model["capabilities"] = Json::array({"embedding"});
+  if (auto* const loaded = loaded_.load()) {
+    model["capabilities"] = Json::array({"completion"});
+    if (loaded->sees_images()) model["capabilities"].push_back("vision");
+  }
   call.reply->send(json_response({{"object", "list"}, {"data", Json::array({std::move(model)})}}));
 }
 
@@ -208,8 +261,13 @@ void Api::tell_metrics(Call& call) {
 
 void Api::chat(Call& call) {
   auto& model = loaded();
-  Completion::start(model, context_, read_chat_request(body_of(call.request), model.vocab_size()),
-                    call.reply);
+  auto request = read_chat_request(body_of(call.request), model.vocab_size());
+  if (request.images.empty()) {
+    return Completion::start(model, context_, std::move(request), call.reply);
+  }
+  run_slowly(call, [this, &model, reply = call.reply, request = std::move(request)]() mutable {
+    Completion::start(model, context_, std::move(request), reply);
+  });
 }
 
 void Api::complete(Call& call) {
@@ -218,9 +276,16 @@ void Api::complete(Call& call) {
                     call.reply);
 }
 
+void Api::embed(Call& call) {
+  auto& embedder = loaded_embedder();
+  start_embeddings(embedder, context_,
+                   read_embeddings_request(body_of(call.request), embedder.model().config()),
+                   call.reply);
+}
+
 // By the names of llama.cpp, and of vLLM, whose tokens begin with bos.
 void Api::tokenize(Call& call) {
-  auto& model = loaded();
+  const auto& tokenizer = this->tokenizer();
   const auto body = body_of(call.request);
   const Fields fields(body);
   const auto content = fields.text("content");
@@ -236,18 +301,17 @@ void Api::tokenize(Call& call) {
   }
   const bool bos = content ? fields.boolean("add_special").value_or(false)
                            : fields.boolean("add_special_tokens").value_or(true);
-  const auto tokens = model.tokenizer().encode(content ? *content : *prompt, bos);
+  const auto tokens = tokenizer.encode(content ? *content : *prompt, bos);
   call.reply->send(json_response(
-      {{"tokens", tokens}, {"count", tokens.size()}, {"max_model_len", model.max_positions()}}));
+      {{"tokens", tokens}, {"count", tokens.size()}, {"max_model_len", max_positions()}}));
 }
 
 void Api::detokenize(Call& call) {
-  auto& model = loaded();
+  const auto& tokenizer = this->tokenizer();
   const auto body = body_of(call.request);
   const auto* list = Fields(body).find("tokens");
   if (list == nullptr) throw ApiError::bad_field("tokens", "tokens is missing");
-  const auto text =
-      model.tokenizer().decode(tokens_of(*list, "tokens", model.tokenizer().n_words()));
+  const auto text = tokenizer.decode(tokens_of(*list, "tokens", tokenizer.n_words()));
   call.reply->send(json_response({{"content", text}, {"prompt", text}}));
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <gemma/server/completion.h>
+#include <gemma/server/embedder.h>
 #include <gemma/server/http.h>
 #include <gemma/server/served_model.h>
 #include <gemma/server/worker.h>
@@ -38,6 +39,8 @@ class Api {
 
   /// Until then there is none, and requests that need one are refused as `loading`.
   void set_model(std::unique_ptr<ServedModel> model);
+  /// In a model's place: texts become vectors, and nothing else is done.
+  void set_embedder(std::unique_ptr<Embedder> embedder);
   /// From now on requests are refused as `shutting_down`.
   void close();
   /// The same, and texts that are not complete end.
@@ -52,8 +55,13 @@ class Api {
   static const Route& route_of(const HttpRequest& request);
 
   void check_access(const HttpRequest& request, bool needs_key) const;
-  void run(const Route& route, Call& call);
+  void run(Call& call, const std::function<void()>& body) const;
+  void run_slowly(Call& call, std::function<void()> body);
+  bool is_loaded() const { return loaded_ != nullptr || loaded_embedder_ != nullptr; }
   ServedModel& loaded() const;
+  Embedder& loaded_embedder() const;
+  const Tokenizer& tokenizer() const;
+  int64_t max_positions() const;
 
   void page(Call& call);
   void health(Call& call);
@@ -61,6 +69,7 @@ class Api {
   void tell_metrics(Call& call);
   void chat(Call& call);
   void complete(Call& call);
+  void embed(Call& call);
   void tokenize(Call& call);
   void detokenize(Call& call);
 
@@ -68,10 +77,13 @@ class Api {
   int64_t created_;
   CompletionContext context_;
   std::atomic<bool> is_closing_ = false;
-  std::mutex mutex_;  // Of model_.
+  std::mutex mutex_;  // Of model_ and embedder_.
   std::unique_ptr<ServedModel> model_;
+  std::unique_ptr<Embedder> embedder_;
   std::atomic<ServedModel*> loaded_ = nullptr;
+  std::atomic<Embedder*> loaded_embedder_ = nullptr;
   Worker worker_;
+  Worker slow_worker_;  // Of what takes so long that other requests are not to wait for it.
 };
 
 }  // namespace gemma::server

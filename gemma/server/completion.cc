@@ -62,7 +62,8 @@ Completion::Completion(ServedModel& model,
 
 // The texts, and what each has before it is continued.
 void Completion::prepare() {
-  auto [prompts, stop_ids] = tokens_of(request_, model_);
+  auto [prompts, images, stop_ids] = tokens_of(request_, model_);
+  images_ = std::move(images);
   stop_ids_ = std::move(stop_ids);
   for (size_t p = 0; p < prompts.size(); ++p) {
     cost_.prompt_tokens += std::ssize(prompts[p]);
@@ -120,7 +121,7 @@ void Completion::begin_stream() {
 
 Request Completion::request_for(size_t index) {
   auto& choice = choices_[index];
-  Request request{.prompt = std::move(choice.prompt), .rules = request_.rules};
+  Request request{.prompt = std::move(choice.prompt), .images = images_, .rules = request_.rules};
   auto& rules = request.rules;
   const auto room = model_.max_positions() - std::ssize(request.prompt);
   rules.max_tokens = std::min(request_.max_tokens.value_or(room), room);

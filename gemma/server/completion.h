@@ -87,6 +87,7 @@ class Completion : public std::enable_shared_from_this<Completion> {
   const Clock::time_point start_ = Clock::now();
   AnswerHead head_;
   std::vector<int64_t> stop_ids_;
+  std::vector<ImageTokens> images_;  // Of a chat's prompt.
 
   std::mutex mutex_;
   std::shared_ptr<HttpReply> reply_;  // Until the answer is complete.

@@ -112,35 +112,10 @@ CompletionRequest read_common(const Fields& fields, int64_t vocab_size) {
   return request;
 }
 
-std::string text_of_part(const JsonValue& part, const std::string& path) {
-  if (!part.is_object()) refuse_value(path, part, "an object with a type");
-  const Fields fields(part, path + ".");
-  const auto type = fields.text("type").value_or("");
-  if (type != "text" && type != "refusal") {
-    throw ApiError::bad_field("messages",
-                              fmt::format("{} is of type {}, but only text is served", path,
-                                          to_text(Json(type.substr(0, 40)))),
-                              "unsupported_value");
-  }
-  const auto text = fields.text(type.c_str());
-  if (!text) throw ApiError::bad_field("messages", fmt::format("{} has no {}", path, type));
-  return *text;
-}
-
-// A text, or parts of one.
-std::string content_of(const Fields& message) {
-  const auto* content = message.find("content");
-  if (content == nullptr) return {};
-  if (content->is_string()) return content->get<std::string>();
-  if (!content->is_array()) message.refuse("content", *content, "a text, or a list of parts");
-  std::string text;
-  for (size_t i = 0; i < content->size(); ++i) {
-    text += text_of_part((*content)[i], fmt::format("{}[{}]", message.path_of("content"), i));
-  }
-  return text;
-}
-
-ChatMessage read_message(const JsonValue& message, const std::string& path) {
+ChatMessage read_message(const JsonValue& message,
+                         size_t index,
+                         std::vector<MessageImage>& images) {
+  const auto path = fmt::format("messages[{}]", index);
   if (!message.is_object()) refuse_value(path, message, "an object with a role and a content");
   const Fields fields(message, path + ".");
   const auto role = fields.text("role");
@@ -148,7 +123,13 @@ ChatMessage read_message(const JsonValue& message, const std::string& path) {
   const auto* calls = fields.find("tool_calls");
   if (calls != nullptr && !asks_for_nothing(*calls)) refuse_unserved(path + ".tool_calls");
   try {
-    return {chat_role(*role), content_of(fields)};
+    const auto images_before = images.size();
+    ChatMessage read{chat_role(*role), read_content(fields, index, images)};
+    if (images.size() > images_before && read.role != ChatRole::kUser) {
+      throw ApiError::bad_field("messages", path + " has an image, but only the user's may",
+                                "unsupported_value");
+    }
+    return read;
   } catch (const std::invalid_argument& error) {
     throw ApiError::bad_field(path + ".role", error.what());
   }
@@ -202,7 +183,7 @@ CompletionRequest read_chat_request(const JsonValue& body, int64_t vocab_size) {
     fields.refuse("messages", *messages, "a list with a message or more");
   }
   for (size_t i = 0; i < messages->size(); ++i) {
-    request.messages.push_back(read_message((*messages)[i], fmt::format("messages[{}]", i)));
+    request.messages.push_back(read_message((*messages)[i], i, request.images));
   }
   request.max_tokens = fields.integer("max_completion_tokens", 1, kLargest);
   if (!request.max_tokens) request.max_tokens = fields.integer("max_tokens", 1, kLargest);

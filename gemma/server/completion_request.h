@@ -9,6 +9,7 @@
 #include <gemma/engine/engine.h>
 #include <gemma/generate/chat_prompt.h>
 #include <gemma/server/json.h>
+#include <gemma/server/message_content.h>
 
 namespace gemma::server {
 
@@ -17,7 +18,8 @@ struct CompletionRequest {
   using Prompt = std::variant<std::string, std::vector<int64_t>>;
 
   bool is_chat = false;
-  std::vector<ChatMessage> messages = {};            ///< Of a chat.
+  std::vector<ChatMessage> messages = {};            ///< Of a chat, without its images,
+  std::vector<MessageImage> images = {};             ///< which are here.
   std::vector<Prompt> prompts = {};                  ///< Else: texts or tokens.
   std::optional<std::string> suffix = std::nullopt;  ///< What follows after the only prompt.
   bool echo = false;                                 ///< The prompts are part of the answer.

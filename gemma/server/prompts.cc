@@ -66,14 +66,53 @@ std::vector<int64_t> encode(const CompletionRequest::Prompt& prompt, const Token
   return ids;
 }
 
-void add_chat(const CompletionRequest& request, const Tokenizer& tokenizer, PromptTokens& all) {
+std::vector<ChatMessage> with_images(const CompletionRequest& request, ServedModel& model) {
+  if (!request.images.empty() && !model.sees_images()) {
+    throw ApiError::bad_field(
+        "messages", request.images.front().path + " is an image, but this model reads text only",
+        "unsupported_value");
+  }
+  auto messages = request.messages;
+  for (const auto& image : request.images) {
+    try {
+      messages[image.message].images.push_back(
+          {image.at, model.image_tokens(image.file, image.path)});
+    } catch (const std::invalid_argument& error) {
+      throw ApiError::bad_field("messages", error.what(), "invalid_image");
+    }
+  }
+  return messages;
+}
+
+void add_chat(const CompletionRequest& request, ServedModel& model, PromptTokens& all) {
   try {
-    const ChatPrompt prompt(tokenizer);
-    all.prompts.push_back(prompt.encode(request.messages));
+    const ChatPrompt prompt(model.tokenizer());
+    auto [ids, images] = prompt.encode_with_images(with_images(request, model));
+    all.prompts.push_back(std::move(ids));
+    all.images = std::move(images);
     const auto stops = prompt.stop_ids();
     all.stop_ids.insert(all.stop_ids.end(), stops.begin(), stops.end());
   } catch (const std::invalid_argument& error) {
     throw ApiError::bad_field("messages", error.what());
+  }
+}
+
+// PaliGemma's.
+void add_message(const CompletionRequest& request, ServedModel& model, PromptTokens& all) {
+  const auto& messages = request.messages;
+  const bool is_one = messages.size() == 1 && messages.front().role == ChatRole::kUser;
+  if (!is_one || std::ranges::any_of(request.images, [](const auto& i) { return i.at > 0; })) {
+    throw ApiError::bad_field("messages",
+                              "this model knows no chat: it answers one message of the user's, "
+                              "with images in front of its text",
+                              "unsupported_value");
+  }
+  try {
+    auto [ids, images] = model.message_tokens(request.images, messages.front().text);
+    all.prompts.push_back(std::move(ids));
+    all.images = std::move(images);
+  } catch (const std::invalid_argument& error) {
+    throw ApiError::bad_field("messages", error.what(), "invalid_image");
   }
 }
 
@@ -91,12 +130,18 @@ void add_gap(const CompletionRequest& request, const Tokenizer& tokenizer, Promp
 
 }  // namespace
 
-PromptTokens tokens_of(const CompletionRequest& request, const ServedModel& model) {
+PromptTokens tokens_of(const CompletionRequest& request, ServedModel& model) {
   const auto& tokenizer = model.tokenizer();
-  PromptTokens all{.prompts = {}, .stop_ids = model.stop_ids()};
+  PromptTokens all{.prompts = {}, .images = {}, .stop_ids = model.stop_ids()};
   check_lengths(request, model);
-  if (request.is_chat) {
-    add_chat(request, tokenizer, all);
+  if (model.takes_one_message()) {
+    if (!request.is_chat) {
+      throw ApiError::bad_field("prompt", "this model sees images; use /v1/chat/completions",
+                                "unsupported_value");
+    }
+    add_message(request, model, all);
+  } else if (request.is_chat) {
+    add_chat(request, model, all);
   } else if (request.suffix) {
     add_gap(request, tokenizer, all);
   } else {

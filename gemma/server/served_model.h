@@ -6,6 +6,8 @@
 #include <vector>
 
 #include <gemma/engine/engine.h>
+#include <gemma/generate/prompt_tokens.h>
+#include <gemma/server/message_content.h>
 #include <gemma/text/tokenizer.h>
 
 namespace gemma::server {
@@ -22,6 +24,18 @@ class ServedModel {
   virtual std::vector<int64_t> stop_ids() const = 0;
   /// As Engine::submit; the text ends when the result is destroyed.
   virtual std::shared_ptr<void> submit(Request request) = 0;
+  /// Whether it has image_tokens().
+  virtual bool sees_images() const { return false; }
+  /// What a PNG or JPEG file becomes in a prompt; takes a while the first time. Throws
+  /// std::invalid_argument for one that is damaged, or larger than is served; `name` stands in
+  /// messages.
+  virtual gemma::PromptTokens image_tokens(const std::string& file, const std::string& name);
+  /// Whether it knows no chat, and answers one message, images and a text behind them: PaliGemma.
+  /// Then it has message_tokens() instead.
+  virtual bool takes_one_message() const { return false; }
+  /// The prompt that such a message is. Throws as image_tokens.
+  virtual gemma::PromptTokens message_tokens(const std::vector<MessageImage>& images,
+                                             const std::string& text);
   /// Waits until no pass is under way.
   virtual EngineStatus status() = 0;
 };

@@ -17,6 +17,11 @@ void Worker::post(std::function<void()> task) {
   changed_.notify_one();
 }
 
+size_t Worker::waiting() const {
+  const std::lock_guard lock(mutex_);
+  return tasks_.size();
+}
+
 void Worker::stop() {
   std::deque<std::function<void()>> left;
   {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstddef>
 #include <deque>
 #include <functional>
 #include <mutex>
@@ -18,13 +19,15 @@ class Worker {
 
   /// `task` must not throw. After stop() it is destroyed without being called.
   void post(std::function<void()> task);
+  /// Tasks that wait.
+  size_t waiting() const;
   /// Waits for the task that is being done; the others are destroyed.
   void stop();
 
  private:
   void run();
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::function<void()>> tasks_;
   bool is_stopped_ = false;

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
 #include "tests/testing.h"
@@ -52,6 +53,42 @@ TEST_F(ChatPromptTest, AChatIsItsTurns) {
   ids.insert(ids.end(), answer.begin(), answer.end());
   ids.insert(ids.end(), next.begin(), next.end());
   EXPECT_EQ(prompt_.encode(chat), ids);
+}
+
+TEST_F(ChatPromptTest, ImagesStandWhereTheirMessagesHaveThem) {
+  using enum ChatRole;
+  const auto picture = [](int64_t id, size_t at) {
+    const auto embeddings = at::full({2, 3}, static_cast<float>(id));
+    return ChatImage{at, {.ids = {id, 0, 0, id + 1}, .images = {{1, embeddings}}}};
+  };
+  const std::vector<ChatMessage> chat = {{kSystem, "Be brief. "},
+                                         {kUser, " What is  and that? ", {picture(20, 9)}},
+                                         {kUser, "", {picture(30, 0)}},
+                                         {kModel, "A ferry."},
+                                         {kUser, " So? ", {picture(40, 0), picture(50, 5)}}};
+  Ids want = tokenizer_.encode("<start_of_turn>user\nBe brief. \n\nWhat is");
+  std::vector<int64_t> firsts;
+  const auto add = [&](const Ids& ids) {
+    if (ids.size() == 4) firsts.push_back(std::ssize(want) + 1);
+    want.insert(want.end(), ids.begin(), ids.end());
+  };
+  const auto text = [&](const std::string& plain) { return tokenizer_.encode(plain, false); };
+  const std::string next = "<end_of_turn>\n<start_of_turn>";
+  add({20, 0, 0, 21});
+  add(text("and that?\n\n"));
+  add({30, 0, 0, 31});
+  add(text(next + "model\nA ferry." + next + "user\n"));
+  add({40, 0, 0, 41});
+  add(text("So?"));
+  add({50, 0, 0, 51});
+  add(text(next + "model\n"));
+  const auto [ids, images] = prompt_.encode_with_images(chat);
+  EXPECT_EQ(ids, want);
+  ASSERT_EQ(images.size(), 4U);
+  for (size_t i = 0; i < images.size(); ++i) {
+    EXPECT_EQ(images[i].first, firsts[i]);
+    EXPECT_EQ(images[i].embeddings[0][0].item<float>(), 20.0F + 10.0F * static_cast<float>(i));
+  }
 }
 
 TEST_F(ChatPromptTest, MessagesOfOneRoleInARowAreOneTurn) {

@@ -47,10 +47,12 @@ class Answer(NamedTuple):
 
 
 class Server:
-    """Of the model in `folder`, from now until stop()."""
+    """Of the model in `folder`: a model.ckpt, or else the folder. From now until stop()."""
 
     def __init__(self, folder: Path, *flags: str, wait: bool = True) -> None:
-        command = [str(PROGRAM), "serve", "--ckpt", str(folder / "model.ckpt"), "--port", "0"]
+        file = folder / "model.ckpt"
+        ckpt = str(file if file.exists() else folder)
+        command = [str(PROGRAM), "serve", "--ckpt", ckpt, "--port", "0"]
         self.process = subprocess.Popen(
             [*command, "--threads", "1", *flags],
             stdout=subprocess.PIPE,
