@@ -20,6 +20,17 @@
 namespace gemma::bindings {
 namespace {
 
+// A schema may be a dict.
+void set_grammar(GenerateRules& rules, GrammarSource::Kind kind, const py::handle& value) {
+  if (value.is_none()) return;
+  if (rules.grammar) {
+    throw std::invalid_argument("json_schema, regex and grammar exclude one another; give one");
+  }
+  const bool is_dict = kind == GrammarSource::Kind::kJsonSchema && !py::isinstance<py::str>(value);
+  rules.grammar = GrammarSource{
+      kind, is_dict ? to_text(py::module_::import("json").attr("dumps")(value)) : to_text(value)};
+}
+
 using SetOption = void (*)(GenerateRules& rules, const py::handle& value);
 
 // The keyword arguments of Session.generate and Request.
@@ -53,6 +64,10 @@ const std::map<std::string, SetOption>& options() {
                                              : v.cast<std::vector<std::string>>();
        }},
       {"stop_ids", [](Rules& r, Value v) { r.stop_ids = v.cast<std::vector<int64_t>>(); }},
+      {"json_schema",
+       [](Rules& r, Value v) { set_grammar(r, GrammarSource::Kind::kJsonSchema, v); }},
+      {"regex", [](Rules& r, Value v) { set_grammar(r, GrammarSource::Kind::kRegex, v); }},
+      {"grammar", [](Rules& r, Value v) { set_grammar(r, GrammarSource::Kind::kEbnf, v); }},
       {"priority", [](Rules& r, Value v) { r.priority = v.cast<int>(); }},
       {"timeout", [](Rules& r, Value v) { r.timeout = v.cast<std::optional<double>>(); }},
   };

@@ -1,5 +1,5 @@
-# Everything the project builds on: Debian's packages, LibTorch of .venv, SentencePiece of .deps;
-# scripts/bootstrap.sh brings all of them. Packages elsewhere are found by CMAKE_PREFIX_PATH.
+# Everything the project builds on: Debian's packages, LibTorch of .venv, SentencePiece and
+# xgrammar of .deps; scripts/bootstrap.sh brings all of them. Packages elsewhere are found by CMAKE_PREFIX_PATH.
 
 list(APPEND CMAKE_MODULE_PATH "${CMAKE_CURRENT_LIST_DIR}")
 set(GEMMA_DEPS_DIR "${PROJECT_SOURCE_DIR}/.deps" CACHE PATH "Where scripts/bootstrap.sh puts sources")
@@ -75,6 +75,33 @@ function(gemma_add_sentencepiece)
   target_link_libraries(gemma_sentencepiece INTERFACE sentencepiece-static)
 endfunction()
 gemma_add_sentencepiece()
+
+# Static and hidden, like SentencePiece. Its own CMakeLists.txt forces -Werror and -flto, and builds
+# TVM-FFI, which is for Python. Without it the library says so where a grammar is asked for.
+set(GEMMA_WITH_XGRAMMAR OFF)
+if(EXISTS "${GEMMA_DEPS_DIR}/xgrammar/include/xgrammar/xgrammar.h")
+  set(GEMMA_WITH_XGRAMMAR ON)
+endif()
+function(gemma_add_xgrammar)
+  set(root "${GEMMA_DEPS_DIR}/xgrammar")
+  file(GLOB_RECURSE sources "${root}/cpp/*.cc")
+  list(FILTER sources EXCLUDE REGEX "/cpp/tvm_ffi/.*[.]cc$")
+  add_library(gemma_xgrammar STATIC EXCLUDE_FROM_ALL ${sources})
+  target_include_directories(gemma_xgrammar SYSTEM PUBLIC
+    "${root}/include" "${root}/3rdparty/dlpack/include" PRIVATE "${root}/3rdparty/picojson")
+  # What it would print comes to gemma/text/grammar.cc.
+  target_compile_definitions(gemma_xgrammar PRIVATE
+    XGRAMMAR_LOG_CUSTOMIZE=1 XGRAMMAR_ENABLE_CPPTRACE=0 XGRAMMAR_ENABLE_INTERNAL_CHECK=0)
+  target_compile_options(gemma_xgrammar PRIVATE -w -O2 -g0)
+  set_target_properties(gemma_xgrammar PROPERTIES
+    CXX_STANDARD 17 POSITION_INDEPENDENT_CODE ON
+    CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+endfunction()
+if(GEMMA_WITH_XGRAMMAR)
+  gemma_add_xgrammar()
+else()
+  message(STATUS "xgrammar's sources are not in ${GEMMA_DEPS_DIR}: no structured output")
+endif()
 
 if(GEMMA_BUILD_TESTS)
   find_package(GTest QUIET)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prepares a checkout for building: compiler and headers from Debian, LibTorch and CMake in .venv, SentencePiece's
-# sources in .deps. Safe to interrupt and to run again; when nothing is left to do it ends at once.
+# Prepares a checkout for building: compiler and headers from Debian, LibTorch and CMake in .venv, the sources of
+# SentencePiece and xgrammar in .deps. Safe to interrupt and to run again; when nothing is left to do it ends at once.
 set -euo pipefail
 
 usage() {
@@ -20,7 +20,7 @@ ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 readonly ROOT
 cd -- "$ROOT"
 readonly LOG=.deps/bootstrap.log
-readonly SENTENCEPIECE=sentencepiece-0.2.1
+readonly SENTENCEPIECE=sentencepiece-0.2.1 XGRAMMAR=xgrammar-0.2.9
 
 note() { printf '[%s/4] %s\n' "$1" "$2" >&2; }
 
@@ -143,22 +143,31 @@ install_packages() {
 
 # --- [4/4] .deps ---
 
-set_up_sentencepiece() {
-  local key
-  key=$(sha256sum <scripts/requirements-sources.txt)
-  if [[ $(cat .deps/sentencepiece/.stamp 2>/dev/null) == "$key" ]]; then
-    note 4 'SentencePiece: up to date'
+# set_up_source NAME ARCHIVE FOLDER REQUIREMENTS NO_BINARY: unpacks a folder of a source archive as .deps/NAME.
+set_up_source() {
+  local name=$1 archive=$2 folder=$3 requirements=$4 no_binary=$5 key
+  key=$(sha256sum <"$requirements")
+  if [[ $(cat ".deps/$name/.stamp" 2>/dev/null) == "$key" ]]; then
+    note 4 "$archive: up to date"
     return
   fi
-  note 4 'SentencePiece: fetching its sources ...'
-  rm -rf -- .deps/new .deps/sentencepiece
-  logged .venv/bin/python -m pip download --no-binary :all: --no-deps --require-hashes \
-    -r scripts/requirements-sources.txt -d .deps/new ||
+  note 4 "$archive: fetching its sources ..."
+  # errexit does not hold where a function stands before ||.
+  rm -rf -- .deps/new ".deps/$name" &&
+    logged .venv/bin/python -m pip download --no-binary "$no_binary" --no-deps --require-hashes \
+      -r "$requirements" -d .deps/new &&
+    tar -xzf ".deps/new/$archive.tar.gz" -C .deps/new --no-same-owner &&
+    echo "$key" >".deps/new/$folder/.stamp" &&
+    mv -T -- ".deps/new/$folder" ".deps/$name" &&
+    rm -rf -- .deps/new
+}
+
+set_up_sources() {
+  set_up_source sentencepiece "$SENTENCEPIECE" "$SENTENCEPIECE/sentencepiece" scripts/requirements-sources.txt :all: ||
     die "pip could not fetch $SENTENCEPIECE, see above. No network: set PIP_FIND_LINKS to a folder that holds $SENTENCEPIECE.tar.gz"
-  tar -xzf ".deps/new/$SENTENCEPIECE.tar.gz" -C .deps/new --no-same-owner
-  echo "$key" >".deps/new/$SENTENCEPIECE/sentencepiece/.stamp"
-  mv -T -- ".deps/new/$SENTENCEPIECE/sentencepiece" .deps/sentencepiece
-  rm -rf -- .deps/new
+  # pip runs what builds it to read its name, and takes that as a wheel. The library builds without it.
+  set_up_source xgrammar "$XGRAMMAR" "$XGRAMMAR" scripts/requirements-xgrammar.txt xgrammar ||
+    note 4 "$XGRAMMAR: not there, see above; answers cannot be held to a schema or a grammar then"
 }
 
 with_tests=0
@@ -184,4 +193,4 @@ if ((with_tests)); then
 else
   note 3 'Test packages: skipped (--tests installs them)'
 fi
-set_up_sentencepiece
+set_up_sources

@@ -57,6 +57,14 @@ class _Options(TypedDict, total=False):
     """The text ends before one of these."""
     stop_ids: Sequence[int]
     """And before one of these tokens, as before eos."""
+    json_schema: str | Mapping[str, object] | None
+    """(None) The answer is JSON that this JSON Schema describes, and no token is chosen that cannot become
+    part of it. Objects have the properties that it names, in its order. What cannot be promised,
+    such as `not`, raises ValueError."""
+    regex: str | None
+    """(None) The answer is a text that this regular expression matches as a whole."""
+    grammar: str | None
+    """(None) The answer is what the rule `root` of this grammar describes, in GBNF (llama.cpp's)."""
     priority: int
     """(0) Higher ones first."""
     timeout: float | None

@@ -145,6 +145,8 @@ Generation Engine::submit(Request request) {
   return Generation(std::move(state));
 }
 
+void Engine::prepare(const GrammarSource& grammar) { core_->compile(grammar); }
+
 EngineStatus Engine::status() const { return core_->status(); }
 
 }  // namespace gemma

@@ -14,6 +14,7 @@
 #include <gemma/engine/scheduler.h>
 #include <gemma/models/engine_model.h>
 #include <gemma/ops/row_sampling.h>
+#include <gemma/text/grammar.h>
 
 namespace gemma {
 
@@ -53,6 +54,10 @@ struct GenerateRules {
   std::vector<int64_t> stop_ids = {};
   /// Strings that end the text before them. Their tokens remain.
   std::vector<std::string> stop = {};
+  /// What the answer has to be: no token is chosen that cannot become part of it, and the text ends
+  /// with it. Where max_tokens come first, it is the beginning of one. A grammar that takes more
+  /// than a second, and 50 ms a token, ends its text with std::invalid_argument.
+  std::optional<GrammarSource> grammar = std::nullopt;
   /// Higher ones first.
   int priority = 0;
   /// Seconds from now on after which the text ends; none: never.
@@ -88,7 +93,8 @@ class Generation {
   Generation& operator=(Generation&&) noexcept;
 
   /// Waits for the next token; none when the text has ended. Throws what went wrong:
-  /// std::runtime_error for logits that are NaN or infinite, or that allow no token.
+  /// std::runtime_error for logits that are NaN or infinite, or that allow no token, and
+  /// std::invalid_argument for a grammar that takes too long.
   std::optional<GeneratedToken> next();
 
   /// The same, but no longer than `seconds`: then `waited` is true and there is no token.
@@ -208,6 +214,10 @@ class Engine {
   /// Continues a text without waiting for it: request.on_token and request.on_end tell what comes
   /// of it, and next() of the result gives none of its tokens. Throws as Session::generate.
   Generation submit(Request request);
+
+  /// Makes a grammar ready, so that texts with it begin at once. Throws as GrammarCompiler does; so
+  /// does whatever takes rules with a grammar.
+  void prepare(const GrammarSource& grammar);
 
   EngineStatus status() const;
 

@@ -160,6 +160,14 @@ void EngineCore::call(const std::function<void()>& body) {
   task.get_future().get();
 }
 
+Grammar EngineCore::compile(const GrammarSource& source) {
+  {
+    const std::lock_guard lock(grammars_mutex_);
+    if (!grammars_) grammars_.emplace(model_->tokenizer(), model_->vocab_size());
+  }
+  return grammars_->compile(source);
+}
+
 EngineStatus EngineCore::status() {
   EngineStatus status{};
   call([&] {
@@ -283,6 +291,7 @@ EngineCore::Guesses EngineCore::guess(std::span<GenerationState* const> jobs) {
     auto by_draft = draft_->guess(drafted);
     for (size_t i = 0; i < places.size(); ++i) guesses[places[i]] = std::move(by_draft[i]);
   }
+  for (size_t i = 0; i < jobs.size(); ++i) jobs[i]->cut_guess(guesses[i]);
   if (std::ranges::all_of(guesses, &std::vector<int64_t>::empty)) return guesses;
   std::vector<ModelRunner::Need> needs;
   for (size_t i = 0; i < jobs.size(); ++i) {

@@ -19,6 +19,7 @@
 #include <gemma/engine/session_file.h>
 #include <gemma/engine/stop_matcher.h>
 #include <gemma/engine/text.h>
+#include <gemma/text/grammar.h>
 #include <gemma/text/stream_decoder.h>
 
 // What is behind Engine, Session and Generation.
@@ -55,6 +56,8 @@ class GenerationState : public Job {
   int64_t room_for_guess() const;
   /// Those that followed where the text said the same before, at most `most`.
   std::vector<int64_t> look_up(int64_t most) const;
+  /// Takes away what the grammar does not allow of a guess, and all that follows it.
+  void cut_guess(std::vector<int64_t>& guess) const;
   /// Of a guess of so many tokens, the first `right` became part of the text.
   void accept(int64_t tokens, int64_t right);
   /// Takes a sampled token -> why the text ends with it, if it does.
@@ -86,11 +89,14 @@ class GenerationState : public Job {
  private:
   void see(int64_t token, bool answered);
   bool is_stop(int64_t token) const;
+  bool grammar_ends_with(int64_t token);
   [[noreturn]] void explain(SampledToken::Failure failure) const;
 
   std::shared_ptr<SessionState> session_;
   GenerateRules rules_;
   at::Generator generator_;
+  std::optional<GrammarState> grammar_;
+  double grammar_seconds_ = 0;  // That it took of the thread's time.
   StreamDecoder decoder_;
   StopMatcher matcher_;
   int64_t prompt_tokens_, generated_ = 0;
@@ -124,6 +130,9 @@ class EngineCore : public PassRunner {
   void call(const std::function<void()>& body);
   /// The same without waiting.
   void post(std::function<void()> body);
+
+  /// From any thread.
+  Grammar compile(const GrammarSource& source);
 
   /// The clock of deadlines, in seconds.
   static double now();
@@ -172,6 +181,8 @@ class EngineCore : public PassRunner {
   std::deque<std::weak_ptr<SessionState>> idle_;  // The one that ended first comes first.
   at::Tensor logits_;                             // Kept from pass to pass.
   int process_;
+  std::mutex grammars_mutex_;
+  std::optional<GrammarCompiler> grammars_;  // Since the first is asked for.
 
   std::mutex mutex_;
   std::condition_variable posted_or_stopped_;

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <limits>
 #include <stdexcept>
 
@@ -16,6 +17,39 @@ uint64_t random_seed() {
   auto generator = at::detail::getDefaultCPUGenerator();
   const std::lock_guard lock(generator.mutex());
   return at::check_generator<at::CPUGeneratorImpl>(generator)->random64();
+}
+
+// A text may take so many seconds for its grammar, and so many more for each of its tokens. Where a
+// grammar says the same in many ways, they grow with the text, and all texts wait for it.
+constexpr double kGrammarSeconds = 1.0;
+constexpr double kGrammarSecondsPerToken = 0.05;
+
+// Adds the time of this thread, not of others, from its beginning to its end.
+class ThreadTimer {
+ public:
+  explicit ThreadTimer(double& seconds) : seconds_(seconds) {}
+  ~ThreadTimer() { seconds_ += now() - start_; }
+  ThreadTimer(const ThreadTimer&) = delete;
+  ThreadTimer& operator=(const ThreadTimer&) = delete;
+
+ private:
+  static double now() {
+    timespec time{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+  }
+
+  double& seconds_;
+  double start_ = now();
+};
+
+// All tokens that end the text.
+std::vector<int64_t> stops_of(const EngineModelImpl& model, const GenerateRules& rules) {
+  std::vector<int64_t> ids = {model.tokenizer().eos_id()};
+  for (const auto id : rules.stop_ids) {
+    if (id >= 0 && id < model.vocab_size()) ids.push_back(id);
+  }
+  return ids;
 }
 
 }  // namespace
@@ -50,6 +84,11 @@ GenerationState::GenerationState(std::shared_ptr<SessionState> session, const Ge
                     rules.prompt_lookup));
   }
   check(rules.sampling, "engine", session_->core->model().vocab_size());
+  if (rules.grammar) {
+    grammar_.emplace(session_->core->compile(*rules.grammar),
+                     stops_of(session_->core->model(), rules));
+    grammar_->mask();
+  }
   for (const auto token : session_->text.tokens()) see(token, /*answered=*/false);
 }
 
@@ -65,7 +104,10 @@ void GenerationState::begin() {
 }
 
 SamplingRow GenerationState::row() {
-  return {.rules = &rules_.sampling, .seen = seen_, .generator = generator_};
+  return {.rules = &rules_.sampling,
+          .seen = seen_,
+          .mask = grammar_ ? grammar_->mask() : std::span<const uint32_t>(),
+          .generator = generator_};
 }
 
 int64_t GenerationState::room_for_guess() const {
@@ -78,6 +120,14 @@ std::vector<int64_t> GenerationState::look_up(int64_t most) const {
   const auto found =
       prompt_lookup(text().tokens(), std::min({most, guess_most_, room_for_guess()}));
   return {found.begin(), found.end()};
+}
+
+void GenerationState::cut_guess(std::vector<int64_t>& guess) const {
+  if (!grammar_ || guess.empty()) return;
+  auto ahead = *grammar_;
+  const auto wrong =
+      std::ranges::find_if_not(guess, [&](int64_t token) { return ahead.accept(token); });
+  guess.erase(wrong, guess.end());
 }
 
 void GenerationState::accept(int64_t tokens, int64_t right) {
@@ -94,8 +144,30 @@ bool GenerationState::is_stop(int64_t token) const {
          std::ranges::find(rules_.stop_ids, token) != rules_.stop_ids.end();
 }
 
+// Whether the text cannot go on. Here, and not in row(), what goes wrong is of no other text.
+bool GenerationState::grammar_ends_with(int64_t token) {
+  if (!grammar_) return false;
+  {
+    const ThreadTimer timer(grammar_seconds_);
+    grammar_->accept(token);
+    if (grammar_->is_over()) return true;
+    grammar_->mask();
+  }
+  const auto most = kGrammarSeconds + kGrammarSecondsPerToken * static_cast<double>(generated_);
+  if (grammar_seconds_ <= most) return false;
+  throw std::invalid_argument(fmt::format(
+      "engine: the grammar took {:.1f} s for {} tokens; give one with fewer ways to say "
+      "the same",
+      grammar_seconds_, generated_));
+}
+
 void GenerationState::explain(SampledToken::Failure failure) const {
   using Failure = SampledToken::Failure;
+  if (failure == Failure::kNothingAllowed && grammar_) {
+    throw std::invalid_argument(
+        "engine: no token is allowed: the grammar describes no text that goes on from here, or "
+        "logit_bias forbids it");
+  }
   if (failure == Failure::kNothingAllowed) {
     throw std::runtime_error("engine: no token is allowed; allow one in logit_bias or the mask");
   }
@@ -127,7 +199,9 @@ std::optional<FinishReason> GenerationState::take(SampledToken sampled) {
                        .text = matcher_.add(decoder_.add(sampled.token)),
                        .logprob = sampled.logprob,
                        .top = std::move(sampled.top)};
+  bool is_over = false;
   try {
+    is_over = grammar_ends_with(token.id);
     if (on_token) on_token(token);
   } catch (...) {
     fail(std::current_exception());
@@ -138,7 +212,7 @@ std::optional<FinishReason> GenerationState::take(SampledToken sampled) {
     tokens_.push_back(std::move(token));
   }
   changed_.notify_all();
-  if (matcher_.stopped()) return FinishReason::kStop;
+  if (matcher_.stopped() || is_over) return FinishReason::kStop;
   const auto most = session_->core->model().max_positions();
   if (generated_ == rules_.max_tokens || text().size() >= most) return FinishReason::kLength;
   return std::nullopt;
