@@ -8,7 +8,12 @@
 #include <fmt/ranges.h>
 
 #include <gemma/server/api.h>
+#include <gemma/server/completion_form.h>
+#include <gemma/server/infill.h>
+#include <gemma/server/openapi.h>
 #include <gemma/server/page.h>
+#include <gemma/server/response_form.h>
+#include <gemma/server/response_request.h>
 
 namespace gemma::server {
 namespace {
@@ -52,6 +57,15 @@ JsonValue body_of(const HttpRequest& request) {
 
 HttpResponse json_response(const Json& body) { return {.body = to_text(body)}; }
 
+// The token whose name the text is, if it is one of those that /tokenizer_info names: lm-eval asks
+// for their numbers so.
+std::optional<int64_t> named_token(const Tokenizer& tokenizer, std::string_view text) {
+  for (const auto token : {tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()}) {
+    if (tokenizer.id_to_piece(token) == text) return token;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 struct Api::Call {
@@ -70,10 +84,14 @@ const std::vector<Api::Route>& Api::routes() {
   static const std::vector<Route> kRoutes = {
       {"GET", "/", &Api::page, true, false},
       {"GET", "/health", &Api::health, /*is_quick=*/true, /*needs_key=*/false},
+      {"GET", "/openapi.json", &Api::tell_paths, true, false},
       {"GET", "/metrics", &Api::tell_metrics, false, true},
       {"GET", "/v1/models", &Api::models, false, true},
       {"POST", "/v1/chat/completions", &Api::chat, false, true},
       {"POST", "/v1/completions", &Api::complete, false, true},
+      {"POST", "/v1/responses", &Api::respond, false, true},
+      {"POST", "/infill", &Api::infill, false, true},
+      {"GET", "/tokenizer_info", &Api::tell_tokenizer, false, true},
       {"POST", "/tokenize", &Api::tokenize, false, true},
       {"POST", "/detokenize", &Api::detokenize, false, true},
   };
@@ -183,6 +201,8 @@ void Api::page(Call& call) {
                                 {"Cache-Control", "no-cache"}}});
 }
 
+void Api::tell_paths(Call& call) { call.reply->send({.body = openapi_text()}); }
+
 void Api::health(Call& call) {
   loaded();
   call.reply->send(json_response({{"status", "ok"}}));
@@ -206,14 +226,33 @@ void Api::tell_metrics(Call& call) {
 
 void Api::chat(Call& call) {
   auto& model = loaded();
-  Completion::start(model, context_, read_chat_request(body_of(call.request), model.vocab_size()),
-                    call.reply);
+  auto request = read_chat_request(body_of(call.request), model.vocab_size());
+  auto form = std::make_unique<CompletionForm>(/*is_chat=*/true, options_.model_name,
+                                               request.include_usage, model.tokenizer());
+  Completion::start(model, context_, std::move(request), std::move(form), call.reply);
 }
 
 void Api::complete(Call& call) {
   auto& model = loaded();
-  Completion::start(model, context_, read_text_request(body_of(call.request), model.vocab_size()),
-                    call.reply);
+  auto request = read_text_request(body_of(call.request), model.vocab_size());
+  auto form = std::make_unique<CompletionForm>(/*is_chat=*/false, options_.model_name,
+                                               request.include_usage, model.tokenizer());
+  Completion::start(model, context_, std::move(request), std::move(form), call.reply);
+}
+
+void Api::respond(Call& call) {
+  auto& model = loaded();
+  auto request = read_response_request(body_of(call.request), model.vocab_size());
+  auto form = std::make_unique<ResponseForm>(options_.model_name, std::move(request.repeated),
+                                             model.tokenizer());
+  Completion::start(model, context_, std::move(request.completion), std::move(form), call.reply);
+}
+
+void Api::infill(Call& call) {
+  auto& model = loaded();
+  auto request = read_infill_request(body_of(call.request), model.vocab_size());
+  Completion::start(model, context_, std::move(request),
+                    std::make_unique<InfillForm>(options_.model_name), call.reply);
 }
 
 // By the names of llama.cpp, and of vLLM, whose tokens begin with bos.
@@ -228,9 +267,29 @@ void Api::tokenize(Call& call) {
   }
   const bool bos = content ? fields.boolean("add_special").value_or(false)
                            : fields.boolean("add_special_tokens").value_or(true);
-  const auto tokens = model.tokenizer().encode(content ? *content : *prompt, bos);
+  const auto& text = content ? *content : *prompt;
+  const auto named = named_token(model.tokenizer(), text);
+  const auto tokens =
+      named && !bos ? std::vector<int64_t>{*named} : model.tokenizer().encode(text, bos);
   call.reply->send(json_response(
       {{"tokens", tokens}, {"count", tokens.size()}, {"max_model_len", model.max_positions()}}));
+}
+
+// As vLLM names them.
+void Api::tell_tokenizer(Call& call) {
+  auto& model = loaded();
+  const auto& tokenizer = model.tokenizer();
+  Json all;
+  for (const auto& [name, token] :
+       {std::pair("bos_token", tokenizer.bos_id()), std::pair("eos_token", tokenizer.eos_id()),
+        std::pair("pad_token", tokenizer.pad_id())}) {
+    all[name] = tokenizer.id_to_piece(token);
+    all[fmt::format("{}_id", name)] = token;
+  }
+  all["add_bos_token"] = true;
+  all["vocab_size"] = model.vocab_size();
+  all["model_max_length"] = model.max_positions();
+  call.reply->send(json_response(all));
 }
 
 void Api::detokenize(Call& call) {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -25,15 +26,15 @@ void add_chat(const CompletionRequest& request, const Tokenizer& tokenizer, Prom
     const auto stops = prompt.stop_ids();
     all.stop_ids.insert(all.stop_ids.end(), stops.begin(), stops.end());
   } catch (const std::invalid_argument& error) {
-    throw ApiError::bad_field("messages", error.what());
+    throw ApiError::bad_field(request.prompt_field, error.what());
   }
 }
 
 void add_gap(const CompletionRequest& request, const Tokenizer& tokenizer, PromptTokens& all) {
   try {
     const FimPrompt prompt(tokenizer);
-    all.prompts.push_back(
-        prompt.encode(std::get<std::string>(request.prompts.front()), *request.suffix));
+    all.prompts.push_back(prompt.encode(std::get<std::string>(request.prompts.front()),
+                                        *request.suffix, request.files));
     const auto stops = prompt.stop_ids();
     all.stop_ids.insert(all.stop_ids.end(), stops.begin(), stops.end());
   } catch (const std::invalid_argument& error) {
@@ -54,9 +55,10 @@ PromptTokens tokens_of(const CompletionRequest& request, const ServedModel& mode
     for (const auto& prompt : request.prompts) all.prompts.push_back(encode(prompt, tokenizer));
   }
   for (const auto& prompt : all.prompts) {
-    if (std::ssize(prompt) < model.max_positions()) continue;
+    const auto answer = std::min<int64_t>(request.max_tokens.value_or(1), 1);
+    if (std::ssize(prompt) + answer <= model.max_positions()) continue;
     throw ApiError::bad_field(
-        request.is_chat ? "messages" : "prompt",
+        request.prompt_field,
         fmt::format("the prompt has {} tokens, but must leave some of the model's {} positions",
                     prompt.size(), model.max_positions()),
         "context_length_exceeded");
