@@ -150,6 +150,7 @@ struct PyRequest {
   PyPrompt prompt;
   GenerateRules rules;
   std::shared_ptr<py::object> on_token;
+  std::optional<int64_t> prompt_logprobs;
 };
 
 // A function of Python that any thread may hold and drop.
@@ -225,6 +226,7 @@ std::vector<Answer> generate_all(const PyEngine& self, const std::vector<PyReque
     ask.prompt = std::move(ids);
     ask.images = std::move(images);
     ask.rules = request.rules;
+    ask.prompt_logprobs = request.prompt_logprobs;
     if (!request.on_token) continue;
     ask.on_token = [function = request.on_token](const GeneratedToken& token) {
       const py::gil_scoped_acquire gil;
@@ -258,6 +260,7 @@ void bind_results(py::module_& m) {
   py::class_<Answer>(m, "Answer", "What a request became.")
       .def_readonly("text", &Answer::text)
       .def_readonly("tokens", &Answer::tokens)
+      .def_readonly("prompt", &Answer::prompt)
       .def_property_readonly("finish_reason",
                              [](const Answer& self) { return to_string(self.finish_reason); })
       .def_readonly("prompt_tokens", &Answer::prompt_tokens)
@@ -271,11 +274,13 @@ void bind_results(py::module_& m) {
       .def_readonly("kv_bytes_free", &EngineStatus::kv_bytes_free)
       .def_readonly("kv_bytes_cached", &EngineStatus::kv_bytes_cached);
   py::class_<PyRequest>(m, "Request", "A text to be continued once.")
-      .def(py::init(
-               [](const py::object& prompt, const py::object& on_token, const py::kwargs& given) {
-                 return PyRequest{to_prompt(prompt), to_rules(given), shared_function(on_token)};
-               }),
-           py::arg("prompt"), py::arg("on_token") = py::none());
+      .def(py::init([](const py::object& prompt, const py::object& on_token,
+                       std::optional<int64_t> prompt_logprobs, const py::kwargs& given) {
+             return PyRequest{to_prompt(prompt), to_rules(given), shared_function(on_token),
+                              prompt_logprobs};
+           }),
+           py::arg("prompt"), py::arg("on_token") = py::none(), py::kw_only(),
+           py::arg("prompt_logprobs") = py::none());
 }
 
 void bind_sessions(py::module_& m) {

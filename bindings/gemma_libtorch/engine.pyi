@@ -71,7 +71,7 @@ class _Options(TypedDict, total=False):
     """(None) Seconds after which the text ends."""
 
 class Token:
-    """A token of a text that is being generated."""
+    """A token of a text that is being generated, or of its prompt."""
 
     @property
     def id(self) -> int: ...
@@ -80,10 +80,10 @@ class Token:
         """Whole characters that are known with it; what may belong to a stop string comes later."""
     @property
     def logprob(self) -> float | None:
-        """With the option logprobs."""
+        """With the options logprobs and prompt_logprobs."""
     @property
     def top(self) -> list[tuple[int, float]]:
-        """The likeliest tokens and their log-probabilities, with the option logprobs."""
+        """The likeliest tokens and their log-probabilities, likewise."""
 
 class Answer:
     """What a request became."""
@@ -92,6 +92,9 @@ class Answer:
     def text(self) -> str: ...
     @property
     def tokens(self) -> list[Token]: ...
+    @property
+    def prompt(self) -> list[Token]:
+        """Its tokens, with the option prompt_logprobs of the request. The first has no logprob."""
     @property
     def finish_reason(self) -> str:
         """Why it ended: "stop", "length", "cancelled" or "deadline"."""
@@ -131,11 +134,15 @@ class Request:
         self,
         prompt: _Prompt,
         on_token: Callable[[Token], object] | None = None,
+        *,
+        prompt_logprobs: int | None = None,
         **kwargs: Unpack[_Options],
     ) -> None:
         """`prompt` is text or images, before which bos is put, or token ids. on_token is called
         with each token as it comes, on a thread of the engine; what it raises ends the text, and
-        generate() raises it.
+        generate() raises it. With prompt_logprobs the answer has the
+        prompt's tokens, too, with what the model expected of them, and so many of the likeliest in
+        the place of each; then max_tokens may be 0.
         """
 
 class Generation:

@@ -20,11 +20,25 @@ std::shared_ptr<GenerationState> make_state(const std::shared_ptr<EngineCore>& c
                                             Request request) {
   const auto session = std::make_shared<SessionState>(core);
   Session(session).feed(request.prompt, request.images);
-  auto state = std::make_shared<GenerationState>(session, request.rules);
+  auto state = std::make_shared<GenerationState>(session, request.rules, request.prompt_logprobs);
   state->is_last = true;
+  state->on_prompt = std::move(request.on_prompt);
   state->on_token = std::move(request.on_token);
   state->on_end = std::move(request.on_end);
   return state;
+}
+
+// Each prompt that is that of the text before waits for it.
+void submit_all(EngineCore& core, const std::vector<std::shared_ptr<GenerationState>>& states) {
+  std::vector<std::shared_ptr<GenerationState>> leaders;
+  for (const auto& state : states) {
+    if (!leaders.empty() && state->has_same_prompt(*leaders.back())) {
+      leaders.back()->followers.push_back(state);
+    } else {
+      leaders.push_back(state);
+    }
+  }
+  for (const auto& leader : leaders) core.submit(leader);
 }
 
 }  // namespace
@@ -116,11 +130,8 @@ Session Engine::load_session(const std::filesystem::path& path) {
 std::vector<Answer> Engine::generate(std::vector<Request> requests) {
   std::vector<std::shared_ptr<GenerationState>> states;
   for (auto& request : requests) states.push_back(make_state(core_, std::move(request)));
-  std::vector<Generation> generations;
-  for (const auto& state : states) {
-    core_->submit(state);
-    generations.emplace_back(state);
-  }
+  std::vector<Generation> generations(states.begin(), states.end());
+  submit_all(*core_, states);
   std::vector<Answer> answers;
   for (auto& generation : generations) {
     auto& answer = answers.emplace_back();
@@ -129,6 +140,7 @@ std::vector<Answer> Engine::generate(std::vector<Request> requests) {
       answer.tokens.push_back(*std::move(token));
     }
     answer.text += generation.rest();
+    answer.prompt = states[answers.size() - 1]->prompt();
     answer.finish_reason = generation.finish_reason();
     answer.prompt_tokens = generation.prompt_tokens();
     answer.cached_tokens = generation.cached_tokens();
@@ -138,11 +150,15 @@ std::vector<Answer> Engine::generate(std::vector<Request> requests) {
   return answers;
 }
 
-Generation Engine::submit(Request request) {
-  auto state = make_state(core_, std::move(request));
-  state->has_reader = false;
-  core_->submit(state);
-  return Generation(std::move(state));
+std::vector<Generation> Engine::submit(std::vector<Request> requests) {
+  std::vector<std::shared_ptr<GenerationState>> states;
+  for (auto& request : requests) {
+    states.push_back(make_state(core_, std::move(request)));
+    states.back()->has_reader = false;
+  }
+  std::vector<Generation> generations(states.begin(), states.end());
+  submit_all(*core_, states);
+  return generations;
 }
 
 void Engine::prepare(const GrammarSource& grammar) { core_->compile(grammar); }

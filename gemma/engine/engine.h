@@ -64,12 +64,13 @@ struct GenerateRules {
   std::optional<double> timeout = std::nullopt;
 };
 
-/// A token of a text that is being generated.
+/// A token of a text that is being generated, or of its prompt.
 struct GeneratedToken {
   int64_t id;
   /// Whole characters that are known with it: those that may belong to a stop string come later.
   std::string text;
-  float logprob;                  ///< With rules.sampling.logprobs; else NaN.
+  /// With rules.sampling.logprobs or Request::prompt_logprobs; else, and of a prompt's first, NaN.
+  float logprob;
   std::vector<TokenLogprob> top;  ///< Likewise.
 };
 
@@ -165,6 +166,8 @@ struct Ending {
   int64_t prompt_tokens;     ///< As Generation::prompt_tokens.
   int64_t cached_tokens;     ///< As Generation::cached_tokens.
   std::exception_ptr error;  ///< What went wrong; null unless reason is kError.
+  /// That ended the text, and is no part of it.
+  std::optional<GeneratedToken> stop_token = std::nullopt;
 };
 
 /// A text to be continued once.
@@ -172,6 +175,13 @@ struct Request {
   std::vector<int64_t> prompt;
   std::vector<ImageTokens> images = {};
   GenerateRules rules = {};
+  /// Has the model say what it expects of the prompt's tokens, with so many of the likeliest in the
+  /// place of each, by its own distribution. Then rules.max_tokens may be 0. Nothing of the prompt
+  /// is taken from the prefix cache.
+  std::optional<int64_t> prompt_logprobs = std::nullopt;
+  /// The prompt's tokens with their probabilities, once, before the first that is generated.
+  /// Otherwise as on_token.
+  std::function<void(const std::vector<GeneratedToken>& tokens)> on_prompt = {};
   /// Each token as it comes, on the engine's thread. Must not call the engine. What it throws ends
   /// the text, and is thrown by generate().
   std::function<void(const GeneratedToken& token)> on_token = {};
@@ -183,6 +193,7 @@ struct Request {
 struct Answer {
   std::string text;
   std::vector<GeneratedToken> tokens;
+  std::vector<GeneratedToken> prompt;  ///< Its tokens, with Request::prompt_logprobs.
   FinishReason finish_reason;
   int64_t prompt_tokens;
   int64_t cached_tokens;                    ///< As Generation::cached_tokens.
@@ -207,13 +218,14 @@ class Engine {
   /// file that is damaged, something else, or of another model.
   Session load_session(const std::filesystem::path& path);
 
-  /// Continues them all -> the answers, in the order of the requests. Throws as Session::generate,
-  /// and what went wrong first; then the others have ended, too.
+  /// Continues them all -> the answers, in the order of the requests. A prompt that is the same as
+  /// that of the request before it does not go through the model again. Throws as
+  /// Session::generate, and what went wrong first; then the others have ended, too.
   std::vector<Answer> generate(std::vector<Request> requests);
 
-  /// Continues a text without waiting for it: request.on_token and request.on_end tell what comes
-  /// of it, and next() of the result gives none of its tokens. Throws as Session::generate.
-  Generation submit(Request request);
+  /// The same without waiting: on_token and on_end of the requests tell what comes of them, and
+  /// next() of the results gives none of their tokens. What throws submits none of them.
+  std::vector<Generation> submit(std::vector<Request> requests);
 
   /// Makes a grammar ready, so that texts with it begin at once. Throws as GrammarCompiler does; so
   /// does whatever takes rules with a grammar.

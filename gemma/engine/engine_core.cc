@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <future>
+#include <ranges>
 #include <stdexcept>
 #include <unistd.h>
 
@@ -20,7 +21,10 @@ constexpr int64_t kAnswerRoom = 256;
 constexpr int64_t kMostRows = 16;
 
 GenerationState& state_of(Job& job) { return dynamic_cast<GenerationState&>(job); }
-const Text& text_of(const Job& job) { return dynamic_cast<const GenerationState&>(job).text(); }
+const GenerationState& state_of(const Job& job) {
+  return dynamic_cast<const GenerationState&>(job);
+}
+const Text& text_of(const Job& job) { return state_of(job).text(); }
 
 const Sequence* sequence_of(const Text& text) { return text.sequence ? &*text.sequence : nullptr; }
 
@@ -227,7 +231,8 @@ bool EngineCore::has_room(std::span<const PromptChunk> parts) const {
 
 bool EngineCore::should_admit(const Job& job) {
   const auto& text = text_of(job);
-  const auto done = text.sequence || !prefix_cache_ ? text.done() : prefix_cache_->known(text);
+  const bool is_known = prefix_cache_ && !text.sequence && !state_of(job).wants_scores();
+  const auto done = is_known ? prefix_cache_->known(text) : text.done();
   const auto tokens = std::min(text.size() + kAnswerRoom, model_->max_positions()) - done;
   for (const auto& kind : runner_.store()->kinds()) {
     const auto wanted = kind.window ? std::min(kind.blocks(tokens, runner_.options().chunk),
@@ -240,7 +245,8 @@ bool EngineCore::should_admit(const Job& job) {
 
 void EngineCore::begin(Job& job) {
   auto& text = state_of(job).text();
-  if (!text.sequence && prefix_cache_) text.sequence = prefix_cache_->find(text);
+  if (text.sequence || !prefix_cache_ || state_of(job).wants_scores()) return;
+  text.sequence = prefix_cache_->find(text);
 }
 
 int64_t EngineCore::part_of(const Job& job, int64_t most) const {
@@ -318,7 +324,9 @@ void EngineCore::prompt(std::span<const PromptChunk> parts) {
          images[i]});
   }
   pass(states, [&] {
-    const auto hidden = runner_.prompt(feeds);
+    const auto hidden = runner_.prompt(feeds, [&](size_t feed, const at::Tensor& of_feed) {
+      if (states[feed]->wants_scores()) score(*states[feed], of_feed);
+    });
     if (prefix_cache_) {
       for (const auto* state : states) prefix_cache_->insert(state->text());
     }
@@ -331,14 +339,63 @@ void EngineCore::prompt(std::span<const PromptChunk> parts) {
 void EngineCore::pass(std::span<GenerationState* const> jobs,
                       const std::function<at::Tensor()>& run,
                       const Guesses& guesses) {
+  joined_.clear();
   try {
     sample(jobs, run(), guesses);
   } catch (...) {
-    for (auto* job : jobs) {
+    joined_.insert(joined_.end(), jobs.begin(), jobs.end());
+    for (auto* job : joined_) {
       job->fail(std::current_exception());
       scheduler_.end(*job, FinishReason::kError);
     }
   }
+}
+
+// [B, E] -> float32 [B, V] on the CPU, until the next call.
+at::Tensor EngineCore::logits_of(const at::Tensor& hidden) {
+  if (!logits_.defined() || logits_.size(0) < hidden.size(0)) {
+    logits_ = at::empty({hidden.size(0), model_->vocab_size()}, at::kFloat);
+  }
+  return model_->logits(hidden, logits_).to(at::kCPU, at::kFloat);
+}
+
+void EngineCore::score(GenerationState& job, const at::Tensor& hidden) {
+  try {
+    job.score(hidden, [this](const at::Tensor& rows) { return logits_of(rows); });
+  } catch (...) {
+    job.fail(std::current_exception());
+  }
+}
+
+// Those whose last token is done, each with its place among `jobs`: there is what says what follows
+// it. Texts that waited for its prompt go on from there.
+EngineCore::Ready EngineCore::find_ready(std::span<GenerationState* const> jobs) {
+  Ready ready;
+  const auto add = [&](GenerationState& job, size_t place) {
+    if (job.has_failed()) {
+      scheduler_.end(job, FinishReason::kError);
+    } else if (job.is_only_scored()) {
+      scheduler_.end(job, FinishReason::kLength);
+    } else {
+      ready.emplace_back(&job, static_cast<int64_t>(place));
+    }
+  };
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    auto& job = *jobs[i];
+    if (job.has_failed()) {
+      scheduler_.end(job, FinishReason::kError);
+      continue;
+    }
+    if (job.text().pending() > 0) continue;
+    add(job, i);
+    for (auto& follower : std::exchange(job.followers, {})) {
+      follower->go_on_from(job);
+      scheduler_.resume(follower);
+      joined_.push_back(follower.get());
+      add(*follower, i);
+    }
+  }
+  return ready;
 }
 
 // The next tokens of those whose last token is done, and those after them that were guessed.
@@ -346,37 +403,28 @@ void EngineCore::sample(std::span<GenerationState* const> jobs,
                         const at::Tensor& hidden,
                         const Guesses& guesses) {
   const torch::NoGradGuard no_grad;
+  const auto ready = find_ready(jobs);
+  if (ready.empty()) return;
   std::vector<int64_t> rows;
-  for (size_t i = 0; i < jobs.size(); ++i) {
-    if (jobs[i]->text().pending() == 0) rows.push_back(static_cast<int64_t>(i));
-  }
-  if (rows.empty()) return;
-  const auto ready = rows.size();
+  for (const auto& [job, place] : ready) rows.push_back(place);
   for (auto row = std::ssize(jobs); row < hidden.size(0); ++row) rows.push_back(row);
   const UseLock::Use use(model_->use_lock());
-  const auto chosen =
-      std::ssize(rows) == hidden.size(0)
-          ? hidden
-          : hidden.index_select(0, at::tensor(rows, hidden.options().dtype(at::kLong)));
-  if (!logits_.defined() || logits_.size(0) < chosen.size(0)) {
-    logits_ = at::empty({chosen.size(0), model_->vocab_size()}, at::kFloat);
-  }
-  const auto logits = model_->logits(chosen, logits_).to(at::kCPU, at::kFloat);
+  const bool are_all = std::ranges::equal(rows, std::views::iota(int64_t{0}, hidden.size(0)));
+  const auto logits = logits_of(
+      are_all ? hidden
+              : hidden.index_select(0, at::tensor(rows, hidden.options().dtype(at::kLong))));
   std::vector<SamplingRow> sampling;
-  for (size_t i = 0; i < ready; ++i) {
-    sampling.push_back(jobs[static_cast<size_t>(rows[i])]->row());
-  }
-  auto tokens = sample_rows(logits.narrow(0, 0, static_cast<int64_t>(ready)),
-                            model_->logits_softcap(), sampling);
-  auto row = static_cast<int64_t>(ready);
-  for (size_t i = 0; i < ready; ++i) {
-    const auto place = static_cast<size_t>(rows[i]);
-    const auto reason = jobs[place]->take(std::move(tokens[i]));
-    if (reason) scheduler_.end(*jobs[place], *reason);
+  for (const auto& [job, place] : ready) sampling.push_back(job->row());
+  auto row = std::ssize(ready);
+  auto tokens = sample_rows(logits.narrow(0, 0, row), model_->logits_softcap(), sampling);
+  for (size_t i = 0; i < ready.size(); ++i) {
+    const auto& [job, place] = ready[i];
+    const auto reason = job->take(std::move(tokens[i]));
+    if (reason) scheduler_.end(*job, *reason);
     if (guesses.empty()) continue;
-    const auto& guess = guesses[place];
+    const auto& guess = guesses[static_cast<size_t>(place)];
     if (!reason && !guess.empty()) {
-      follow(*jobs[place], guess, logits.narrow(0, row, std::ssize(guess)));
+      follow(*job, guess, logits.narrow(0, row, std::ssize(guess)));
     }
     row += std::ssize(guess);
   }
@@ -406,6 +454,12 @@ void EngineCore::drop(Job& job) { state_of(job).text().sequence.reset(); }
 void EngineCore::finish(Job& job, FinishReason reason) {
   auto& state = state_of(job);
   state.draft.clear();
+  // The next of those that waited for its prompt has them wait for its own.
+  if (auto left = std::exchange(state.followers, {}); !left.empty()) {
+    const auto next = left.front();
+    next->followers.assign(left.begin() + 1, left.end());
+    scheduler_.submit(next);
+  }
   if (state.is_last) {
     state.text().sequence.reset();
   } else {

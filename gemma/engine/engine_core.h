@@ -16,6 +16,7 @@
 #include <gemma/engine/draft_model.h>
 #include <gemma/engine/engine.h>
 #include <gemma/engine/prefix_cache.h>
+#include <gemma/engine/prompt_scores.h>
 #include <gemma/engine/session_file.h>
 #include <gemma/engine/stop_matcher.h>
 #include <gemma/engine/text.h>
@@ -42,7 +43,10 @@ struct SessionState {
 /// A generation, between the engine's thread that makes tokens and another that takes them.
 class GenerationState : public Job {
  public:
-  GenerationState(std::shared_ptr<SessionState> session, const GenerateRules& rules);
+  /// prompt_logprobs as Request's.
+  GenerationState(std::shared_ptr<SessionState> session,
+                  const GenerateRules& rules,
+                  std::optional<int64_t> prompt_logprobs = std::nullopt);
 
   // For the engine's thread.
   int64_t pending_prompt() const override { return text().pending_prompt(); }
@@ -64,12 +68,28 @@ class GenerationState : public Job {
   std::optional<FinishReason> take(SampledToken sampled);
   const std::shared_ptr<SessionState>& session() const { return session_; }
   void fail(std::exception_ptr error) { error_ = std::move(error); }
+  bool has_failed() const { return error_ != nullptr; }
   void finish(FinishReason reason);
+
+  /// Whether hidden states of the prompt are still to be scored.
+  bool wants_scores() const { return scores_ && !scores_->is_complete(text()); }
+  /// Scores those of the tokens that are done last, and tells when all are.
+  void score(const at::Tensor& hidden, const PromptScores::LogitsOf& logits_of);
+  /// Whether nothing is wanted of the text but its scores.
+  bool is_only_scored() const { return rules_.max_tokens == 0; }
+  /// Whether the other asks the same of the same prompt, whatever it makes of it.
+  bool has_same_prompt(const GenerationState& other) const;
+  /// `leader` has that prompt, all of which is done: this text goes on from there.
+  void go_on_from(const GenerationState& leader);
 
   /// What the draft model keeps of the text.
   Draft draft;
 
-  /// Each token, on the engine's thread.
+  /// Texts with the same prompt, which wait for it.
+  std::vector<std::shared_ptr<GenerationState>> followers;
+
+  /// The prompt and each token, on the engine's thread.
+  std::function<void(const std::vector<GeneratedToken>& tokens)> on_prompt;
   std::function<void(const GeneratedToken& token)> on_token;
   std::function<void(const Ending& ending)> on_end;
   /// The text is not continued again: what the model keeps of it goes when it ends.
@@ -79,6 +99,7 @@ class GenerationState : public Job {
 
   // For the other.
   std::optional<GeneratedToken> next(double seconds, bool& waited);
+  std::vector<GeneratedToken> prompt() const;
   const std::string& rest() const { return rest_; }
   FinishReason reason() const { return reason_; }
   int64_t prompt_tokens() const { return prompt_tokens_; }
@@ -88,6 +109,7 @@ class GenerationState : public Job {
 
  private:
   void see(int64_t token, bool answered);
+  void tell_prompt();
   bool is_stop(int64_t token) const;
   bool grammar_ends_with(int64_t token);
   [[noreturn]] void explain(SampledToken::Failure failure) const;
@@ -99,6 +121,9 @@ class GenerationState : public Job {
   double grammar_seconds_ = 0;  // That it took of the thread's time.
   StreamDecoder decoder_;
   StopMatcher matcher_;
+  std::optional<int64_t> prompt_logprobs_;
+  std::shared_ptr<PromptScores> scores_;  // With prompt_logprobs.
+  std::optional<GeneratedToken> stop_token_;
   int64_t prompt_tokens_, generated_ = 0;
   int64_t guess_most_;                       // Fewer after wrong guesses.
   std::atomic<int64_t> cached_tokens_ = -1;  // Not begun.
@@ -165,10 +190,14 @@ class EngineCore : public PassRunner {
   void pass(std::span<GenerationState* const> jobs,
             const std::function<at::Tensor()>& run,
             const Guesses& guesses = {});
+  using Ready = std::vector<std::pair<GenerationState*, int64_t>>;
+  Ready find_ready(std::span<GenerationState* const> jobs);
   void sample(std::span<GenerationState* const> jobs,
               const at::Tensor& hidden,
               const Guesses& guesses);
   void follow(GenerationState& job, std::span<const int64_t> guess, const at::Tensor& logits);
+  at::Tensor logits_of(const at::Tensor& hidden);
+  void score(GenerationState& job, const at::Tensor& hidden);
   bool is_own_thread() const { return std::this_thread::get_id() == thread_.get_id(); }
 
   EngineModel model_;
@@ -179,6 +208,7 @@ class EngineCore : public PassRunner {
   int64_t version_ = 0;  // Of the model, as keys and values are kept of it.
   Scheduler scheduler_;
   std::deque<std::weak_ptr<SessionState>> idle_;  // The one that ended first comes first.
+  std::vector<GenerationState*> joined_;          // The pass, as followers of its jobs.
   at::Tensor logits_;                             // Kept from pass to pass.
   int process_;
   std::mutex grammars_mutex_;

@@ -54,12 +54,15 @@ std::vector<int64_t> stops_of(const EngineModelImpl& model, const GenerateRules&
 
 }  // namespace
 
-GenerationState::GenerationState(std::shared_ptr<SessionState> session, const GenerateRules& rules)
+GenerationState::GenerationState(std::shared_ptr<SessionState> session,
+                                 const GenerateRules& rules,
+                                 std::optional<int64_t> prompt_logprobs)
     : session_(std::move(session)),
       rules_(rules),
       generator_(at::detail::createCPUGenerator(rules.seed ? *rules.seed : random_seed())),
       decoder_(session_->core->model().tokenizer()),
       matcher_(rules.stop),
+      prompt_logprobs_(prompt_logprobs),
       prompt_tokens_(session_->text.size()),
       guess_most_(rules.prompt_lookup) {
   priority = rules.priority;
@@ -68,14 +71,15 @@ GenerationState::GenerationState(std::shared_ptr<SessionState> session, const Ge
     throw std::invalid_argument("engine: the text is empty; feed it a prompt first");
   }
   const auto most = session_->core->model().max_positions();
-  if (session_->text.size() >= most) {
+  const bool is_scored = prompt_logprobs.has_value();
+  if (session_->text.size() >= most + (is_scored && rules.max_tokens == 0 ? 1 : 0)) {
     throw std::invalid_argument(
         fmt::format("engine: the text has {} tokens, which leaves none of the model's {} positions",
                     session_->text.size(), most));
   }
-  if (rules.max_tokens < 1) {
-    throw std::invalid_argument(
-        fmt::format("engine: max_tokens is {}, but must be 1 or more", rules.max_tokens));
+  if (rules.max_tokens < (is_scored ? 0 : 1)) {
+    throw std::invalid_argument(fmt::format("engine: max_tokens is {}, but must be {} or more",
+                                            rules.max_tokens, is_scored ? 0 : 1));
   }
   if (rules.prompt_lookup < 0) {
     throw std::invalid_argument(
@@ -83,11 +87,20 @@ GenerationState::GenerationState(std::shared_ptr<SessionState> session, const Ge
                     "guesses",
                     rules.prompt_lookup));
   }
-  check(rules.sampling, "engine", session_->core->model().vocab_size());
+  const auto vocab_size = session_->core->model().vocab_size();
+  check(rules.sampling, "engine", vocab_size);
   if (rules.grammar) {
     grammar_.emplace(session_->core->compile(*rules.grammar),
                      stops_of(session_->core->model(), rules));
     grammar_->mask();
+  }
+  if (is_scored) {
+    if (*prompt_logprobs < 0 || *prompt_logprobs > vocab_size) {
+      throw std::invalid_argument(
+          fmt::format("engine: prompt_logprobs is {}, but must be 0 to {} tokens of the vocabulary",
+                      *prompt_logprobs, vocab_size));
+    }
+    scores_ = std::make_shared<PromptScores>(*prompt_logprobs, session_->core->model().tokenizer());
   }
   for (const auto token : session_->text.tokens()) see(token, /*answered=*/false);
 }
@@ -101,6 +114,43 @@ void GenerationState::see(int64_t token, bool answered) {
 void GenerationState::begin() {
   int64_t none = -1;
   cached_tokens_.compare_exchange_strong(none, text().done());
+}
+
+void GenerationState::score(const at::Tensor& hidden, const PromptScores::LogitsOf& logits_of) {
+  if (!scores_->add(text(), hidden, logits_of, session_->core->model().logits_softcap())) {
+    explain(SampledToken::Failure::kNotFinite);
+  }
+  if (scores_->is_complete(text())) tell_prompt();
+}
+
+void GenerationState::tell_prompt() {
+  try {
+    if (on_prompt) on_prompt(scores_->tokens());
+  } catch (...) {
+    fail(std::current_exception());
+  }
+}
+
+std::vector<GeneratedToken> GenerationState::prompt() const {
+  return scores_ ? scores_->tokens() : std::vector<GeneratedToken>();
+}
+
+bool GenerationState::has_same_prompt(const GenerationState& other) const {
+  const auto is_same = [](const ImageTokens& a, const ImageTokens& b) {
+    return a.first == b.first && a.embeddings.is_same(b.embeddings);
+  };
+  return text().tokens() == other.text().tokens() && priority == other.priority &&
+         prompt_logprobs_ == other.prompt_logprobs_ &&
+         std::ranges::equal(text().images(), other.text().images(), is_same);
+}
+
+void GenerationState::go_on_from(const GenerationState& leader) {
+  text().sequence = leader.text().sequence->fork();
+  session_->version = leader.session_->version;
+  begin();
+  if (!scores_) return;
+  scores_ = leader.scores_;
+  tell_prompt();
 }
 
 SamplingRow GenerationState::row() {
@@ -191,7 +241,11 @@ std::optional<FinishReason> GenerationState::take(SampledToken sampled) {
     }
     return FinishReason::kError;
   }
-  if (is_stop(sampled.token)) return FinishReason::kStop;
+  if (is_stop(sampled.token)) {
+    stop_token_ = GeneratedToken{
+        .id = sampled.token, .text = {}, .logprob = sampled.logprob, .top = std::move(sampled.top)};
+    return FinishReason::kStop;
+  }
   text().add(sampled.token);
   see(sampled.token, /*answered=*/true);
   ++generated_;
@@ -229,7 +283,7 @@ void GenerationState::finish(FinishReason reason) {
     over_ = true;
   }
   changed_.notify_all();
-  if (on_end) on_end({reason, rest_, prompt_tokens_, cached_tokens(), error_});
+  if (on_end) on_end({reason, rest_, prompt_tokens_, cached_tokens(), error_, stop_token_});
 }
 
 std::optional<GeneratedToken> GenerationState::next(double seconds, bool& waited) {

@@ -235,7 +235,7 @@ torch::Tensor ModelRunner::embed(const std::vector<int64_t>& ids, std::span<cons
   return embeddings;
 }
 
-torch::Tensor ModelRunner::prompt(std::span<const Feed> feeds) {
+torch::Tensor ModelRunner::prompt(std::span<const Feed> feeds, const OnHidden& on_hidden) {
   const UseLock::Use use(model_->use_lock());
   check(feeds);
   std::vector<Chunks> left(feeds.begin(), feeds.end());
@@ -257,7 +257,9 @@ torch::Tensor ModelRunner::prompt(std::span<const Feed> feeds) {
     for (const auto& feed : now) feed.sequence->advance(std::ssize(feed.tokens));
     int64_t row = 0;
     for (size_t i = 0; i < now.size(); ++i) {
-      row += std::ssize(now[i].tokens);
+      const auto tokens = std::ssize(now[i].tokens);
+      if (on_hidden) on_hidden(first + i, hidden.narrow(0, row, tokens));
+      row += tokens;
       if (left[first + i].done()) last[first + i] = hidden.narrow(0, row - 1, 1);
     }
     first = next;

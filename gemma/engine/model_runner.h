@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -54,6 +55,9 @@ class ModelRunner {
     int64_t token;
   };
 
+  /// Of a feed's next tokens, [T, E].
+  using OnHidden = std::function<void(size_t feed, const torch::Tensor& hidden)>;
+
   /// The model keeps its numerics and weights. Throws std::invalid_argument for options that cannot
   /// be.
   explicit ModelRunner(EngineModel model, const RunnerOptions& options = {});
@@ -64,8 +68,9 @@ class ModelRunner {
   /// each, [feeds, E]. Throws std::invalid_argument when a sequence would exceed
   /// max_position_embeddings, or comes twice, and for an image that is larger than a chunk or not
   /// among the tokens; then no sequence has changed. Throws OutOfMemory for keys and values that
-  /// have no room; the sequences that were done before have changed then.
-  torch::Tensor prompt(std::span<const Feed> feeds);
+  /// have no room; the sequences that were done before have changed then. on_hidden is told the
+  /// hidden states of all tokens, a part of a feed at a time, when its sequence has them.
+  torch::Tensor prompt(std::span<const Feed> feeds, const OnHidden& on_hidden = {});
 
   /// Appends the tokens to the sequence -> the hidden states of all, [tokens, E]. Throws as
   /// `prompt`.

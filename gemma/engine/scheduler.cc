@@ -37,19 +37,30 @@ Scheduler::Scheduler(PassRunner& runner,
                      std::function<double()> clock)
     : runner_(runner), options_(options), clock_(std::move(clock)) {}
 
+void Scheduler::arrive(Job& job) {
+  job.arrived_ = clock_();
+  job.number_ = submitted_++;
+}
+
 void Scheduler::submit(std::shared_ptr<Job> job) {
-  job->arrived_ = clock_();
-  job->number_ = submitted_++;
+  arrive(*job);
   waiting_.push_back(std::move(job));
+}
+
+void Scheduler::resume(std::shared_ptr<Job> job) {
+  arrive(*job);
+  paused_.push_back(std::move(job));
 }
 
 void Scheduler::end(Job& job, FinishReason reason) { ended_.emplace_back(&job, reason); }
 
 void Scheduler::end_all(FinishReason reason) {
-  for (auto* jobs : {&waiting_, &running_, &paused_}) {
-    for (const auto& job : *jobs) end(*job, reason);
+  while (running() + waiting() > 0) {  // The end of one may let others come.
+    for (auto* jobs : {&waiting_, &running_, &paused_}) {
+      for (const auto& job : *jobs) end(*job, reason);
+    }
+    finish_ended();
   }
-  finish_ended();
 }
 
 bool Scheduler::run_once() {

@@ -107,6 +107,9 @@ class Scheduler {
 
   void submit(std::shared_ptr<Job> job);
 
+  /// The job has begun elsewhere: it goes on before others begin.
+  void resume(std::shared_ptr<Job> job);
+
   /// The job ends with this pass. Called by PassRunner from within a pass.
   void end(Job& job, FinishReason reason);
 
@@ -123,6 +126,7 @@ class Scheduler {
  private:
   using Jobs = std::vector<std::shared_ptr<Job>>;
 
+  void arrive(Job& job);
   void leave();
   void admit();
   void decode();

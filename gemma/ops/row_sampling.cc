@@ -73,6 +73,27 @@ void forbid(LogitsRow& row, std::span<const uint32_t> mask) {
   }
 }
 
+// What is subtracted from logits to make them log-probabilities. The likeliest tokens go to `top`.
+double tell_likeliest(const LogitsRow& own, int64_t count, std::vector<TokenLogprob>& top) {
+  const auto normalizer = double{own.highest()} + std::log(own.total());
+  for (const auto token : own.top(count)) {
+    const auto logit = own.logits()[static_cast<size_t>(token)];
+    top.push_back({token, static_cast<float>(logit - normalizer)});
+  }
+  return normalizer;
+}
+
+SampledToken score_row(const LogitsRow& own, int64_t token, int64_t top) {
+  SampledToken result{.token = token};
+  if (!std::isfinite(own.highest())) {
+    result.failure = SampledToken::Failure::kNotFinite;
+    return result;
+  }
+  const auto normalizer = tell_likeliest(own, top, result.top);
+  result.logprob = static_cast<float>(own.logits()[static_cast<size_t>(token)] - normalizer);
+  return result;
+}
+
 SampledToken sample_row(std::span<float> logits, std::span<float> peaks, const SamplingRow& given) {
   using Failure = SampledToken::Failure;
   const auto& rules = *given.rules;
@@ -82,12 +103,7 @@ SampledToken sample_row(std::span<float> logits, std::span<float> peaks, const S
   SampledToken result;
   auto normalizer = 0.0;
   if (rules.logprobs) {
-    const LogitsRow own(logits, peaks);
-    normalizer = double{own.highest()} + std::log(own.total());
-    for (const auto token : own.top(*rules.logprobs)) {
-      const auto logit = logits[static_cast<size_t>(token)];
-      result.top.push_back({token, static_cast<float>(logit - normalizer)});
-    }
+    normalizer = tell_likeliest(LogitsRow(logits, peaks), *rules.logprobs, result.top);
   }
   const auto originals = change_logits(row, given);
   if (!given.mask.empty()) forbid(row, given.mask);
@@ -113,6 +129,33 @@ SampledToken sample_row(std::span<float> logits, std::span<float> peaks, const S
     result.logprob = static_cast<float>(logit - normalizer);
   }
   return result;
+}
+
+// `choose` makes the result of a row from its place, its logits and their peaks.
+template <typename Choose>
+std::vector<SampledToken> for_rows(const at::Tensor& logits,
+                                   std::optional<double> softcap,
+                                   int64_t count,
+                                   const Choose& choose) {
+  const auto size = logits.size(1);
+  const auto blocks = LogitsRow::blocks(size);
+  auto* const all = logits.mutable_data_ptr<float>();
+  std::vector<float> peaks(static_cast<size_t>(count * blocks));
+  LogitsRow::finish(all, count, size, static_cast<float>(softcap.value_or(0.0)), {}, peaks.data());
+  std::vector<SampledToken> results(static_cast<size_t>(count));
+  const auto one = [&](int64_t i, int64_t /*worker*/) {
+    const auto row = static_cast<size_t>(i);
+    results[row] = choose(
+        row, std::span(all + i * size, static_cast<size_t>(size)),
+        std::span(peaks).subspan(row * static_cast<size_t>(blocks), static_cast<size_t>(blocks)));
+  };
+  // One row has tasks for all threads in itself.
+  if (count == 1) {
+    one(0, 0);
+  } else {
+    parallel_for(count, one);
+  }
+  return results;
 }
 
 }  // namespace
@@ -158,25 +201,20 @@ void check(const SamplingRules& rules, const char* who, int64_t vocab_size) {
 std::vector<SampledToken> sample_rows(const at::Tensor& logits,
                                       std::optional<double> softcap,
                                       std::span<const SamplingRow> rows) {
-  const auto count = std::ssize(rows);
-  const auto size = logits.size(1);
-  const auto blocks = LogitsRow::blocks(size);
-  auto* const all = logits.mutable_data_ptr<float>();
-  std::vector<float> peaks(static_cast<size_t>(count * blocks));
-  LogitsRow::finish(all, count, size, static_cast<float>(softcap.value_or(0.0)), {}, peaks.data());
-  std::vector<SampledToken> results(rows.size());
-  const auto sample = [&](int64_t i, int64_t /*worker*/) {
-    results[static_cast<size_t>(i)] = sample_row(
-        {all + i * size, static_cast<size_t>(size)},
-        {peaks.data() + i * blocks, static_cast<size_t>(blocks)}, rows[static_cast<size_t>(i)]);
-  };
-  // One row has tasks for all threads in itself.
-  if (count == 1) {
-    sample(0, 0);
-  } else {
-    parallel_for(count, sample);
-  }
-  return results;
+  return for_rows(logits, softcap, std::ssize(rows),
+                  [&](size_t row, std::span<float> of_row, std::span<float> peaks) {
+                    return sample_row(of_row, peaks, rows[row]);
+                  });
+}
+
+std::vector<SampledToken> score_rows(const at::Tensor& logits,
+                                     std::optional<double> softcap,
+                                     std::span<const int64_t> tokens,
+                                     int64_t top) {
+  return for_rows(logits, softcap, std::ssize(tokens),
+                  [&](size_t row, std::span<float> of_row, std::span<float> peaks) {
+                    return score_row(LogitsRow(of_row, peaks), tokens[row], top);
+                  });
 }
 
 }  // namespace gemma

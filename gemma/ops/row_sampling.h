@@ -79,4 +79,11 @@ std::vector<SampledToken> sample_rows(const at::Tensor& logits,
                                       std::optional<double> softcap,
                                       std::span<const SamplingRow> rows);
 
+/// What a model expects of given tokens: the logprob of tokens[i] by the logits [B, V] of row i,
+/// with so many of the likeliest. As `sample_rows` has it of the tokens that it chooses.
+std::vector<SampledToken> score_rows(const at::Tensor& logits,
+                                     std::optional<double> softcap,
+                                     std::span<const int64_t> tokens,
+                                     int64_t top);
+
 }  // namespace gemma

@@ -8,8 +8,13 @@
 #include <fmt/ranges.h>
 
 #include <gemma/server/api.h>
+#include <gemma/server/completion_form.h>
 #include <gemma/server/embeddings.h>
+#include <gemma/server/infill.h>
+#include <gemma/server/openapi.h>
 #include <gemma/server/page.h>
+#include <gemma/server/response_form.h>
+#include <gemma/server/response_request.h>
 
 namespace gemma::server {
 namespace {
@@ -55,6 +60,15 @@ ApiError loading() { return ApiError(503, "the model is being loaded", "loading"
 
 HttpResponse json_response(const Json& body) { return {.body = to_text(body)}; }
 
+// The token whose name the text is, if it is one of those that /tokenizer_info names: lm-eval asks
+// for their numbers so.
+std::optional<int64_t> named_token(const Tokenizer& tokenizer, std::string_view text) {
+  for (const auto token : {tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()}) {
+    if (tokenizer.id_to_piece(token) == text) return token;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 struct Api::Call : std::enable_shared_from_this<Call> {
@@ -76,11 +90,15 @@ const std::vector<Api::Route>& Api::routes() {
   static const std::vector<Route> kRoutes = {
       {"GET", "/", &Api::page, true, false},
       {"GET", "/health", &Api::health, /*is_quick=*/true, /*needs_key=*/false},
+      {"GET", "/openapi.json", &Api::tell_paths, true, false},
       {"GET", "/metrics", &Api::tell_metrics, false, true},
       {"GET", "/v1/models", &Api::models, false, true},
       {"POST", "/v1/chat/completions", &Api::chat, false, true},
       {"POST", "/v1/completions", &Api::complete, false, true},
       {"POST", "/v1/embeddings", &Api::embed, false, true},
+      {"POST", "/v1/responses", &Api::respond, false, true},
+      {"POST", "/infill", &Api::infill, false, true},
+      {"GET", "/tokenizer_info", &Api::tell_tokenizer, false, true},
       {"POST", "/tokenize", &Api::tokenize, false, true},
       {"POST", "/detokenize", &Api::detokenize, false, true},
   };
@@ -233,6 +251,8 @@ void Api::page(Call& call) {
                                 {"Cache-Control", "no-cache"}}});
 }
 
+void Api::tell_paths(Call& call) { call.reply->send({.body = openapi_text()}); }
+
 void Api::health(Call& call) {
   if (!is_loaded()) throw loading();
   call.reply->send(json_response({{"status", "ok"}}));
@@ -259,21 +279,46 @@ void Api::tell_metrics(Call& call) {
                     .body = context_.metrics.text(engine)});
 }
 
+// Images take so long to be encoded that other requests do not wait for it.
+void Api::answer(Call& call, CompletionRequest request, std::shared_ptr<AnswerForm> form) {
+  auto& model = loaded();
+  if (request.images.empty()) {
+    return Completion::start(model, context_, std::move(request), std::move(form), call.reply);
+  }
+  run_slowly(call, [this, &model, reply = call.reply, form = std::move(form),
+                    request = std::move(request)]() mutable {
+    Completion::start(model, context_, std::move(request), std::move(form), reply);
+  });
+}
+
 void Api::chat(Call& call) {
   auto& model = loaded();
   auto request = read_chat_request(body_of(call.request), model.vocab_size());
-  if (request.images.empty()) {
-    return Completion::start(model, context_, std::move(request), call.reply);
-  }
-  run_slowly(call, [this, &model, reply = call.reply, request = std::move(request)]() mutable {
-    Completion::start(model, context_, std::move(request), reply);
-  });
+  auto form = std::make_shared<CompletionForm>(/*is_chat=*/true, options_.model_name,
+                                               request.include_usage, model.tokenizer());
+  answer(call, std::move(request), std::move(form));
 }
 
 void Api::complete(Call& call) {
   auto& model = loaded();
-  Completion::start(model, context_, read_text_request(body_of(call.request), model.vocab_size()),
-                    call.reply);
+  auto request = read_text_request(body_of(call.request), model.vocab_size());
+  auto form = std::make_shared<CompletionForm>(/*is_chat=*/false, options_.model_name,
+                                               request.include_usage, model.tokenizer());
+  answer(call, std::move(request), std::move(form));
+}
+
+void Api::respond(Call& call) {
+  auto& model = loaded();
+  auto request = read_response_request(body_of(call.request), model.vocab_size());
+  auto form = std::make_shared<ResponseForm>(options_.model_name, std::move(request.repeated),
+                                             model.tokenizer());
+  answer(call, std::move(request.completion), std::move(form));
+}
+
+void Api::infill(Call& call) {
+  auto& model = loaded();
+  auto request = read_infill_request(body_of(call.request), model.vocab_size());
+  answer(call, std::move(request), std::make_shared<InfillForm>(options_.model_name));
 }
 
 void Api::embed(Call& call) {
@@ -301,9 +346,28 @@ void Api::tokenize(Call& call) {
   }
   const bool bos = content ? fields.boolean("add_special").value_or(false)
                            : fields.boolean("add_special_tokens").value_or(true);
-  const auto tokens = tokenizer.encode(content ? *content : *prompt, bos);
+  const auto& text = content ? *content : *prompt;
+  const auto named = named_token(tokenizer, text);
+  const auto tokens = named && !bos ? std::vector<int64_t>{*named} : tokenizer.encode(text, bos);
   call.reply->send(json_response(
       {{"tokens", tokens}, {"count", tokens.size()}, {"max_model_len", max_positions()}}));
+}
+
+// As vLLM names them.
+void Api::tell_tokenizer(Call& call) {
+  auto& model = loaded();
+  const auto& tokenizer = model.tokenizer();
+  Json all;
+  for (const auto& [name, token] :
+       {std::pair("bos_token", tokenizer.bos_id()), std::pair("eos_token", tokenizer.eos_id()),
+        std::pair("pad_token", tokenizer.pad_id())}) {
+    all[name] = tokenizer.id_to_piece(token);
+    all[fmt::format("{}_id", name)] = token;
+  }
+  all["add_bos_token"] = true;
+  all["vocab_size"] = model.vocab_size();
+  all["model_max_length"] = model.max_positions();
+  call.reply->send(json_response(all));
 }
 
 void Api::detokenize(Call& call) {

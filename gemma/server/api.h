@@ -64,14 +64,19 @@ class Api {
   int64_t max_positions() const;
 
   void page(Call& call);
+  void tell_paths(Call& call);
   void health(Call& call);
   void models(Call& call);
   void tell_metrics(Call& call);
+  void answer(Call& call, CompletionRequest request, std::shared_ptr<AnswerForm> form);
   void chat(Call& call);
   void complete(Call& call);
   void embed(Call& call);
+  void respond(Call& call);
+  void infill(Call& call);
   void tokenize(Call& call);
   void detokenize(Call& call);
+  void tell_tokenizer(Call& call);
 
   ApiOptions options_;
   int64_t created_;

@@ -33,7 +33,8 @@ ApiError ApiError::bad_field(std::string param, const std::string& message, std:
 }
 
 ApiError ApiError::internal() {
-  return {500, "the server failed to answer; its log says why", "internal_error"};
+  return ApiError(500, "the server failed to answer; its log says why", "internal_error")
+      .useless_again();
 }
 
 ApiError ApiError::header(std::string name, std::string value) && {
@@ -44,6 +45,8 @@ ApiError ApiError::header(std::string name, std::string value) && {
 ApiError ApiError::retry_after(int seconds) && {
   return std::move(*this).header("Retry-After", std::to_string(seconds));
 }
+
+ApiError ApiError::useless_again() && { return std::move(*this).header("x-should-retry", "false"); }
 
 std::string ApiError::body() const {
   Json error;

@@ -32,6 +32,9 @@ class ApiError : public std::runtime_error {
   ApiError header(std::string name, std::string value) &&;
   /// The same, to be tried again after so many seconds.
   ApiError retry_after(int seconds) &&;
+  /// The same, not to be tried again, which OpenAI's clients do by themselves for 408, 409, 429,
+  /// and 500 or more.
+  ApiError useless_again() &&;
 
   /// The object.
   std::string body() const;

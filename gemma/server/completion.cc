@@ -8,7 +8,6 @@
 
 #include <gemma/server/completion.h>
 #include <gemma/server/prompts.h>
-#include <gemma/server/request_id.h>
 #include <gemma/server/sse.h>
 
 namespace gemma::server {
@@ -16,12 +15,6 @@ namespace {
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-int64_t seconds_since_1970() {
-  return std::chrono::duration_cast<std::chrono::seconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
 }
 
 std::string message_of(const std::exception_ptr& error) {
@@ -38,9 +31,10 @@ std::string message_of(const std::exception_ptr& error) {
 void Completion::start(ServedModel& model,
                        CompletionContext& context,
                        CompletionRequest request,
+                       std::shared_ptr<AnswerForm> form,
                        std::shared_ptr<HttpReply> reply) {
-  const auto completion =
-      std::make_shared<Completion>(model, context, std::move(request), std::move(reply));
+  const auto completion = std::make_shared<Completion>(model, context, std::move(request),
+                                                       std::move(form), std::move(reply));
   completion->prepare();
   completion->take_places();
   completion->begin_stream();
@@ -50,14 +44,12 @@ void Completion::start(ServedModel& model,
 Completion::Completion(ServedModel& model,
                        CompletionContext& context,
                        CompletionRequest request,
+                       std::shared_ptr<AnswerForm> form,
                        std::shared_ptr<HttpReply> reply)
     : model_(model),
       context_(context),
       request_(std::move(request)),
-      head_{.is_chat = request_.is_chat,
-            .id = random_id(request_.is_chat ? "chatcmpl-" : "cmpl-"),
-            .model = context.model_name,
-            .created = seconds_since_1970()},
+      form_(std::move(form)),
       reply_(std::move(reply)) {}
 
 // The texts, and what each has before it is continued.
@@ -68,12 +60,16 @@ void Completion::prepare() {
   for (size_t p = 0; p < prompts.size(); ++p) {
     cost_.prompt_tokens += std::ssize(prompts[p]);
     std::string echo;
+    bool hides_bos = false;
     if (request_.echo) {
       const auto* text = std::get_if<std::string>(&request_.prompts[p]);
+      const auto* tokens = std::get_if<std::vector<int64_t>>(&request_.prompts[p]);
       echo = text != nullptr ? *text : decode(prompts[p]);
+      hides_bos = tokens != nullptr && tokens->size() < prompts[p].size();
     }
     for (int64_t i = 0; i < request_.n; ++i) {
-      choices_.push_back({.prompt = prompts[p], .text = echo, .tokens = {}});
+      choices_.push_back(
+          {.prompt = prompts[p], .text = echo, .tokens = {}, .hides_bos = hides_bos});
     }
   }
 }
@@ -108,10 +104,9 @@ void Completion::begin_stream() {
   if (request_.stream) {
     reply->begin({.content_type = std::string(kSseType)}, std::string(kSseComment));
     for (size_t i = 0; i < choices_.size(); ++i) {
-      if (request_.is_chat) {
-        reply->write(sse_event(to_text(first_chunk(head_, static_cast<int64_t>(i)))));
-      }
-      if (!choices_[i].text.empty()) send_part(i);
+      auto begin = form_->begin(static_cast<int64_t>(i));
+      if (!begin.empty()) reply->write(std::move(begin));
+      if (!choices_[i].text.empty() && !wants_scores()) send_part(i);
     }
   }
   reply->on_gone([weak = weak_from_this()] {
@@ -130,6 +125,12 @@ Request Completion::request_for(size_t index) {
   rules.timeout = context_.timeout;
   rules.prompt_lookup = context_.prompt_lookup;
   const auto self = shared_from_this();
+  if (wants_scores()) {
+    request.prompt_logprobs = rules.sampling.logprobs;
+    request.on_prompt = [self, index](const std::vector<GeneratedToken>& tokens) {
+      self->on_prompt(index, tokens);
+    };
+  }
   request.on_token = [self, index](const GeneratedToken& token) { self->on_token(index, token); };
   request.on_end = [self, index](const Ending& ending) { self->on_end(index, ending); };
   return request;
@@ -137,27 +138,33 @@ Request Completion::request_for(size_t index) {
 
 // A text may end before its handle is here.
 void Completion::submit_all() {
+  if (request_.max_tokens == 0 && !wants_scores()) return end_unasked();
+  std::vector<std::shared_ptr<void>> handles;
+  try {
+    if (is_over()) return give_up(ApiError::internal());
+    std::vector<Request> requests;
+    for (size_t i = 0; i < choices_.size(); ++i) requests.push_back(request_for(i));
+    handles = model_.submit(std::move(requests));
+  } catch (const std::invalid_argument& error) {
+    return give_up(ApiError(400, error.what(), "invalid_value"));
+  } catch (const std::exception&) {
+    context_.log(fmt::format("{}: {}", form_->id(), message_of(std::current_exception())));
+    return give_up(ApiError::internal());
+  }
+  const std::lock_guard lock(mutex_);
   for (size_t i = 0; i < choices_.size(); ++i) {
-    if (request_.max_tokens == 0) {
-      on_end(i, {.reason = FinishReason::kLength,
-                 .rest = {},
-                 .prompt_tokens = std::ssize(choices_[i].prompt),
-                 .cached_tokens = 0,
-                 .error = nullptr});
-      continue;
-    }
-    std::shared_ptr<void> handle;
-    try {
-      if (is_over()) return give_up(i, ApiError::internal());
-      handle = model_.submit(request_for(i));
-    } catch (const std::invalid_argument& error) {
-      return give_up(i, ApiError(400, error.what(), "invalid_value"));
-    } catch (const std::exception&) {
-      context_.log(fmt::format("{}: {}", head_.id, message_of(std::current_exception())));
-      return give_up(i, ApiError::internal());
-    }
-    const std::lock_guard lock(mutex_);
-    if (reply_ && !choices_[i].finish_reason) choices_[i].handle = std::move(handle);
+    if (reply_ && !choices_[i].finish_reason) choices_[i].handle = std::move(handles[i]);
+  }
+}
+
+// Nothing is asked of the model.
+void Completion::end_unasked() {
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    on_end(i, {.reason = FinishReason::kLength,
+               .rest = {},
+               .prompt_tokens = std::ssize(choices_[i].prompt),
+               .cached_tokens = 0,
+               .error = nullptr});
   }
 }
 
@@ -166,11 +173,18 @@ bool Completion::is_over() {
   return reply_ == nullptr;
 }
 
-// Texts from `first` on were not submitted.
-void Completion::give_up(size_t first, const ApiError& error) {
-  context_.texts -= std::ssize(choices_) - static_cast<int64_t>(first);
+// No text was submitted.
+void Completion::give_up(const ApiError& error) {
+  context_.texts -= std::ssize(choices_);
   const std::lock_guard lock(mutex_);
   fail(error);
+}
+
+void Completion::on_prompt(size_t index, const std::vector<GeneratedToken>& tokens) {
+  const std::lock_guard lock(mutex_);
+  auto& choice = choices_[index];
+  choice.tokens.assign(tokens.begin() + (choice.hides_bos ? 1 : 0), tokens.end());
+  if (reply_ && request_.stream) send_part(index);
 }
 
 void Completion::on_token(size_t index, const GeneratedToken& token) {
@@ -196,16 +210,19 @@ void Completion::on_end(size_t index, const Ending& ending) {
   count_end(index, ending);
   auto& choice = choices_[index];
   choice.text += ending.rest;
+  // Who counts on a token behind those of a prompt, as lm-eval does, finds one.
+  if (wants_scores() && ending.stop_token) choice.tokens.push_back(*ending.stop_token);
   choice.finish_reason = ending.reason;
   choice.handle.reset();
   if (!reply_) return;
   switch (ending.reason) {
     case FinishReason::kError:
-      context_.log(fmt::format("{}: {}", head_.id, message_of(ending.error)));
+      context_.log(fmt::format("{}: {}", form_->id(), message_of(ending.error)));
       return fail(ApiError::internal());
     case FinishReason::kDeadline:
       return fail(
-          ApiError(503, "the answer took longer than the server allows; ask for less", "timeout"));
+          ApiError(503, "the answer took longer than the server allows; ask for less", "timeout")
+              .useless_again());
     case FinishReason::kCancelled:
       return fail(ApiError(503, "the server is shutting down", "shutting_down"));
     case FinishReason::kStop:
@@ -240,18 +257,15 @@ ChoicePart Completion::part_of(size_t index) const {
 // A reason to end comes by itself.
 void Completion::send_part(size_t index) {
   auto& choice = choices_[index];
-  const auto& tokenizer = model_.tokenizer();
   if (!choice.text.empty() || !choice.tokens.empty()) {
-    reply_->write(sse_event(to_text(chunk(head_, part_of(index), tokenizer))));
-    choice.offset += count_characters(choice.tokens, tokenizer);
+    reply_->write(form_->part(part_of(index)));
+    choice.offset += count_characters(choice.tokens, model_.tokenizer());
     choice.text.clear();
     choice.tokens.clear();
   }
   if (!choice.finish_reason) return;
-  reply_->write(sse_event(to_text(chunk(
-      head_,
-      {.index = static_cast<int64_t>(index), .text = {}, .finish_reason = choice.finish_reason},
-      tokenizer))));
+  reply_->write(form_->part(
+      {.index = static_cast<int64_t>(index), .text = {}, .finish_reason = choice.finish_reason}));
 }
 
 void Completion::finish() {
@@ -262,11 +276,10 @@ void Completion::finish() {
       parts.push_back(part_of(i));
       parts.back().finish_reason = choices_[i].finish_reason;
     }
-    reply->send({.body = to_text(whole_answer(head_, parts, cost_, model_.tokenizer()))});
+    reply->send({.body = form_->whole(parts, cost_)});
     return;
   }
-  if (request_.include_usage) reply->write(sse_event(to_text(usage_chunk(head_, cost_))));
-  reply->write(sse_event("[DONE]"));
+  reply->write(form_->end(cost_));
   reply->end();
 }
 
@@ -276,8 +289,7 @@ void Completion::fail(const ApiError& error) {
   end_others();
   if (!reply) return;
   if (!request_.stream) return reply->send(error.response());
-  reply->write(sse_event(error.body()));
-  reply->write(sse_event("[DONE]"));
+  reply->write(form_->error(error));
   reply->end();
 }
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include <gemma/server/answer_form.h>
 #include <gemma/server/completion_json.h>
 #include <gemma/server/completion_request.h>
 #include <gemma/server/http.h>
@@ -40,11 +41,13 @@ class Completion : public std::enable_shared_from_this<Completion> {
   static void start(ServedModel& model,
                     CompletionContext& context,
                     CompletionRequest request,
+                    std::shared_ptr<AnswerForm> form,
                     std::shared_ptr<HttpReply> reply);
 
   Completion(ServedModel& model,
              CompletionContext& context,
              CompletionRequest request,
+             std::shared_ptr<AnswerForm> form,
              std::shared_ptr<HttpReply> reply);
 
  private:
@@ -56,6 +59,7 @@ class Completion : public std::enable_shared_from_this<Completion> {
     std::string text;                    // Of a stream what is not sent yet, else all.
     std::vector<GeneratedToken> tokens;  // Likewise, where probabilities are asked for.
     int64_t offset = 0;                  // Characters before `tokens`.
+    bool hides_bos = false;              // It is not among the tokens of the request.
     int64_t generated = 0;
     std::optional<Clock::time_point> last = std::nullopt;  // When the last token came.
     std::optional<FinishReason> finish_reason = std::nullopt;
@@ -67,9 +71,11 @@ class Completion : public std::enable_shared_from_this<Completion> {
   void take_places();
   void begin_stream();
   void submit_all();
+  void end_unasked();
   bool is_over();
-  void give_up(size_t first, const ApiError& error);
+  void give_up(const ApiError& error);
   Request request_for(size_t index);
+  void on_prompt(size_t index, const std::vector<GeneratedToken>& tokens);
   void on_token(size_t index, const GeneratedToken& token);
   void on_end(size_t index, const Ending& ending);
   void on_gone();
@@ -79,13 +85,14 @@ class Completion : public std::enable_shared_from_this<Completion> {
   void fail(const ApiError& error);
   void end_others();
   ChoicePart part_of(size_t index) const;
+  bool wants_scores() const { return request_.echo && wants_logprobs(); }  // Of the prompt.
   bool wants_logprobs() const { return request_.rules.sampling.logprobs.has_value(); }
 
   ServedModel& model_;
   CompletionContext& context_;
   const CompletionRequest request_;
+  const std::shared_ptr<AnswerForm> form_;
   const Clock::time_point start_ = Clock::now();
-  AnswerHead head_;
   std::vector<int64_t> stop_ids_;
   std::vector<ImageTokens> images_;  // Of a chat's prompt.
 

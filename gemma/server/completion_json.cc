@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <string_view>
 #include <utility>
 
@@ -18,7 +19,9 @@ std::string shown_token(std::string_view bytes) {
   return text;
 }
 
-int64_t characters_of(std::string_view text) {
+// Characters of a token in a text, where bos is not shown.
+int64_t characters_of(int64_t token, std::string_view text, const Tokenizer& tokenizer) {
+  if (token == tokenizer.bos_id()) return 0;
   return std::ranges::count_if(text, [](char c) { return (c & 0xc0) != 0x80; });
 }
 
@@ -33,15 +36,7 @@ Json chat_logprob(int64_t token, float logprob, const Tokenizer& tokenizer) {
 }
 
 Json chat_logprobs(std::span<const GeneratedToken> tokens, const Tokenizer& tokenizer) {
-  Json content = Json::array();
-  for (const auto& token : tokens) {
-    auto& entry = content.emplace_back(chat_logprob(token.id, token.logprob, tokenizer));
-    entry["top_logprobs"] = Json::array();
-    for (const auto& [other, logprob] : token.top) {
-      entry["top_logprobs"].push_back(chat_logprob(other, logprob, tokenizer));
-    }
-  }
-  return Json{{"content", std::move(content)}, {"refusal", nullptr}};
+  return Json{{"content", chat_tokens(tokens, tokenizer)}, {"refusal", nullptr}};
 }
 
 Json text_logprobs(std::span<const GeneratedToken> tokens,
@@ -54,8 +49,13 @@ Json text_logprobs(std::span<const GeneratedToken> tokens,
   for (const auto& token : tokens) {
     auto text = shown_token(bytes_of_token(tokenizer, token.id));
     all["text_offset"].push_back(offset);
-    offset += characters_of(text);
+    offset += characters_of(token.id, text, tokenizer);
     all["tokens"].push_back(std::move(text));
+    if (std::isnan(token.logprob)) {  // Nothing is before it.
+      all["token_logprobs"].push_back(nullptr);
+      all["top_logprobs"].push_back(nullptr);
+      continue;
+    }
     all["token_logprobs"].push_back(token.logprob);
     Json top = Json::object();
     for (const auto& [other, logprob] : token.top) {
@@ -113,6 +113,18 @@ std::string bytes_of_token(const Tokenizer& tokenizer, int64_t token) {
   return piece;
 }
 
+Json chat_tokens(std::span<const GeneratedToken> tokens, const Tokenizer& tokenizer) {
+  Json list = Json::array();
+  for (const auto& token : tokens) {
+    auto& entry = list.emplace_back(chat_logprob(token.id, token.logprob, tokenizer));
+    entry["top_logprobs"] = Json::array();
+    for (const auto& [other, logprob] : token.top) {
+      entry["top_logprobs"].push_back(chat_logprob(other, logprob, tokenizer));
+    }
+  }
+  return list;
+}
+
 Json whole_answer(const AnswerHead& head,
                   std::span<const ChoicePart> choices,
                   const AnswerCost& cost,
@@ -155,7 +167,7 @@ Json usage_chunk(const AnswerHead& head, const AnswerCost& cost) {
 int64_t count_characters(std::span<const GeneratedToken> tokens, const Tokenizer& tokenizer) {
   int64_t count = 0;
   for (const auto& token : tokens) {
-    count += characters_of(shown_token(bytes_of_token(tokenizer, token.id)));
+    count += characters_of(token.id, shown_token(bytes_of_token(tokenizer, token.id)), tokenizer);
   }
   return count;
 }

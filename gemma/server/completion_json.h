@@ -48,6 +48,9 @@ Json chunk(const AnswerHead& head, const ChoicePart& part, const Tokenizer& toke
 /// The usage at its end.
 Json usage_chunk(const AnswerHead& head, const AnswerCost& cost);
 
+/// Tokens of a chat's answer with their probabilities.
+Json chat_tokens(std::span<const GeneratedToken> tokens, const Tokenizer& tokenizer);
+
 /// Characters of the tokens, as `offset` counts them.
 int64_t count_characters(std::span<const GeneratedToken> tokens, const Tokenizer& tokenizer);
 

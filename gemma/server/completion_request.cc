@@ -160,23 +160,13 @@ std::vector<CompletionRequest::Prompt> read_prompts(const Fields& fields, int64_
   return prompts;
 }
 
-void check_echo(const CompletionRequest& request) {
-  if (!request.echo) return;
-  if (request.rules.sampling.logprobs) {
-    throw ApiError::bad_field("logprobs", "logprobs of a prompt (echo) are not served here",
-                              "unsupported_value");
-  }
-  if (request.suffix) {
-    throw ApiError::bad_field("echo", "echo cannot be had with suffix", "unsupported_value");
-  }
-}
-
 }  // namespace
 
 CompletionRequest read_chat_request(const JsonValue& body, int64_t vocab_size) {
   const Fields fields(body);
   auto request = read_common(fields, vocab_size);
   request.is_chat = true;
+  request.prompt_field = "messages";
   const auto* messages = fields.find("messages");
   if (messages == nullptr) throw ApiError::bad_field("messages", "messages is missing");
   if (!messages->is_array() || messages->empty()) {
@@ -214,7 +204,9 @@ CompletionRequest read_text_request(const JsonValue& body, int64_t vocab_size) {
   // What fits a gap best is wanted, as of gemma run.
   if (request.suffix && fields.find("temperature") == nullptr)
     request.rules.sampling.temperature = 0;
-  check_echo(request);
+  if (request.suffix && request.echo) {
+    throw ApiError::bad_field("echo", "echo cannot be had with suffix", "unsupported_value");
+  }
   return request;
 }
 

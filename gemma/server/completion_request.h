@@ -22,7 +22,9 @@ struct CompletionRequest {
   std::vector<MessageImage> images = {};             ///< which are here.
   std::vector<Prompt> prompts = {};                  ///< Else: texts or tokens.
   std::optional<std::string> suffix = std::nullopt;  ///< What follows after the only prompt.
-  bool echo = false;                                 ///< The prompts are part of the answer.
+  std::vector<std::string> files = {};  ///< With `suffix`: others that are to be known.
+  std::string prompt_field = "prompt";  ///< Where all this was, for errors.
+  bool echo = false;                    ///< The prompts are part of the answer.
   /// All but max_tokens.
   GenerateRules rules = {};
   /// None: as many as fit.

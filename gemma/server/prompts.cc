@@ -20,7 +20,7 @@ namespace {
                                 std::string_view tokens) {
   // Clients know the error by these words of OpenAI's.
   throw ApiError::bad_field(
-      request.is_chat ? "messages" : "prompt",
+      request.prompt_field,
       fmt::format("this model's maximum context length is {} tokens, but the prompt has {} and "
                   "must leave room; shorten it",
                   model.max_positions(), tokens),
@@ -93,7 +93,7 @@ void add_chat(const CompletionRequest& request, ServedModel& model, PromptTokens
     const auto stops = prompt.stop_ids();
     all.stop_ids.insert(all.stop_ids.end(), stops.begin(), stops.end());
   } catch (const std::invalid_argument& error) {
-    throw ApiError::bad_field("messages", error.what());
+    throw ApiError::bad_field(request.prompt_field, error.what());
   }
 }
 
@@ -119,8 +119,8 @@ void add_message(const CompletionRequest& request, ServedModel& model, PromptTok
 void add_gap(const CompletionRequest& request, const Tokenizer& tokenizer, PromptTokens& all) {
   try {
     const FimPrompt prompt(tokenizer);
-    all.prompts.push_back(
-        prompt.encode(std::get<std::string>(request.prompts.front()), *request.suffix));
+    all.prompts.push_back(prompt.encode(std::get<std::string>(request.prompts.front()),
+                                        *request.suffix, request.files));
     const auto stops = prompt.stop_ids();
     all.stop_ids.insert(all.stop_ids.end(), stops.begin(), stops.end());
   } catch (const std::invalid_argument& error) {
@@ -148,7 +148,8 @@ PromptTokens tokens_of(const CompletionRequest& request, ServedModel& model) {
     for (const auto& prompt : request.prompts) all.prompts.push_back(encode(prompt, tokenizer));
   }
   for (const auto& prompt : all.prompts) {
-    if (std::ssize(prompt) < model.max_positions()) continue;
+    const auto answer = std::min<int64_t>(request.max_tokens.value_or(1), 1);
+    if (std::ssize(prompt) + answer <= model.max_positions()) continue;
     refuse_length(request, model, std::to_string(prompt.size()));
   }
   return all;

@@ -30,8 +30,12 @@ class EngineServedModel : public ServedModel {
   int64_t vocab_size() const override { return model_->vocab_size(); }
   int64_t max_positions() const override { return model_->max_positions(); }
   std::vector<int64_t> stop_ids() const override { return stop_ids_; }
-  std::shared_ptr<void> submit(Request request) override {
-    return std::make_shared<Generation>(engine_.submit(std::move(request)));
+  std::vector<std::shared_ptr<void>> submit(std::vector<Request> requests) override {
+    std::vector<std::shared_ptr<void>> handles;
+    for (auto& generation : engine_.submit(std::move(requests))) {
+      handles.push_back(std::make_shared<Generation>(std::move(generation)));
+    }
+    return handles;
   }
   bool sees_images() const override { return sight() != nullptr || takes_one_message(); }
   gemma::PromptTokens image_tokens(const std::string& file, const std::string& name) override {

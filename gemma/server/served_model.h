@@ -22,8 +22,8 @@ class ServedModel {
   virtual int64_t max_positions() const = 0;
   /// Tokens that end a text besides eos.
   virtual std::vector<int64_t> stop_ids() const = 0;
-  /// As Engine::submit; the text ends when the result is destroyed.
-  virtual std::shared_ptr<void> submit(Request request) = 0;
+  /// As Engine::submit; a text ends when its result is destroyed.
+  virtual std::vector<std::shared_ptr<void>> submit(std::vector<Request> requests) = 0;
   /// Whether it has image_tokens().
   virtual bool sees_images() const { return false; }
   /// What a PNG or JPEG file becomes in a prompt; takes a while the first time. Throws

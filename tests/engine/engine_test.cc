@@ -417,7 +417,7 @@ TEST_P(EngineTest, WhatIsSubmittedIsToldByCallbacks) {
         EXPECT_FALSE(ending.error);
         ++ended;
       };
-      generations.push_back(engine.submit(std::move(request)));
+      generations.push_back(std::move(engine.submit({std::move(request)}).front()));
     }
     for (auto& generation : generations) EXPECT_FALSE(generation.next());
     while (ended < requests.size()) std::this_thread::yield();
@@ -436,11 +436,11 @@ TEST_P(EngineTest, WhatIsSubmittedEndsWithItsHandleAndWithTheEngine) {
   std::optional<Generation> other;
   {
     Engine engine(model_, {.kv_dtype = torch::kFloat32});
-    std::optional<Generation> generation = engine.submit(request());
+    std::optional<Generation> generation = std::move(engine.submit({request()}).front());
     generation.reset();
     while (ended == 0) std::this_thread::yield();
     expect_nothing_held(engine);
-    other = engine.submit(request());
+    other = std::move(engine.submit({request()}).front());
   }
   EXPECT_EQ(ended, 2);
   EXPECT_FALSE(other->next());

@@ -12,6 +12,12 @@ BODIES = [
     {"messages": [{"role": "user", "content": [{"type": "text", "text": "é"}]}], "seed": -1},
     {"prompt": [[1, 2], [3]], "logit_bias": {"7": -100, "8": 1e2}, "n": 2, "logprobs": None},
     {"prompt": [999, 1000], "max_tokens": 2**63, "top_p": "x"},
+    {"prompt": "a", "echo": True, "logprobs": 2, "max_tokens": 0, "suffix": None, "best_of": 1},
+    {"input": [{"role": "user", "content": [{"type": "input_text", "text": "a"}]}], "n": 1,
+     "instructions": "b", "text": {"format": {"type": "text"}}, "include": ["x"], "tools": []},
+    {"input": "a", "max_output_tokens": 4, "truncation": "disabled", "background": False},
+    {"input_prefix": "a", "input_suffix": "b", "prompt": "c", "n_predict": -1,
+     "input_extra": [{"filename": "d", "text": "e"}]},
 ]
 
 

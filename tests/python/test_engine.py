@@ -66,6 +66,26 @@ def test_guesses_change_no_text(engine: Engine) -> None:
     assert generation.accepted_tokens == guessing.accepted_tokens
 
 
+def test_a_text_is_scored(model: Any, engine: Engine) -> None:
+    (answer,) = engine.generate([Request(PROMPTS[0], prompt_logprobs=2, max_tokens=0)])
+    ids = model.tokenizer.encode(PROMPTS[0])
+    assert [token.id for token in answer.prompt] == ids
+    assert "".join(token.text for token in answer.prompt) == PROMPTS[0]
+    assert (answer.tokens, answer.text, answer.prompt[0].logprob) == ([], "", None)
+    session = engine.session()  # What follows each token, one by one.
+    for token, scored in zip(ids, [*answer.prompt[1:], None], strict=True):
+        session.feed([token])
+        fork = session.fork()
+        rules: Any = {"max_tokens": 1, "logprobs": tiny.VOCAB_SIZE, "logit_bias": {1: -np.inf}}
+        (best,) = fork.generate(temperature=0.0, **rules)
+        if scored:
+            assert scored.logprob == pytest.approx(dict(best.top)[scored.id], rel=1e-4)
+            assert [pair[0] for pair in scored.top] == [pair[0] for pair in best.top[:2]]
+    with pytest.raises(ValueError, match="max_tokens is 0, but must be 1"):
+        engine.generate([Request("a", max_tokens=0)])
+    assert engine.generate([Request("a", max_tokens=1)])[0].prompt == []
+
+
 def test_a_draft_model_changes_no_text(model: Any, engine: Engine) -> None:
     requests = [Request(prompt, max_tokens=40, temperature=0.0) for prompt in PROMPTS]
     want = engine.generate(requests)

@@ -70,6 +70,35 @@ def test_completions(client: Any) -> None:
     assert more.choices[0].text == answer.choices[0].text
 
 
+def test_responses(client: Any) -> None:
+    rules: Any = {"model": "tiny", "instructions": "Be brief.", "input": "When?", "temperature": 0}
+    answer = client.responses.create(**rules, max_output_tokens=20)
+    chat = client.chat.completions.create(
+        model="tiny", temperature=0, max_completion_tokens=20,
+        messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "When?"}],
+    )  # fmt: skip
+    assert answer.output_text == chat.choices[0].message.content
+    assert answer.usage.total_tokens == chat.usage.total_tokens
+    events = client.responses.create(**rules, max_output_tokens=20, stream=True)
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(deltas) == answer.output_text
+    # The client takes an answer that is cut for a mistake.
+    stop = answer.output_text[5]
+    with client.responses.stream(**rules, extra_body={"stop": stop}) as stream:
+        final = stream.get_final_response().output_text
+    assert final == answer.output_text[: answer.output_text.index(stop)]
+    with pytest.raises(openai.BadRequestError, match="nothing is kept") as caught:
+        client.responses.create(**rules, previous_response_id="resp_1")
+    assert caught.value.param == "previous_response_id"
+
+
+def test_scores(client: Any) -> None:
+    rules: Any = {"model": "tiny", "prompt": "The ferry leaves", "max_tokens": 0}
+    logprobs = client.completions.create(**rules, echo=True, logprobs=1).choices[0].logprobs
+    assert logprobs.token_logprobs[0] is None
+    assert all(value < 0 for value in logprobs.token_logprobs[1:])
+
+
 def test_models(client: Any) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
 

@@ -80,13 +80,17 @@ class FakeModel : public ServedModel {
   int64_t vocab_size() const override { return tokenizer_.n_words(); }
   int64_t max_positions() const override { return 64; }
   std::vector<int64_t> stop_ids() const override { return {9}; }
-  std::shared_ptr<void> submit(Request request) override {
+  std::vector<std::shared_ptr<void>> submit(std::vector<Request> requests) override {
     const std::lock_guard lock(texts_->mutex);
-    texts_->requests.push_back(std::move(request));
-    return {this, [texts = texts_](void*) {
-              const std::lock_guard again(texts->mutex);
-              ++texts->cancelled;
-            }};
+    std::vector<std::shared_ptr<void>> handles;
+    for (auto& request : requests) {
+      texts_->requests.push_back(std::move(request));
+      handles.emplace_back(this, [texts = texts_](void*) {
+        const std::lock_guard again(texts->mutex);
+        ++texts->cancelled;
+      });
+    }
+    return handles;
   }
   EngineStatus status() override {
     return {.running = 3, .waiting = 0, .kv_bytes = 0, .kv_bytes_free = 0, .kv_bytes_cached = 0};
