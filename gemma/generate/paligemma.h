@@ -27,8 +27,11 @@ class PaliGemmaMultiModalProjectorImpl : public Module {
   explicit PaliGemmaMultiModalProjectorImpl(const PaliGemmaConfig& config);
 
   /// [n, P, width of the vision model] -> [n, P, E].
-  torch::Tensor forward(const torch::Tensor& image_features) { return linear(image_features); }
+  torch::Tensor forward(const torch::Tensor& image_features) {
+    return tapped("hook_out", linear(tapped_copy("hook_in", image_features)));
+  }
 
+  std::vector<TapPoint> tap_points() const override { return {{"hook_in"}, {"hook_out"}}; }
   std::string signature() const override { return "PaliGemmaMultiModalProjector()"; }
 
   BiasedLinear linear{nullptr};

@@ -17,6 +17,15 @@ const Tokenizer& EngineModelImpl::tokenizer() const {
   return *tokenizer_;
 }
 
+PassRows rows_of(const Step& step) {
+  PassRows rows{{}, /*is_flat=*/true};
+  for (size_t i = 0; i < step.segments.size(); ++i) {
+    const auto text = step.texts.empty() ? static_cast<int64_t>(i) : step.texts[i];
+    rows.parts.push_back({text, step.segments[i].position, step.segments[i].tokens});
+  }
+  return rows;
+}
+
 torch::Tensor positions_of(const Step& step, torch::Device device) {
   std::vector<int64_t> positions;
   for (const auto& segment : step.segments) {

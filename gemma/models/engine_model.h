@@ -71,6 +71,9 @@ class EngineModel : public torch::nn::ModuleHolder<EngineModelImpl> {
       : EngineModel(std::shared_ptr<EngineModelImpl>(model.ptr())) {}
 };
 
+/// Whose the rows of a step are, for taps.
+PassRows rows_of(const Step& step);
+
 /// Of the tokens of a step, in order -> int64 [T].
 torch::Tensor positions_of(const Step& step, torch::Device device);
 

@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <gemma/models/engine_model.h>
 #include <gemma/models/gemma_model.h>
-#include <gemma/models/lens_names.h>
 
 namespace gemma {
 namespace {
@@ -13,18 +13,9 @@ PassRows rows_of(const torch::Tensor& hidden_states, const torch::Tensor& positi
                             positions[0].item<int64_t>());
 }
 
-PassRows rows_of(const Step& step) {
-  PassRows rows{{}, /*is_flat=*/true};
-  for (size_t i = 0; i < step.segments.size(); ++i) {
-    const auto text = step.texts.empty() ? static_cast<int64_t>(i) : step.texts[i];
-    rows.parts.push_back({text, step.segments[i].position, step.segments[i].tokens});
-  }
-  return rows;
-}
-
 }  // namespace
 
-GemmaModelImpl::GemmaModelImpl(const GemmaConfig& config) : config_(config) {
+GemmaModelImpl::GemmaModelImpl(const GemmaConfig& config) : config_(config), lens_names_(config) {
   validate(config);
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     if (config.architecture == Architecture::kGemma1) {
@@ -71,7 +62,7 @@ torch::Tensor GemmaModelImpl::run_layers(torch::Tensor hidden_states,
 std::vector<TapPoint> GemmaModelImpl::tap_points() const { return {{"hook_in"}, {"hook_out"}}; }
 
 std::vector<std::string> GemmaModelImpl::other_names(const std::string& path) const {
-  return lens_names(path, config_);
+  return lens_names_.of(path);
 }
 
 torch::Tensor GemmaModelImpl::forward(torch::Tensor hidden_states,

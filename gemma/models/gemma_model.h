@@ -10,6 +10,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <gemma/config/config.h>
+#include <gemma/models/lens_names.h>
 #include <gemma/models/rope_tables.h>
 #include <gemma/modules/decoder_layer.h>
 #include <gemma/modules/module.h>
@@ -52,6 +53,7 @@ class GemmaModelImpl : public Module {
 
   const GemmaConfig& config() const { return config_; }
   int64_t vocab_size() const { return config_.vocab_size; }
+  const LensNames& lens_names() const { return lens_names_; }
   std::vector<TapPoint> tap_points() const override;
   std::string signature() const override { return "GemmaModel()"; }
 
@@ -70,6 +72,7 @@ class GemmaModelImpl : public Module {
   std::vector<std::string> other_names(const std::string& path) const override;
 
   GemmaConfig config_;
+  LensNames lens_names_;
 };
 TORCH_MODULE(GemmaModel);
 

@@ -13,6 +13,17 @@ namespace {
 
 constexpr int64_t kConvWidth = 4;
 
+// Rows end together; padding in front of a text is before its position 0.
+PassRows rows_of(const torch::Tensor& segment_pos) {
+  PassRows rows{{}, /*is_flat=*/false};
+  const auto length = segment_pos.size(1);
+  const auto last = segment_pos.select(1, length - 1).to(at::kCPU, at::kLong).contiguous();
+  for (int64_t row = 0; row < last.size(0); ++row) {
+    rows.parts.push_back({row, last.const_data_ptr<int64_t>()[row] - length + 1, length});
+  }
+  return rows;
+}
+
 ResidualBlockCache block_cache(const GriffinConfig& config,
                                TemporalBlockType type,
                                int64_t batch_size,
@@ -55,6 +66,8 @@ std::pair<std::optional<torch::Tensor>, std::optional<Cache>> GriffinImpl::forwa
                     cache ? cache->size() : 0, " blocks, but the model has ", blocks->size());
   const torch::NoGradGuard no_grad;
   const UseLock::Use use(use_lock());
+  std::optional<TapPasses::Pass> pass;
+  if (passes().are_watched()) pass.emplace(passes(), rows_of(segment_pos));
   auto x = embedder->encode(tokens);
   Cache next;
   for (size_t i = 0; i < blocks->size(); ++i) {
@@ -66,7 +79,7 @@ std::pair<std::optional<torch::Tensor>, std::optional<Cache>> GriffinImpl::forwa
   }
   std::optional<torch::Tensor> logits;
   if (return_logits) {
-    logits = embedder->decode(final_norm(x));
+    logits = tapped("hook_logits", embedder->decode(final_norm(x)));
     if (config_.logits_soft_cap != 0) logits = softcap(*logits, config_.logits_soft_cap);
   }
   return {std::move(logits), return_cache ? std::optional(std::move(next)) : std::nullopt};
@@ -80,6 +93,8 @@ torch::Tensor GriffinImpl::hidden_states(const torch::Tensor& embeddings,
                                          const Step& step,
                                          const LayerCallback& on_layer) {
   const torch::NoGradGuard no_grad;
+  std::optional<TapPasses::Pass> pass;
+  if (passes().are_watched()) pass.emplace(passes(), gemma::rows_of(step));
   const auto freqs_cis =
       step_freqs_cis(positions_of(step, device()), config_.width / config_.num_heads);
   auto x = embeddings;
@@ -93,7 +108,8 @@ torch::Tensor GriffinImpl::hidden_states(const torch::Tensor& embeddings,
 
 torch::Tensor GriffinImpl::logits(const torch::Tensor& hidden_states, torch::Tensor buffer) const {
   const torch::NoGradGuard no_grad;
-  return ops().logits(hidden_states, embedder->input_embedding, std::move(buffer));
+  return tapped("hook_logits",
+                ops().logits(hidden_states, embedder->input_embedding, std::move(buffer)));
 }
 
 std::vector<LayerKeeps> GriffinImpl::kept_by_layers() const {

@@ -68,6 +68,7 @@ class GriffinImpl : public EngineModelImpl {
   std::string config_bytes() const override;
 
   const GriffinConfig& config() const { return config_; }
+  std::vector<TapPoint> tap_points() const override { return {{"hook_logits"}}; }
   std::string signature() const override { return "Griffin()"; }
 
   Embedder embedder{nullptr};

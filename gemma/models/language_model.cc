@@ -6,7 +6,6 @@
 #include <gemma/config/dtype_name.h>
 #include <gemma/models/config_bytes.h>
 #include <gemma/models/language_model.h>
-#include <gemma/models/lens_names.h>
 #include <gemma/models/rope_tables.h>
 #include <gemma/modules/masks.h>
 #include <gemma/ops/ops.h>
@@ -120,7 +119,7 @@ std::vector<std::string> LanguageModelImpl::other_names(const std::string& path)
     return {"unembed.hook_out", "hook_unembed"};
   }
   if (!path.starts_with(kModel)) return {};
-  return lens_names(std::string_view(path).substr(kModel.size()), config_);
+  return model->lens_names().of(std::string_view(path).substr(kModel.size()));
 }
 
 std::vector<LayerKeeps> LanguageModelImpl::kept_by_layers() const {

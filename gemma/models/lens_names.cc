@@ -67,15 +67,16 @@ NameTable layer_table(const GemmaConfig& config) {
 
 }  // namespace
 
-std::vector<std::string> lens_names(std::string_view path, const GemmaConfig& config) {
+LensNames::LensNames(const GemmaConfig& config) : of_layer_(layer_table(config)) {}
+
+std::vector<std::string> LensNames::of(std::string_view path) const {
   constexpr std::string_view kLayers = "layers.";
   if (path == "hook_in") return {"hook_embed", "embed.hook_out"};
   if (path.starts_with("norm.")) return {fmt::format("ln_final.{}", path.substr(5))};
   if (!path.starts_with(kLayers)) return {};
   const auto dot = path.find('.', kLayers.size());
-  const auto table = layer_table(config);
-  const auto found = table.find(path.substr(dot + 1));
-  if (found == table.end()) return {};
+  const auto found = of_layer_.find(path.substr(dot + 1));
+  if (found == of_layer_.end()) return {};
   Names names;
   for (const auto& name : found->second) {
     names.push_back(

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
@@ -107,10 +106,7 @@ torch::Tensor GemmaAttentionImpl::attend_tapped(const torch::Tensor& qkv,
   const auto attend_by = [&](const Ops& by) {
     return std::visit([&](const auto& given) { return attend(by, qkv, given); }, inputs);
   };
-  const auto is_inner = [this](const TapPoint& point) {
-    return point.is_inner && is_tapped_at(point.name);
-  };
-  if (!are_norms_tapped() && std::ranges::none_of(tap_points(), is_inner)) return attend_by(ops());
+  if (!are_norms_tapped() && !is_tapped_inside()) return attend_by(ops());
   const auto inner = [this](Inner which, const at::Tensor& value) {
     switch (which) {
       case Inner::kRotatedQuery:

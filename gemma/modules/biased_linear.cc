@@ -15,7 +15,8 @@ BiasedLinearImpl::BiasedLinearImpl(int64_t in_features, int64_t out_features) {
 }
 
 torch::Tensor BiasedLinearImpl::forward(const torch::Tensor& x, Pass pass) {
-  return ops().biased_linear(x, view(), pass);
+  if (!is_tapped()) return ops().biased_linear(x, view(), pass);
+  return tapped("hook_out", ops().biased_linear(tapped_copy("hook_in", x), view(), pass));
 }
 
 std::string BiasedLinearImpl::signature() const {

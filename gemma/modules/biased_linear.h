@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -23,6 +24,7 @@ class BiasedLinearImpl : public Module {
   /// The parameters as an operation takes them.
   BiasedWeight view() const { return {weight, bias}; }
 
+  std::vector<TapPoint> tap_points() const override { return {{"hook_in"}, {"hook_out"}}; }
   std::string signature() const override;
 
   torch::Tensor weight;  // [out_features, in_features], without contents until loaded

@@ -57,6 +57,13 @@ class Module : public torch::nn::Module {
 
   /// Whether a point of this module has a tap: if not, it computes as it does without taps.
   bool is_tapped() const { return taps_ != nullptr; }
+  bool is_tapped_at(std::string_view point) const { return taps_ && taps_->has(point); }
+  /// Whether one that is inside an operation has.
+  bool is_tapped_inside() const;
+  /// The value of a point of this module after its taps.
+  at::Tensor tapped(std::string_view point, const at::Tensor& value) const;
+  /// The same for a value that others may read, too: what taps write to it does not reach them.
+  at::Tensor tapped_copy(std::string_view point, const at::Tensor& value) const;
 
   /// This module's own points. Every module has "hook_in" and "hook_out" where others call it.
   virtual std::vector<TapPoint> tap_points() const { return {}; }
@@ -79,11 +86,6 @@ class Module : public torch::nn::Module {
   /// its end.
   void share_use_lock();
 
-  bool is_tapped_at(std::string_view point) const { return taps_ && taps_->has(point); }
-  /// The value of a point of this module after its taps.
-  at::Tensor tapped(std::string_view point, const at::Tensor& value) const;
-  /// The same for a value that others may read, too: what taps write to it does not reach them.
-  at::Tensor tapped_copy(std::string_view point, const at::Tensor& value) const;
   TapPasses& passes() const { return *passes_; }
 
   /// What users of another library call a point below this module, by its path.

@@ -91,6 +91,12 @@ void Module::remove_taps(const TapHandle& handle) {
   }
 }
 
+bool Module::is_tapped_inside() const {
+  return taps_ && std::ranges::any_of(tap_points(), [this](const TapPoint& point) {
+           return point.is_inner && taps_->has(point.name);
+         });
+}
+
 at::Tensor Module::tapped(std::string_view point, const at::Tensor& value) const {
   return taps_ ? taps_->apply(point, value) : value;
 }

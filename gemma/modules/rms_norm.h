@@ -7,6 +7,7 @@
 #include <torch/nn/pimpl.h>
 
 #include <gemma/modules/module.h>
+#include <gemma/modules/tapped_norm.h>
 #include <gemma/ops/weight_view.h>
 
 namespace gemma {
@@ -29,15 +30,12 @@ class RMSNormImpl : public Module {
 
   double eps() const { return eps_; }
   bool add_unit_offset() const { return add_unit_offset_; }
-  std::vector<TapPoint> tap_points() const override;
+  std::vector<TapPoint> tap_points() const override { return rms_norm_tap_points(); }
   std::string signature() const override;
 
   torch::Tensor weight;  // [dim], zeros until loaded
 
  private:
-  torch::Tensor forward_tapped(const torch::Tensor& x) const;
-  torch::Tensor tapped_inverse(const torch::Tensor& inverse_rms) const;
-
   double eps_;
   bool add_unit_offset_;
 };

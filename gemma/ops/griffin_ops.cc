@@ -70,16 +70,18 @@ std::pair<at::Tensor, at::Tensor> Ops::rg_lru(const at::Tensor& x,
                                               const at::Tensor& positions,
                                               const std::optional<at::Tensor>& state) const {
   const auto reset = positions == 0;
-  const auto gate_x = at::sigmoid(block_diagonal_linear(x, weights.input_gate));
-  const auto gate_a = at::sigmoid(block_diagonal_linear(x, weights.a_gate));
+  const auto gate_x =
+      inner(Inner::kInputGate, at::sigmoid(block_diagonal_linear(x, weights.input_gate)));
+  const auto gate_a =
+      inner(Inner::kDecayGate, at::sigmoid(block_diagonal_linear(x, weights.a_gate)));
 
   const auto log_a = gate_a * -8.0 * at::softplus(weights.a_param);
-  const auto a = at::exp(log_a);
+  const auto a = inner(Inner::kDecay, at::exp(log_a));
   const auto a_square = at::exp(log_a * 2);
 
   const auto begins = reset.unsqueeze(-1);
   const auto multiplier = begins + begins.bitwise_not() * at::sqrt(at::rsub(a_square, 1));
-  const auto input = x * gate_x * multiplier.to(x.scalar_type());
+  const auto input = inner(Inner::kGatedInput, x * gate_x * multiplier.to(x.scalar_type()));
   return recurrentgemma::rnn_scan(input, a, reset, state);
 }
 
@@ -132,8 +134,9 @@ at::Tensor Ops::attend_seen(const at::Tensor& q,
                             const at::Tensor& seen) const {
   const auto scale = std::pow(static_cast<double>(q.size(-1)), -0.5);
   const auto logits = at::einsum("btnh,bsnh->bnts", {q, k}) * scale;
-  const auto masked = at::where(seen.unsqueeze(1), logits, kMaskedScore).to(at::kFloat);
-  const auto probs = at::softmax(masked, /*dim=*/-1).to(q.scalar_type());
+  const auto masked =
+      inner(Inner::kScores, at::where(seen.unsqueeze(1), logits, kMaskedScore).to(at::kFloat));
+  const auto probs = inner(Inner::kPattern, at::softmax(masked, /*dim=*/-1).to(q.scalar_type()));
   return at::einsum("bnts,bsnh->btnh", {probs, v}).reshape({q.size(0), q.size(1), -1});
 }
 

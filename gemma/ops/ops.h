@@ -25,12 +25,16 @@ namespace gemma {
 
 /// A value inside of an operation.
 enum class Inner {
-  kInverseRms,    ///< rms_norm: 1 / sqrt(mean(x^2) + eps), float32 [..., 1].
-  kNormalized,    ///< rms_norm: x times that, before the weight, float32 [..., E].
+  kInverseRms,    ///< rms_norm: 1 / sqrt(mean(x^2) + eps), [..., 1], float32 or x's dtype.
+  kNormalized,    ///< rms_norm: x times that, before the weight, likewise [..., E].
   kRotatedQuery,  ///< rotate_and_cache: [B, L, H, D].
   kRotatedKey,    ///< rotate_and_cache: [B, L, K, D].
-  kScores,        ///< attend: [B, H, L, S], masked.
-  kPattern,       ///< attend: their softmax.
+  kScores,        ///< attend, attend_seen: [B, H, L, S], masked; attend_all: [N, H, P, P].
+  kPattern,       ///< The same: their softmax.
+  kInputGate,     ///< rg_lru: what x is multiplied by, 0 to 1, [B, T, E].
+  kDecayGate,     ///< rg_lru: what the logarithm of the decay is multiplied by, 0 to 1, [B, T, E].
+  kDecay,         ///< rg_lru: what the state before is multiplied by, [B, T, E].
+  kGatedInput,    ///< rg_lru: what is added to it, [B, T, E].
 };
 
 /// The operations of a model. This class computes as the reference does, bit for bit, on every

@@ -22,13 +22,6 @@ at::Tensor unpacked(const WeightView& weight) {
   return (numbers * weight.scales.to(at::kFloat).unsqueeze(-1)).flatten(1);
 }
 
-// recurrentgemma/torch/layers.py: RMSNorm.
-at::Tensor rms_norm_in_own_dtype(const at::Tensor& x, const NormWeight& norm) {
-  const auto var = at::mean(at::square(x), /*dim=*/-1, /*keepdim=*/true);
-  const auto normed = x * at::rsqrt(var + norm.eps);
-  return normed * (norm.add_unit_offset ? norm.weight + 1 : norm.weight);
-}
-
 // [B, S, K, D] -> [B, S, H, D].
 at::Tensor repeat_heads(const at::Tensor& x, int64_t num_heads) {
   const auto num_kv_heads = x.size(2);
@@ -83,7 +76,12 @@ at::Tensor Ops::embedding(const at::Tensor& ids, const WeightView& weight) const
 }
 
 at::Tensor Ops::rms_norm(const at::Tensor& x, const NormWeight& norm) const {
-  if (!norm.in_float32) return rms_norm_in_own_dtype(x, norm);
+  if (!norm.in_float32) {  // recurrentgemma/torch/layers.py: RMSNorm.
+    const auto var = at::mean(at::square(x), /*dim=*/-1, /*keepdim=*/true);
+    const auto inverse_rms = inner(Inner::kInverseRms, at::rsqrt(var + norm.eps));
+    const auto normed = inner(Inner::kNormalized, x * inverse_rms);
+    return normed * (norm.add_unit_offset ? norm.weight + 1 : norm.weight);
+  }
   const auto wide = x.to(at::kFloat);
   const auto mean = wide.pow(2).mean(/*dim=*/-1, /*keepdim=*/true);
   const auto inverse_rms = inner(Inner::kInverseRms, at::rsqrt(mean + norm.eps));

@@ -46,9 +46,10 @@ at::Tensor Ops::attend_all(const at::Tensor& q,
     return x.view({x.size(0), x.size(1), num_heads, head_dim}).transpose(1, 2);  // [N, H, P, D]
   };
   // Softmax in the model's dtype, unlike that of the text model.
-  const auto scores = at::matmul(heads(q), heads(k).transpose(-2, -1)) /
-                      std::pow(static_cast<double>(head_dim), 0.5);
-  const auto out = at::matmul(at::softmax(scores, /*dim=*/-1), heads(v));
+  const auto scores = inner(Inner::kScores, at::matmul(heads(q), heads(k).transpose(-2, -1)) /
+                                                std::pow(static_cast<double>(head_dim), 0.5));
+  const auto probs = inner(Inner::kPattern, at::softmax(scores, /*dim=*/-1));
+  const auto out = at::matmul(probs, heads(v));
   return out.transpose(1, 2).contiguous().view(q.sizes());
 }
 

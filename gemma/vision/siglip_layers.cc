@@ -14,7 +14,7 @@ LayerNormImpl::LayerNormImpl(int64_t dim, double eps) : eps_(eps) {
 }
 
 torch::Tensor LayerNormImpl::forward(const torch::Tensor& x) {
-  return ops().layer_norm(x, {weight, bias, eps_});
+  return tapped("hook_out", ops().layer_norm(tapped_copy("hook_in", x), {weight, bias, eps_}));
 }
 
 std::string LayerNormImpl::signature() const {
@@ -37,7 +37,7 @@ PatchEmbeddingImpl::PatchEmbeddingImpl(int64_t in_channels,
 }
 
 torch::Tensor PatchEmbeddingImpl::forward(const torch::Tensor& pixels) {
-  return ops().embed_patches(pixels, weight, bias);
+  return tapped("hook_out", ops().embed_patches(tapped_copy("hook_in", pixels), weight, bias));
 }
 
 std::string PatchEmbeddingImpl::signature() const {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -21,6 +22,7 @@ class LayerNormImpl : public Module {
   /// [..., dim] -> [..., dim].
   torch::Tensor forward(const torch::Tensor& x);
 
+  std::vector<TapPoint> tap_points() const override { return {{"hook_in"}, {"hook_out"}}; }
   std::string signature() const override;
 
   torch::Tensor weight;  // [dim], ones until loaded
@@ -40,6 +42,7 @@ class PatchEmbeddingImpl : public Module {
   /// [N, C, height, width] -> [N, P, out_channels] in the weight's dtype, patches row by row.
   torch::Tensor forward(const torch::Tensor& pixels);
 
+  std::vector<TapPoint> tap_points() const override { return {{"hook_in"}, {"hook_out"}}; }
   std::string signature() const override;
 
   torch::Tensor weight;  // [out_channels, in_channels, patch_size, patch_size]

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/pimpl.h>
@@ -24,6 +25,7 @@ class SiglipAttentionImpl : public Module {
   /// [N, P, E] -> [N, P, E].
   torch::Tensor forward(const torch::Tensor& x);
 
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override { return "SiglipAttention()"; }
 
   BiasedLinear k_proj{nullptr};
@@ -32,6 +34,11 @@ class SiglipAttentionImpl : public Module {
   BiasedLinear o_proj{nullptr};
 
  private:
+  torch::Tensor forward_tapped(const torch::Tensor& x);
+  torch::Tensor attend_tapped(const torch::Tensor& q,
+                              const torch::Tensor& k,
+                              const torch::Tensor& v) const;
+
   int64_t num_heads_;
 };
 TORCH_MODULE(SiglipAttention);
@@ -45,10 +52,15 @@ class SiglipMLPImpl : public Module {
   /// [..., E] -> [..., E].
   torch::Tensor forward(const torch::Tensor& x);
 
+  std::vector<TapPoint> tap_points() const override { return {{"hook_in"}, {"hook_out"}}; }
   std::string signature() const override { return "SiglipMLP()"; }
 
   BiasedLinear fc1{nullptr};
   BiasedLinear fc2{nullptr};
+
+ private:
+  torch::Tensor compute(const torch::Tensor& x);
+  void check_taps(Numerics numerics) const override;
 };
 TORCH_MODULE(SiglipMLP);
 
@@ -60,6 +72,7 @@ class SiglipEncoderBlockImpl : public Module {
   /// [N, P, E] -> [N, P, E].
   torch::Tensor forward(const torch::Tensor& x);
 
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override { return "SiglipEncoderBlock()"; }
 
   SiglipAttention self_attn{nullptr};
@@ -75,6 +88,7 @@ class AveragePool2DImpl : public Module {
   /// [N, P, E] -> [N, U, E]. Throws c10::ValueError when P is no square number.
   torch::Tensor forward(const torch::Tensor& x);
 
+  std::vector<TapPoint> tap_points() const override { return {{"hook_in"}, {"hook_out"}}; }
   std::string signature() const override { return "AveragePool2D()"; }
 };
 TORCH_MODULE(AveragePool2D);
@@ -95,6 +109,7 @@ class SiglipVisionModelImpl : public Module {
   torch::Tensor forward(const torch::Tensor& pixel_values, const LayerCallback& on_block = {});
 
   const SiglipVisionModelConfig& config() const { return config_; }
+  std::vector<TapPoint> tap_points() const override { return {{"hook_in"}, {"hook_out"}}; }
   std::string signature() const override { return "SiglipVisionModel()"; }
 
   PatchEmbedding patch_embedding{nullptr};
@@ -104,6 +119,8 @@ class SiglipVisionModelImpl : public Module {
   AveragePool2D avg_pool{nullptr};  // Empty without pooling.
 
  private:
+  torch::Tensor embed(const torch::Tensor& pixel_values);
+
   SiglipVisionModelConfig config_;
 };
 TORCH_MODULE(SiglipVisionModel);

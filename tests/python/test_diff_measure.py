@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
+import tiny
 import torch
 from gemma_libtorch.diff import measure
 
@@ -129,3 +133,55 @@ def test_a_tolerance_includes_its_own_value() -> None:
     got = measure(torch.tensor([5.0]), torch.tensor([4.0]))
     assert not got.exceeds(0.25)
     assert got.exceeds(0.24)
+
+
+def old_way(x: torch.Tensor, reference: torch.Tensor, dim: int | None) -> list[object]:
+    """All at once, in float64."""
+    wide, wide_reference = x.double(), reference.double()
+    apart = (wide - wide_reference).abs()
+    scale = wide_reference.abs().max()
+    rows = [] if dim is None else (apart.movedim(dim, 0).flatten(1).amax(1) / scale).tolist()
+    cosine = torch.cosine_similarity(wide.flatten(), wide_reference.flatten(), 0).item()
+    place = tuple(int(i) for i in torch.unravel_index(apart.argmax(), apart.shape))
+    return [
+        apart.max().item(),
+        (apart.max() / scale).item(),
+        place,
+        rows,
+        apart.mean().item(),
+        cosine,
+    ]
+
+
+@pytest.mark.parametrize("dim", [None, 0, 1, 2])
+def test_parts_give_what_the_whole_does(dim: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["gemma_libtorch.diff.measure"]
+    reference = torch.randn(3, 7, 5)
+    x = reference + torch.randn(3, 7, 5) * 1e-3
+    whole = measure(x, reference, dim)
+    want = old_way(x, reference, dim)
+    for chunk in (1, 4, 16, 40, 1000):
+        monkeypatch.setattr(module, "_CHUNK", chunk)
+        got = measure(x, reference, dim)
+        assert [got.largest, got.relative, got.where, got.by_position] == want[:4]
+        assert [got.mean, got.cosine] == pytest.approx(want[4:])
+        assert got.ulps == whole.ulps
+
+
+def test_a_measure_takes_memory_for_a_part() -> None:
+    """Of 32 MiB beside 32 MiB; at once it would be some 650. In a process of its own."""
+    script = """
+import torch
+from gemma_libtorch.diff import measure
+from test_lens_memory import highest
+x = torch.randn(1, 32, 1 << 18)
+reference = x + 1e-3
+before = highest()
+measure(x, reference, 1)
+print(highest() - before)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["tests/python", *sys.path])}
+    taken = subprocess.check_output(
+        [sys.executable, "-c", script], cwd=tiny.ROOT, env=environment, text=True
+    )
+    assert int(taken) < 200 << 20

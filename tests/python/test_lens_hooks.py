@@ -166,3 +166,31 @@ def test_the_embedding_and_the_tokenizer_have_their_names(lens: LensModel) -> No
     assert lens.embed.W_E is lens.W_E
     assert lens.tokenizer.bos_token_id == lens.model.tokenizer.bos_id
     assert lens.tokenizer.decode(tokens[0].tolist()) == TEXT
+
+
+def test_a_part_takes_hooks_at_its_output(lens: LensModel) -> None:
+    plain = lens(TEXT)
+    for part in (lens.blocks[1].attn, lens.blocks[0]):
+        part.add_hook(lambda value, hook: value * 0.5)
+        assert list(lens.list_hooks()) == [f"{part.name}.hook_out"]
+        assert not torch.equal(lens(TEXT), plain)
+        part.remove_hooks()
+        assert torch.equal(lens(TEXT), plain)
+    point = lens.blocks[0].mlp.hook_out
+    point.add_hook(lambda value, hook: value * 2)
+    point.add_hook(lambda value, hook: value * 0.5, is_permanent=True)
+    point.remove_hooks()
+    assert not torch.equal(lens(TEXT), plain)
+    point.remove_hooks(including_permanent=True)
+    assert torch.equal(lens(TEXT), plain)
+    assert lens.list_hooks() == {}
+
+
+def test_labels_of_heads_are_a_property_and_a_method(lens: LensModel) -> None:
+    labels = lens.all_head_labels
+    assert labels == lens.all_head_labels()
+    assert (labels[1], labels[lens.cfg.n_heads], len(labels)) == (
+        "L0H1",
+        "L1H0",
+        lens.cfg.n_heads * lens.cfg.n_layers,
+    )

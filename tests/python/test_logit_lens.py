@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import gemma_libtorch
-import pytest
 import tiny
 import torch
 from gemma_libtorch.lens import LensModel
@@ -16,14 +15,6 @@ from test_activations import ok, refusal
 
 TEXT = "When does the ferry leave?"
 EXACT = ["--numerics", "exact"]
-
-
-@pytest.fixture(params=["gemma1_mqa", "gemma2", "gemma3"])
-def lens(request: pytest.FixtureRequest, tmp_path: Path) -> LensModel:
-    """In model.ckpt of tmp_path, too."""
-    made = tiny.make_model(gemma_libtorch, tiny.CONFIGS[request.param], "float32")
-    tiny.save_checkpoint(made, tmp_path)
-    return LensModel(made)
 
 
 def likely(lens: LensModel, text: str) -> tuple[torch.Tensor, torch.Tensor, Any]:

@@ -19,14 +19,6 @@ TEXT = "When does the ferry leave?"
 EXACT = ["--numerics", "exact"]
 
 
-@pytest.fixture(params=["gemma1_mqa", "gemma2", "gemma3"])
-def lens(request: pytest.FixtureRequest, tmp_path: Path) -> LensModel:
-    """In model.ckpt of tmp_path, too."""
-    made = tiny.make_model(gemma_libtorch, tiny.CONFIGS[request.param], "float32")
-    tiny.save_checkpoint(made, tmp_path)
-    return LensModel(made)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """With a Gemma 3 in model.ckpt."""

@@ -49,7 +49,6 @@ FILES = (
 POSITIONS = "asks for hook_pos_embed: Gemma has no embedding of positions"
 BIASES = "asks for biases: Gemma has none"
 NUMBERS = "compares with numbers of GPT-2's heads and tokens"
-LABELS = "all_head_labels is a method, as in version 3, not a property, as in 4"
 FAILING = {
     "*test_activation_cache.test_stack_neuron_results_including_remainder": (
         "sums in another order than it compares with, to 1e-5 of each value"
@@ -62,10 +61,6 @@ FAILING = {
     "*test_bridge_hook_behavior.*.test_key_hooks_present": POSITIONS,
     "*.TestAccumulatedBias.test_layer_one_includes_first_block": BIASES,
     "*.TestAccumulatedBias.test_monotonically_increasing_norm": BIASES,
-    "*.TestAllHeadLabels.*": LABELS,
-    "*.test_manual_hooks_stop_at_layer_compat_with_processing": (
-        "adds a hook to an attention, which is no torch module here; its points take hooks"
-    ),
     "*.test_cache_hook_names": "lists the hook points of another model",
     "*.test_cache_pos_slice.*": POSITIONS,
     "*.test_head_detector.*.test_regular_sequence*": NUMBERS,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+_CHUNK = 1 << 20
+"""Numbers that are compared at a time: a row at least."""
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # By the bytes of a number.
 
 
@@ -76,17 +78,54 @@ def _differences(x: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     return apart.masked_fill(apart.isnan(), math.inf).masked_fill(same, 0.0)
 
 
-def _cosine(x: torch.Tensor, reference: torch.Tensor) -> float:
-    finite = x.isfinite() & reference.isfinite()
-    a, b = x[finite], reference[finite]
-    norms = float(a.norm() * b.norm())
-    if norms == 0:
-        return 1.0 if torch.equal(a, b) else 0.0
-    return max(-1.0, min(1.0, float(a @ b) / norms))
+class _Sums:
+    """What is known of two tensors after some of their rows, [rows, ...], in float64."""
+
+    def __init__(self) -> None:
+        self.largest = -1.0
+        self.where = 0  # Among all numbers, in the order of the rows.
+        self.total = 0.0
+        self.scale = 0.0
+        self.of_rows: list[torch.Tensor] = []
+        self.ulps: int | None = 0
+        self.dot = 0.0
+        self.norms = (0.0, 0.0)
+        self.are_finite_ones_equal = True
+        self._done = 0
+
+    def add(self, x: torch.Tensor, reference: torch.Tensor) -> None:
+        ulps = None if self.ulps is None else _ulps(x, reference)
+        self.ulps = None if ulps is None or self.ulps is None else max(self.ulps, ulps)
+        wide, wide_reference = x.double(), reference.double()
+        apart = _differences(wide, wide_reference).flatten(1)
+        if float(apart.max()) > self.largest:
+            self.largest = float(apart.max())
+            self.where = self._done + int(apart.argmax())
+        self._done += apart.numel()
+        self.total += float(apart.sum())
+        self.of_rows.append(apart.amax(1))
+        finite = wide.isfinite() & wide_reference.isfinite()
+        scale = wide_reference.abs().masked_fill(~wide_reference.isfinite(), 0.0)
+        self.scale = max(self.scale, float(scale.max()))
+        a, b = wide[finite], wide_reference[finite]
+        self.dot += float(a @ b)
+        self.norms = (
+            math.hypot(self.norms[0], float(a.norm())),
+            math.hypot(self.norms[1], float(b.norm())),
+        )
+        self.are_finite_ones_equal = self.are_finite_ones_equal and torch.equal(a, b)
+
+    def cosine(self) -> float:
+        norms = self.norms[0] * self.norms[1]
+        if norms == 0:
+            return 1.0 if self.are_finite_ones_equal else 0.0
+        return max(-1.0, min(1.0, self.dot / norms))
 
 
 def measure(x: torch.Tensor, reference: torch.Tensor, position_dim: int | None = None) -> Measure:
-    """Compares two tensors of floats; position_dim is the dimension of tokens in them."""
+    """Compares two tensors of floats; position_dim is the dimension of tokens in them. Takes memory
+    for some of the rows at a time.
+    """
     names = (_name(x.dtype), _name(reference.dtype))
     shapes = (tuple(x.shape), tuple(reference.shape))
     if shapes[0] != shapes[1]:
@@ -96,25 +135,32 @@ def measure(x: torch.Tensor, reference: torch.Tensor, position_dim: int | None =
         equal = [] if position_dim is None else [0.0] * x.size(position_dim)
         return Measure(is_same_type, 0.0, 0.0, 0.0, 0, 1.0, None, equal, names, shapes)
     ours, theirs = _real(x), _real(reference)
-    wide, wide_reference = ours.double(), theirs.double()
-    apart = _differences(wide, wide_reference)
-    largest = float(apart.max())
-    finite = wide_reference.abs().masked_fill(~wide_reference.isfinite(), 0.0)
-    scale = float(finite.max()) or 1.0
-    by_position: list[float] = []
-    if position_dim is not None:
-        rows = apart.movedim(position_dim, 0).flatten(1)
-        by_position = (rows.amax(1) / scale).tolist()
-    place = torch.unravel_index(apart.argmax(), apart.shape) if largest > 0 else None
+    dim = position_dim or 0
+    if position_dim is None:
+        rows, reference_rows = ours.reshape(-1), theirs.reshape(-1)
+    else:
+        rows, reference_rows = ours.movedim(dim, 0), theirs.movedim(dim, 0)
+    sums = _Sums()
+    step = max(1, _CHUNK * len(rows) // rows.numel())
+    for begin in range(0, len(rows), step):
+        part = slice(begin, begin + step)
+        size = min(step, len(rows) - begin)
+        sums.add(rows[part].reshape(size, -1), reference_rows[part].reshape(size, -1))
+    scale = sums.scale or 1.0
+    place: tuple[int, ...] | None = None
+    if sums.largest > 0:
+        shape = ours.shape if position_dim is None else rows.shape
+        row, *others = (int(i) for i in torch.unravel_index(torch.tensor(sums.where), shape))
+        place = (*others[:dim], row, *others[dim:])
     return Measure(
-        is_equal=is_same_type and largest == 0,
-        largest=largest,
-        mean=float(apart.mean()),
-        relative=largest / scale,
-        ulps=_ulps(ours, theirs),
-        cosine=_cosine(wide.flatten(), wide_reference.flatten()),
-        where=None if place is None else tuple(int(i) for i in place),
-        by_position=by_position,
+        is_equal=is_same_type and sums.largest == 0,
+        largest=sums.largest,
+        mean=sums.total / rows.numel(),
+        relative=sums.largest / scale,
+        ulps=sums.ulps,
+        cosine=sums.cosine(),
+        where=place,
+        by_position=[] if position_dim is None else (torch.cat(sums.of_rows) / scale).tolist(),
         dtypes=names,
         shapes=shapes,
     )

@@ -34,6 +34,17 @@ class Component:
     def __call__(self, *args: Any) -> Any:
         return self._compute(*args)
 
+    def add_hook(self, hook: Callable[..., Any], dir: str = "fwd") -> None:
+        """At `hook_out`."""
+        self.hook_out.add_hook(hook, dir)
+
+    def remove_hooks(self) -> None:
+        """Those at `hook_in` and `hook_out`."""
+        for end in ("hook_in", "hook_out"):
+            point = self._lens.hook_dict.get(f"{self.name}.{end}")
+            if point is not None:
+                point.remove_hooks("both")
+
     def __getattr__(self, attribute: str) -> Any:
         """A hook point below: blocks[0].attn.hook_pattern."""
         if not attribute.startswith("_"):

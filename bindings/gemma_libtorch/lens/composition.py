@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from .config import LensConfig
 
 
+class Labels(list[str]):
+    """What is a property in TransformerLens 4 and a method before: a list that may be called."""
+
+    def __call__(self) -> Labels:
+        return self
+
+
 class Composition:
     """LensModel's part about heads. A transformer circuit's W_OV is W_V W_O, its W_QK is
     W_Q W_K^T; both [E, E] of rank d.
@@ -19,9 +26,12 @@ class Composition:
     cfg: LensConfig
     blocks: list[Block]
 
-    def all_head_labels(self) -> list[str]:
+    @property
+    def all_head_labels(self) -> Labels:
         """ "L0H0", "L0H1" and so on."""
-        return [f"L{i}H{j}" for i in range(self.cfg.n_layers) for j in range(self.cfg.n_heads)]
+        return Labels(
+            f"L{i}H{j}" for i in range(self.cfg.n_layers) for j in range(self.cfg.n_heads)
+        )
 
     def all_composition_scores(self, mode: str) -> torch.Tensor:
         """|W_OV W| / (|W_OV| |W|) of an earlier head's W_OV and a later one's W, [layers, H,

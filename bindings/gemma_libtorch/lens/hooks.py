@@ -80,6 +80,20 @@ class HookPoint:
             for hook in found
         )
 
+    def remove_hooks(
+        self, dir: str = "fwd", including_permanent: bool = False, level: int | None = None
+    ) -> None:
+        """Those of "fwd", "bwd" or "both", of a level or of all."""
+        mine = {id(hook) for hook in self.fwd_hooks + self.bwd_hooks}
+        self._model.remove_hooks(
+            lambda hook: (
+                id(hook) in mine
+                and (including_permanent or not hook.is_permanent)
+                and (level is None or hook.level == level)
+            ),
+            dir,
+        )
+
     def taps(self) -> list[Tap]:
         """What the extension calls for the hooks that are here when it comes to the value."""
         return [(self.name, self.fire)]

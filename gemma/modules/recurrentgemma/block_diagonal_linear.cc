@@ -21,7 +21,11 @@ BlockDiagonalLinearImpl::BlockDiagonalLinearImpl(int64_t width, int64_t num_bloc
 }
 
 torch::Tensor BlockDiagonalLinearImpl::forward(const torch::Tensor& x) {
-  return ops().block_diagonal_linear(x, view());
+  return tapped("hook_out", ops().block_diagonal_linear(tapped_copy("hook_in", x), view()));
+}
+
+std::vector<TapPoint> BlockDiagonalLinearImpl::tap_points() const {
+  return {{"hook_in", /*is_inner=*/true}, {"hook_out", /*is_inner=*/true}};
 }
 
 }  // namespace gemma::recurrentgemma

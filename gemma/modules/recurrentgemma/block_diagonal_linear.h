@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -26,6 +27,7 @@ class BlockDiagonalLinearImpl : public Module {
   int64_t width() const { return num_blocks() * block_width(); }
   int64_t num_blocks() const { return w.size(0); }
   int64_t block_width() const { return w.size(1); }
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override { return "BlockDiagonalLinear()"; }
 
   torch::Tensor w;  // [num_blocks, block_width, block_width]

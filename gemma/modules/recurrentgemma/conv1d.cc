@@ -33,8 +33,21 @@ std::pair<torch::Tensor, std::optional<torch::Tensor>> Conv1DImpl::forward(
     TORCH_CHECK_VALUE(x.size(1) == 1, "Conv1D: x has ", x.size(1),
                       " tokens, but with a cache takes one; give them one by one");
   }
-  auto [y, next] = ops().causal_conv(x, {w, b}, segment_pos, cache);
+  auto [y, next] = convolve(x, segment_pos, cache);
   return {std::move(y), return_cache ? std::optional(std::move(next)) : std::nullopt};
+}
+
+std::pair<torch::Tensor, torch::Tensor> Conv1DImpl::convolve(
+    const torch::Tensor& x,
+    const torch::Tensor& segment_pos,
+    const std::optional<torch::Tensor>& cache) const {
+  const auto in = tapped_copy("hook_in", x);
+  auto [y, next] = ops().causal_conv(in, {w, b}, segment_pos, cache);
+  return {tapped("hook_out", y), std::move(next)};
+}
+
+std::vector<TapPoint> Conv1DImpl::tap_points() const {
+  return {{"hook_in"}, {"hook_out", /*is_inner=*/true}};
 }
 
 torch::Tensor Conv1DImpl::init_cache(int64_t batch_size,

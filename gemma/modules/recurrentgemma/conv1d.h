@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -28,6 +29,11 @@ class Conv1DImpl : public Module {
       const std::optional<torch::Tensor>& cache = std::nullopt,
       bool return_cache = true);
 
+  /// The same, and always the next cache; with one, of any number of tokens. Shapes are right.
+  std::pair<torch::Tensor, torch::Tensor> convolve(const torch::Tensor& x,
+                                                   const torch::Tensor& segment_pos,
+                                                   const std::optional<torch::Tensor>& cache) const;
+
   /// Zeros, [batch_size, conv1d_temporal_width - 1, width].
   static torch::Tensor init_cache(int64_t batch_size,
                                   int64_t width,
@@ -37,6 +43,7 @@ class Conv1DImpl : public Module {
 
   int64_t width() const { return w.size(1); }
   int64_t temporal_width() const { return w.size(0); }
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override { return "Conv1D()"; }
 
   torch::Tensor w;  // [temporal_width, width], the token's own last

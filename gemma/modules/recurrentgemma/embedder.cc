@@ -17,10 +17,12 @@ EmbedderImpl::EmbedderImpl(int64_t vocab_size, int64_t embed_dim, bool scale_by_
 }
 
 torch::Tensor EmbedderImpl::encode(const torch::Tensor& x) {
-  auto rows = ops().embedding(x, input_embedding);
-  if (!scale_by_sqrt_dim_) return rows;
-  const auto root = std::sqrt(static_cast<double>(embed_dim()));
-  return rows * at::scalar_tensor(root, default_dtype()).to(at::kBFloat16);
+  auto rows = ops().embedding(tapped_copy("hook_in", x), input_embedding);
+  if (scale_by_sqrt_dim_) {
+    const auto root = std::sqrt(static_cast<double>(embed_dim()));
+    rows = rows * at::scalar_tensor(root, default_dtype()).to(at::kBFloat16);
+  }
+  return tapped("hook_out", rows);
 }
 
 torch::Tensor EmbedderImpl::decode(const torch::Tensor& x) {

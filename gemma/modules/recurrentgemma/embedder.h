@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -25,6 +26,7 @@ class EmbedderImpl : public Module {
   int64_t vocab_size() const { return input_embedding.size(0); }
   int64_t embed_dim() const { return input_embedding.size(1); }
   bool scale_by_sqrt_dim() const { return scale_by_sqrt_dim_; }
+  std::vector<TapPoint> tap_points() const override { return {{"hook_in"}, {"hook_out"}}; }
   std::string signature() const override { return "Embedder()"; }
 
   torch::Tensor input_embedding;  // [vocab_size, embed_dim]

@@ -7,16 +7,17 @@
 #include <gemma/modules/recurrentgemma/attention_cache.h>
 #include <gemma/modules/recurrentgemma/local_attention_block.h>
 #include <gemma/modules/recurrentgemma/positions.h>
+#include <gemma/modules/tapped_ops.h>
 #include <gemma/ops/ops.h>
 #include <gemma/ops/rotary.h>
 
 namespace gemma::recurrentgemma {
 namespace {
 
-// x [T, heads * D], the second and the third quarter of each head exchanged: the pairs (i, i + D /
-// 4) of its first half become (i, i + D / 2).
-at::Tensor pairs_apart(const at::Tensor& x, int64_t heads) {
-  return x.view({x.size(0), heads, 2, 2, -1}).transpose(2, 3).reshape(x.sizes());
+// x [..., D], the second and the third quarter of each head exchanged: the pairs (i, i + D / 4) of
+// its first half become (i, i + D / 2). Twice is x again.
+at::Tensor pairs_apart(const at::Tensor& x) {
+  return x.unflatten(-1, {2, 2, -1}).transpose(-3, -2).reshape(x.sizes());
 }
 
 }  // namespace
@@ -42,41 +43,104 @@ std::pair<torch::Tensor, std::optional<AttentionBlockCache>> LocalAttentionBlock
     const std::optional<AttentionBlockCache>& cache,
     bool return_cache) {
   check_positions("LocalAttentionBlock", x, segment_pos);
-  const auto heads = [&](const at::Tensor& projected, int64_t count) {
-    return projected.reshape({x.size(0), x.size(1), count, head_dim()});
-  };
-  const auto q = ops().rotate_first_half(heads(proj_q(x), num_heads_), segment_pos);
-  const auto k = ops().rotate_first_half(heads(proj_k(x), 1), segment_pos);
-  const auto v = heads(proj_v(x), 1);
+  const auto heads = project(x, Pass::kAny);
+  const auto q = tapped("hook_rot_q", ops().rotate_first_half(heads.q, segment_pos));
+  const auto k = tapped("hook_rot_k", ops().rotate_first_half(heads.k, segment_pos));
+  const auto& v = heads.v;
 
   at::Tensor encoded;
   std::optional<AttentionBlockCache> next;
   if (cache) {
     // Before the cache is written to.
     const auto seen = cache_mask(x.size(1), cache->num_tokens, window_size_);
-    encoded = ops().attend_seen(q, at::cat({cache->keys, k}, /*dim=*/1),
-                                at::cat({cache->values, v}, /*dim=*/1), seen);
+    encoded = attend(q, at::cat({cache->keys, k}, /*dim=*/1),
+                     at::cat({cache->values, v}, /*dim=*/1), seen);
     if (return_cache) next = updated_cache(k, v, segment_pos, *cache);
   } else {
-    encoded = ops().attend_seen(q, k, v, forward_pass_mask(segment_pos, window_size_));
+    encoded = attend(q, k, v, forward_pass_mask(segment_pos, window_size_));
     if (return_cache) next = cache_from_prompt(k, v, segment_pos, window_size_);
   }
-  return {proj_final(encoded), std::move(next)};
+  return {finish(encoded, Pass::kAny), std::move(next)};
 }
 
 torch::Tensor LocalAttentionBlockImpl::forward_step(const torch::Tensor& x,
                                                     const StepInputs& inputs) {
+  return finish(attend_step(project(x, inputs.pass), inputs), inputs.pass);
+}
+
+LocalAttentionBlockImpl::Heads LocalAttentionBlockImpl::project(const torch::Tensor& x, Pass pass) {
+  const auto in = tapped("hook_in", x);
+  const auto heads = [this](std::string_view point, const at::Tensor& projected) {
+    return tapped(point, projected.unflatten(-1, {-1, head_dim()}));
+  };
+  return {heads("hook_q", proj_q(in, pass)), heads("hook_k", proj_k(in, pass)),
+          heads("hook_v", proj_v(in, pass))};
+}
+
+torch::Tensor LocalAttentionBlockImpl::attend(const torch::Tensor& q,
+                                              const torch::Tensor& k,
+                                              const torch::Tensor& v,
+                                              const torch::Tensor& seen) const {
+  if (!is_tapped_inside()) return ops().attend_seen(q, k, v, seen);
+  const TappedOps stepwise(
+      [this](Inner which, const at::Tensor& value) { return tapped_inner(which, value); });
+  return stepwise.attend_seen(q, k, v, seen);
+}
+
+torch::Tensor LocalAttentionBlockImpl::attend_step(const Heads& heads,
+                                                   const StepInputs& inputs) const {
   const auto& [cache, tables] = std::get<AttentionState>(inputs.state);
   // Queries and keys are permuted after they were projected, and not the rows of the weights
   // before, so that these stay as the file has them.
-  const auto qkv = at::cat({pairs_apart(proj_q(x, inputs.pass), num_heads_),
-                            pairs_apart(proj_k(x, inputs.pass), 1), proj_v(x, inputs.pass)},
-                           /*dim=*/-1);
-  const auto encoded = ops().attend_segments(
-      qkv, {num_heads_, 1, head_dim()}, {},
-      {std::pow(static_cast<double>(head_dim()), -0.5), std::nullopt}, window_size_ + 1,
-      inputs.freqs_cis, inputs.pass, inputs.segments, cache, tables);
-  return proj_final(encoded, inputs.pass);
+  const auto qkv =
+      at::cat({pairs_apart(heads.q), pairs_apart(heads.k), heads.v}, /*dim=*/-2).flatten(-2);
+  const auto attend_by = [&, &cache = cache, &tables = tables](const Ops& by) {
+    return by.attend_segments(qkv, {num_heads_, 1, head_dim()}, {},
+                              {std::pow(static_cast<double>(head_dim()), -0.5), std::nullopt},
+                              window_size_ + 1, inputs.freqs_cis, inputs.pass, inputs.segments,
+                              cache, tables);
+  };
+  if (!is_tapped_inside()) return attend_by(ops());
+  const auto inner = [this](Inner which, const at::Tensor& value) {
+    const bool is_rotated = which == Inner::kRotatedQuery || which == Inner::kRotatedKey;
+    if (!is_rotated) return tapped_inner(which, value);
+    return pairs_apart(tapped_inner(which, pairs_apart(value)));
+  };
+  return attend_by(
+      TappedAttentionOps(inner, gemma::RMSNorm(nullptr), gemma::RMSNorm(nullptr), passes()));
+}
+
+torch::Tensor LocalAttentionBlockImpl::tapped_inner(Inner which, const torch::Tensor& value) const {
+  switch (which) {
+    case Inner::kRotatedQuery:
+      return tapped("hook_rot_q", value);
+    case Inner::kRotatedKey:
+      return tapped("hook_rot_k", value);
+    case Inner::kScores:
+      return tapped("hook_attn_scores", value);
+    case Inner::kPattern:
+      return tapped("hook_pattern", value);
+    default:
+      return value;
+  }
+}
+
+torch::Tensor LocalAttentionBlockImpl::finish(const torch::Tensor& encoded, Pass pass) {
+  const auto z = tapped("hook_z", encoded.unflatten(-1, {num_heads_, -1})).flatten(-2);
+  return tapped("hook_out", proj_final(z, pass));
+}
+
+std::vector<TapPoint> LocalAttentionBlockImpl::tap_points() const {
+  return {{"hook_in"},
+          {"hook_q"},
+          {"hook_k"},
+          {"hook_v"},
+          {"hook_rot_q", /*is_inner=*/true},
+          {"hook_rot_k", /*is_inner=*/true},
+          {"hook_attn_scores", /*is_inner=*/true},
+          {"hook_pattern", /*is_inner=*/true},
+          {"hook_z"},
+          {"hook_out"}};
 }
 
 AttentionBlockCache LocalAttentionBlockImpl::init_cache(int64_t batch_size,

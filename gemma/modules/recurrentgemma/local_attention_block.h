@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -12,6 +13,7 @@
 #include <gemma/modules/linear.h>
 #include <gemma/modules/module.h>
 #include <gemma/modules/recurrentgemma/cache.h>
+#include <gemma/ops/ops.h>
 
 namespace gemma::recurrentgemma {
 
@@ -46,6 +48,7 @@ class LocalAttentionBlockImpl : public Module {
   int64_t num_heads() const { return num_heads_; }
   int64_t head_dim() const { return proj_k->weight.size(0); }
   int64_t window_size() const { return window_size_; }
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override { return "LocalAttentionBlock()"; }
 
   Linear proj_q{nullptr};
@@ -54,6 +57,19 @@ class LocalAttentionBlockImpl : public Module {
   BiasedLinear proj_final{nullptr};
 
  private:
+  struct Heads {
+    torch::Tensor q;     // [..., num_heads, head_dim]
+    torch::Tensor k, v;  // [..., 1, head_dim]
+  };
+  Heads project(const torch::Tensor& x, Pass pass);
+  torch::Tensor attend(const torch::Tensor& q,
+                       const torch::Tensor& k,
+                       const torch::Tensor& v,
+                       const torch::Tensor& seen) const;
+  torch::Tensor attend_step(const Heads& heads, const StepInputs& inputs) const;
+  torch::Tensor finish(const torch::Tensor& encoded, Pass pass);
+  torch::Tensor tapped_inner(Inner which, const torch::Tensor& value) const;
+
   int64_t num_heads_;
   int64_t window_size_;
 };

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -24,12 +26,16 @@ class MLPBlockImpl : public Module {
 
   int64_t width() const { return ffw_up->w.size(1); }
   int64_t expanded_width() const { return ffw_up->w.size(2); }
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override { return "MLPBlock()"; }
 
   Einsum ffw_up{nullptr};  // w [2, width, expanded_width], b [2, 1, 1, expanded_width]
   BiasedLinear ffw_down{nullptr};
 
  private:
+  torch::Tensor compute(const torch::Tensor& x, Pass pass);
+  std::pair<torch::Tensor, torch::Tensor> gate_and_up(const torch::Tensor& x, Pass pass);
+
   void arrange_own_weights() override { arrange_stacked(ffw_up->w, ops()); }
 };
 TORCH_MODULE(MLPBlock);

@@ -1,4 +1,7 @@
+#include <ATen/ops/gelu.h>
+
 #include <gemma/modules/recurrentgemma/recurrent_block.h>
+#include <gemma/modules/recurrentgemma/tapped_recurrence.h>
 #include <gemma/ops/ops.h>
 
 namespace gemma::recurrentgemma {
@@ -23,22 +26,48 @@ std::pair<torch::Tensor, std::optional<RecurrentBlockCache>> RecurrentBlockImpl:
   const auto state = [&](auto RecurrentBlockCache::* member) {
     return cache ? std::optional(*cache.*member) : std::nullopt;
   };
-  const auto gate = linear_y(x);
-  const auto [convolved, conv1d_state] = conv_1d->forward(
-      linear_x(x), segment_pos, state(&RecurrentBlockCache::conv1d_state), return_cache);
+  const auto in = tapped("hook_in", x);
+  const auto gate = linear_y(in);
+  auto input = linear_x(in);
+  if (linear_x->is_tapped()) input = input.clone();  // The convolution may write to it.
+  const auto [convolved, conv1d_state] =
+      conv_1d->forward(input, segment_pos, state(&RecurrentBlockCache::conv1d_state), return_cache);
   const auto [y, rg_lru_state] = rg_lru->forward(
       convolved, segment_pos, state(&RecurrentBlockCache::rg_lru_state), return_cache);
-  auto out = ops().gelu_gated_linear(y, gate, linear_out->view(), Pass::kAny);
+  auto out = tapped("hook_out", join(y, gate, Pass::kAny));
   if (!return_cache) return {std::move(out), std::nullopt};
   return {std::move(out), RecurrentBlockCache{*rg_lru_state, *conv1d_state}};
 }
 
 torch::Tensor RecurrentBlockImpl::forward_step(const torch::Tensor& x, const StepInputs& inputs) {
+  const auto in = tapped("hook_in", x);
+  const auto gate = linear_y(in, inputs.pass);
+  const auto y = recur_step(linear_x(in, inputs.pass), inputs);
+  return tapped("hook_out", join(y, gate, inputs.pass));
+}
+
+torch::Tensor RecurrentBlockImpl::recur_step(const torch::Tensor& x,
+                                             const StepInputs& inputs) const {
   const auto& [cache, slots] = std::get<RecurrentState>(inputs.state);
-  const auto gate = linear_y(x, inputs.pass);
-  const auto y = ops().recur_segments(linear_x(x, inputs.pass), {conv_1d->w, conv_1d->b},
-                                      rg_lru->view(), inputs.pass, inputs.segments, cache, slots);
-  return ops().gelu_gated_linear(y, gate, linear_out->view(), inputs.pass);
+  const auto recur_by = [&, &cache = cache, &slots = slots](const Ops& by, const at::Tensor& in) {
+    return by.recur_segments(in, {conv_1d->w, conv_1d->b}, rg_lru->view(), inputs.pass,
+                             inputs.segments, cache, slots);
+  };
+  if (conv_1d->is_tapped_inside() || rg_lru->are_gates_tapped()) {
+    return recur_by(TappedRecurrence(conv_1d, rg_lru, passes()), x);
+  }
+  const auto y = recur_by(ops(), conv_1d->tapped_copy("hook_in", x));
+  return rg_lru->tapped("hook_out", y);
+}
+
+// linear_out of the product of both branches.
+torch::Tensor RecurrentBlockImpl::join(const torch::Tensor& y,
+                                       const torch::Tensor& gate,
+                                       Pass pass) {
+  if (!linear_out->is_tapped()) {
+    return ops().gelu_gated_linear(y, gate, linear_out->view(), pass);
+  }
+  return linear_out(y * at::gelu(gate, /*approximate=*/"tanh"), pass);
 }
 
 RecurrentBlockCache RecurrentBlockImpl::init_cache(int64_t batch_size,

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -48,6 +49,7 @@ class RecurrentBlockImpl : public Module {
   int64_t num_heads() const { return rg_lru->num_heads(); }
   int64_t lru_width() const { return rg_lru->width(); }
   int64_t conv1d_temporal_width() const { return conv_1d->temporal_width(); }
+  std::vector<TapPoint> tap_points() const override { return {{"hook_in"}, {"hook_out"}}; }
   std::string signature() const override { return "RecurrentBlock()"; }
 
   BiasedLinear linear_y{nullptr};
@@ -55,6 +57,10 @@ class RecurrentBlockImpl : public Module {
   BiasedLinear linear_out{nullptr};
   Conv1D conv_1d{nullptr};
   RGLRU rg_lru{nullptr};
+
+ private:
+  torch::Tensor recur_step(const torch::Tensor& x, const StepInputs& inputs) const;
+  torch::Tensor join(const torch::Tensor& y, const torch::Tensor& gate, Pass pass);
 };
 TORCH_MODULE(RecurrentBlock);
 

@@ -57,17 +57,25 @@ std::pair<torch::Tensor, std::optional<ResidualBlockCache>> ResidualBlockImpl::f
     const torch::Tensor& segment_pos,
     const std::optional<ResidualBlockCache>& cache,
     bool return_cache) {
-  auto [mixed, next] = mix(temporal_pre_norm(x), segment_pos, cache, return_cache);
-  const auto residual = mixed + x;
-  return {mlp_block(channel_pre_norm(residual)) + residual, std::move(next)};
+  const auto in = tapped("hook_in", x);
+  auto [mixed, next] = mix(temporal_pre_norm(in), segment_pos, cache, return_cache);
+  const auto residual = tapped("hook_resid_mid", mixed + in);
+  const auto fed = mlp_block(channel_pre_norm(residual));
+  return {tapped("hook_out", fed + residual), std::move(next)};
 }
 
 torch::Tensor ResidualBlockImpl::forward_step(const torch::Tensor& x, const StepInputs& inputs) {
-  const auto normed = temporal_pre_norm(x);
-  const auto residual =
-      x + (type_ == TemporalBlockType::kRecurrent ? recurrent_block->forward_step(normed, inputs)
-                                                  : attention_block->forward_step(normed, inputs));
-  return residual + mlp_block(channel_pre_norm(residual), inputs.pass);
+  const auto in = tapped("hook_in", x);
+  const auto normed = temporal_pre_norm(in);
+  const auto mixed = type_ == TemporalBlockType::kRecurrent
+                         ? recurrent_block->forward_step(normed, inputs)
+                         : attention_block->forward_step(normed, inputs);
+  const auto residual = tapped("hook_resid_mid", in + mixed);
+  return tapped("hook_out", residual + mlp_block(channel_pre_norm(residual), inputs.pass));
+}
+
+std::vector<TapPoint> ResidualBlockImpl::tap_points() const {
+  return {{"hook_in"}, {"hook_resid_mid"}, {"hook_out"}};
 }
 
 LayerKeeps ResidualBlockImpl::keeps() const {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -58,6 +59,7 @@ class ResidualBlockImpl : public Module {
                                        torch::Device device = torch::kCPU);
 
   TemporalBlockType temporal_block_type() const { return type_; }
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override { return "ResidualBlock()"; }
 
   RMSNorm temporal_pre_norm{nullptr};

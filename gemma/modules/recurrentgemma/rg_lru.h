@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
@@ -27,8 +28,16 @@ class RGLRUImpl : public Module {
       const std::optional<torch::Tensor>& cache = std::nullopt,
       bool return_cache = true);
 
+  /// Whether a value between x and the result has a tap.
+  bool are_gates_tapped() const;
+
   /// The parameters in the form that operations take.
   RgLruWeights view() const { return {input_gate->view(), a_gate->view(), a_param}; }
+
+  /// The same, and always the next cache.
+  std::pair<torch::Tensor, torch::Tensor> recur(const torch::Tensor& x,
+                                                const torch::Tensor& segment_pos,
+                                                const std::optional<torch::Tensor>& cache) const;
 
   /// Zeros, float32 [batch_size, width].
   static torch::Tensor init_cache(int64_t batch_size,
@@ -37,11 +46,17 @@ class RGLRUImpl : public Module {
 
   int64_t width() const { return a_param.size(0); }
   int64_t num_heads() const { return a_gate->num_blocks(); }
+  std::vector<TapPoint> tap_points() const override;
   std::string signature() const override { return "RGLRU()"; }
 
   torch::Tensor a_param;  // [width]
   BlockDiagonalLinear input_gate{nullptr};
   BlockDiagonalLinear a_gate{nullptr};
+
+ private:
+  std::pair<torch::Tensor, torch::Tensor> compute(const torch::Tensor& x,
+                                                  const torch::Tensor& segment_pos,
+                                                  const std::optional<torch::Tensor>& cache) const;
 };
 TORCH_MODULE(RGLRU);
 

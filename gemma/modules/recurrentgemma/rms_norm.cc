@@ -11,7 +11,8 @@ RMSNormImpl::RMSNormImpl(int64_t width, double eps) : eps_(eps) {
 }
 
 torch::Tensor RMSNormImpl::forward(const torch::Tensor& x) {
-  return ops().rms_norm(x, {scale, eps_, /*add_unit_offset=*/true, /*in_float32=*/false});
+  const NormWeight norm{scale, eps_, /*add_unit_offset=*/true, /*in_float32=*/false};
+  return is_tapped() ? tapped_rms_norm(*this, ops(), x, norm) : ops().rms_norm(x, norm);
 }
 
 }  // namespace gemma::recurrentgemma

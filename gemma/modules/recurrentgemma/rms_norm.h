@@ -2,10 +2,12 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <torch/nn/pimpl.h>
 
 #include <gemma/modules/module.h>
+#include <gemma/modules/tapped_norm.h>
 
 namespace gemma::recurrentgemma {
 
@@ -21,6 +23,7 @@ class RMSNormImpl : public Module {
 
   int64_t width() const { return scale.size(0); }
   double eps() const { return eps_; }
+  std::vector<TapPoint> tap_points() const override { return rms_norm_tap_points(); }
   std::string signature() const override { return "RMSNorm()"; }
 
   torch::Tensor scale;  // [width], zeros until loaded
