@@ -109,6 +109,7 @@ struct Checkpoint::Contents {
       metadata = std::move(gguf.metadata);
       return std::move(gguf.tensors);
     }
+    if (is_npy(mapped.bytes())) return {read_npy(mapped.bytes(), mapped.path())};
     if (is_npz(mapped.bytes())) return read_npz(mapped.bytes(), mapped.path());
     if (is_to_be_safetensors(mapped)) return read_safetensors(mapped.bytes(), mapped.path());
     TorchArchive archive = read_torch_archive(mapped.bytes(), mapped.path());

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <filesystem>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -185,9 +186,8 @@ Bytes header_of(Bytes file, std::string_view array) {
   format_error("array '{}' is of version {} of the format, not 1 to 3", printable(array), version);
 }
 
-TensorEntry read_array(Bytes file, const ZipEntry& zip) {
-  const auto array = std::string_view(zip.name).substr(0, zip.name.size() - kArraySuffix.size());
-  const Bytes bytes = file.subspan(zip.offset, zip.size);
+// The array of a file of numpy.save, which is `bytes`, at `offset` of the file that holds it.
+TensorEntry read_array(Bytes bytes, uint64_t offset, std::string_view array) {
   const Bytes text = header_of(bytes, array);
   Header header = HeaderReader(as_text(text), array).read();
   const auto& [descr, dtype, itemsize] = dtype_of(header.descr, array);
@@ -203,7 +203,7 @@ TensorEntry read_array(Bytes file, const ZipEntry& zip) {
           .dtype = dtype,
           .sizes = std::move(header.shape),
           .strides = std::move(strides),
-          .offset = zip.offset + data,
+          .offset = offset + data,
           .nbytes = nbytes};
 }
 
@@ -214,7 +214,9 @@ std::vector<TensorEntry> read(Bytes file) {
       format_error("its entry '{}' is no array of NumPy: numpy.savez did not write it",
                    printable(entry.name));
     }
-    arrays.push_back(read_array(file, entry));
+    const auto array =
+        std::string_view(entry.name).substr(0, entry.name.size() - kArraySuffix.size());
+    arrays.push_back(read_array(file.subspan(entry.offset, entry.size), entry.offset, array));
   }
   return arrays;
 }
@@ -226,6 +228,16 @@ bool is_npz(std::span<const std::byte> file) {
   if (file.size() < kNameAt || !as_text(file).starts_with("PK\x03\x04")) return false;
   const auto size = load<uint16_t>(file, kNameSizeAt, "header");
   return as_text(file).substr(kNameAt, size).ends_with(kArraySuffix);
+}
+
+bool is_npy(std::span<const std::byte> file) { return as_text(file).starts_with(kMagic); }
+
+TensorEntry read_npy(std::span<const std::byte> file, const std::string& path) {
+  try {
+    return read_array(file, /*offset=*/0, std::filesystem::path(path).stem().string());
+  } catch (const FormatError& error) {
+    refuse_file(path, error.what());
+  }
 }
 
 std::vector<TensorEntry> read_npz(std::span<const std::byte> file, const std::string& path) {

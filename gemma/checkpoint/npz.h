@@ -18,4 +18,10 @@ bool is_npz(std::span<const std::byte> file);
 /// else.
 std::vector<TensorEntry> read_npz(std::span<const std::byte> file, const std::string& path);
 
+/// Whether `file` begins as numpy.save begins its files.
+bool is_npy(std::span<const std::byte> file);
+
+/// The array of a file written by numpy.save, under the file's name without ".npy"; as above.
+TensorEntry read_npy(std::span<const std::byte> file, const std::string& path);
+
 }  // namespace gemma

@@ -96,6 +96,20 @@ TEST(Npz, ReadsRowsAtAnyPlaceInTheFile) {
   }
 }
 
+TEST(Npz, AnArrayByItselfHasTheNameOfItsFile) {
+  const testing::TemporaryDirectory folder;
+  const auto file = npy(header_of("<f4", "(3,)"), floats({1, 2, 3}));
+  EXPECT_TRUE(is_npy(testing::as_bytes(file)));
+  EXPECT_FALSE(is_npz(testing::as_bytes(file)));
+  const auto checkpoint = Checkpoint::open(folder.write("a.b.npy", file));
+  ASSERT_EQ(checkpoint.entries().size(), 1);
+  EXPECT_TRUE(at::equal(checkpoint.tensor("a.b"), at::arange(1, 4, at::kFloat)));
+  const auto cut = folder.write("cut.npy", file.substr(0, file.size() - 1));
+  EXPECT_TRUE(testing::contains(
+      message_of<std::runtime_error>([&] { Checkpoint::open(cut); }),
+      "cut.npy: array 'cut' needs 12 bytes but holds 11: the file is damaged; download it again"));
+}
+
 TEST(Npz, IsNoOtherZip) {
   EXPECT_FALSE(is_npz(testing::as_bytes(testing::small_torch_file())));
   EXPECT_FALSE(is_npz(testing::as_bytes("PK")));

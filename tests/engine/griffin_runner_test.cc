@@ -8,6 +8,7 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include "tests/runner_texts.h"
 #include "tests/testing.h"
 
 #include <gemma/engine/model_runner.h>
@@ -17,6 +18,7 @@ namespace gemma::recurrentgemma {
 namespace {
 
 using testing::contains;
+using testing::hidden_states_alone;
 using testing::message_of;
 using testing::near_to;
 
@@ -69,19 +71,6 @@ class GriffinRunnerTest : public ::testing::Test {
     return runner.extend(sequence, ids_);
   }
 
-  // Hidden states of the last token of a prompt, then those of the rest one by one.
-  std::vector<at::Tensor> alone(std::span<const int64_t> ids, size_t prompt) {
-    ModelRunner runner(model_);
-    auto sequence = runner.make_sequence();
-    const ModelRunner::Feed feed{&sequence, ids.first(prompt)};
-    std::vector<at::Tensor> hidden{runner.prompt({&feed, 1})[0]};
-    for (const auto id : ids.subspan(prompt)) {
-      const ModelRunner::Next next{&sequence, id};
-      hidden.push_back(runner.decode({&next, 1})[0]);
-    }
-    return hidden;
-  }
-
   Griffin model_{tiny_config()};
   std::vector<int64_t> ids_;
 };
@@ -98,7 +87,7 @@ TEST_F(GriffinRunnerTest, DecodesWhatItPrefills) {
   const auto want = of_reference();
   for (const auto numerics : {Numerics::kExact, Numerics::kFast}) {
     model_->set_numerics(numerics);
-    const auto got = logits(at::stack(alone(ids_, 30)));
+    const auto got = logits(at::stack(hidden_states_alone(model_, ids_, 30)));
     EXPECT_TRUE(near_to(got, want.slice(0, 29), 1e-4)) << to_string(numerics);
   }
 }
@@ -119,7 +108,7 @@ TEST_F(GriffinRunnerTest, GivesTheSameBitsForAnyNumberOfThreads) {
   std::map<int, std::vector<at::Tensor>> results;
   for (const int count : {1, 2, 3}) {
     at::set_num_threads(count);
-    results[count] = {at_once(), at::stack(alone(ids_, 100))};
+    results[count] = {at_once(), at::stack(hidden_states_alone(model_, ids_, 100))};
   }
   at::set_num_threads(threads);
   for (const size_t i : {0, 1}) {
@@ -130,46 +119,18 @@ TEST_F(GriffinRunnerTest, GivesTheSameBitsForAnyNumberOfThreads) {
 
 // Sequences that join late, prompts that go together, more rows than gemv takes.
 TEST_F(GriffinRunnerTest, ATextOfABatchHasTheBitsThatItHasAlone) {
-  constexpr size_t kTexts = 11;
   model_->set_numerics(Numerics::kFast);
-  ModelRunner runner(model_, {.max_batch = kTexts, .chunk = 16});
-  std::vector<std::vector<int64_t>> texts;
-  std::vector<std::vector<at::Tensor>> want;
-  std::vector<Sequence> sequences;
-  for (size_t i = 0; i < kTexts; ++i) {
-    texts.push_back(random_ids(12 + static_cast<int64_t>(i)));
-    want.push_back(alone(texts[i], 2 + i));
-    sequences.push_back(runner.make_sequence());
+  std::vector<testing::BatchText> texts;
+  for (size_t i = 0; i < 11; ++i) {
+    // Texts 0 to 5 begin together, the others after two steps.
+    texts.push_back({random_ids(12 + static_cast<int64_t>(i)), 2 + i, i < 6 ? 0U : 2U});
   }
-  // Texts 0 to 5 begin together, the others after two steps.
-  for (size_t step = 0; step < 13; ++step) {
-    std::vector<ModelRunner::Feed> feeds;
-    std::vector<ModelRunner::Next> nexts;
-    std::vector<at::Tensor> of_feeds, of_nexts;
-    for (size_t i = 0; i < kTexts; ++i) {
-      const size_t begin = i < 6 ? 0 : 2;
-      if (step < begin || step - begin >= want[i].size()) continue;
-      const auto at = step - begin;
-      if (at == 0) {
-        feeds.push_back({&sequences[i], std::span(texts[i]).first(2 + i)});
-        of_feeds.push_back(want[i][0]);
-      } else {
-        nexts.push_back({&sequences[i], texts[i][1 + i + at]});
-        of_nexts.push_back(want[i][at]);
-      }
-    }
-    if (!nexts.empty()) {
-      EXPECT_TRUE(at::equal(runner.decode(nexts), at::stack(of_nexts))) << "step " << step;
-    }
-    if (!feeds.empty()) {
-      EXPECT_TRUE(at::equal(runner.prompt(feeds), at::stack(of_feeds))) << "step " << step;
-    }
-  }
+  testing::expect_bits_of_texts_alone(model_, texts);
 }
 
 TEST_F(GriffinRunnerTest, AForkGoesOnAsItsOriginWould) {
   model_->set_numerics(Numerics::kFast);
-  const auto want = alone(ids_, 70);
+  const auto want = hidden_states_alone(model_, ids_, 70);
   ModelRunner runner(model_, {.max_batch = 2});
   auto first = runner.make_sequence();
   const ModelRunner::Feed feed{&first, std::span(ids_).first(70)};
@@ -186,7 +147,7 @@ TEST_F(GriffinRunnerTest, AForkGoesOnAsItsOriginWould) {
 
 TEST_F(GriffinRunnerTest, APassThatFailsLeavesTheStateAsItWas) {
   model_->set_numerics(Numerics::kFast);
-  const auto want = alone(ids_, 70);
+  const auto want = hidden_states_alone(model_, ids_, 70);
   int64_t fail_after = -1;
   ModelRunner runner(model_, {.on_layer = [&](int64_t done, int64_t /*total*/) {
                        if (done == fail_after) throw std::runtime_error("stop");

@@ -8,6 +8,7 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include "tests/runner_texts.h"
 #include "tests/testing.h"
 
 #include <gemma/engine/model_runner.h>
@@ -17,6 +18,7 @@ namespace {
 
 using testing::architecture_name;
 using testing::contains;
+using testing::hidden_states_alone;
 using testing::kArchitectures;
 using testing::message_of;
 using testing::near_to;
@@ -103,65 +105,21 @@ TEST_P(ModelRunnerTest, DecodesTheSameWithExactNumerics) {
   EXPECT_TRUE(near_to(runner.extend(sequence, ids_), want, 1e-5));
 }
 
-// Hidden states of the last tokens of a text alone: a prompt, then the rest one by one.
-std::vector<at::Tensor> alone(const LanguageModel& model,
-                              std::span<const int64_t> ids,
-                              size_t prompt) {
-  ModelRunner runner(model);
-  auto sequence = runner.make_sequence();
-  const ModelRunner::Feed feed{&sequence, ids.first(prompt)};
-  std::vector<at::Tensor> hidden{runner.prompt({&feed, 1})[0]};
-  for (const auto id : ids.subspan(prompt)) {
-    const ModelRunner::Next next{&sequence, id};
-    hidden.push_back(runner.decode({&next, 1})[0]);
-  }
-  return hidden;
-}
-
 // Sequences that join late and leave early, prompts that go together, more rows than gemv takes.
 TEST_P(ModelRunnerTest, ATextOfABatchHasTheBitsThatItHasAlone) {
-  constexpr size_t kTexts = 13;
-  ModelRunner runner(model_, {.max_batch = kTexts, .chunk = 16});
-  std::vector<std::vector<int64_t>> texts;
-  std::vector<std::vector<at::Tensor>> want;
-  std::vector<Sequence> sequences;
-  for (size_t i = 0; i < kTexts; ++i) {
-    texts.push_back(random_ids(10 + 2 * static_cast<int64_t>(i), config_));
-    want.push_back(alone(model_, texts[i], 3 + i));
-    sequences.push_back(runner.make_sequence());
+  std::vector<testing::BatchText> texts;
+  for (size_t i = 0; i < 13; ++i) {
+    texts.push_back({random_ids(10 + 2 * static_cast<int64_t>(i), config_), 3 + i, i / 3});
   }
-  // Text i joins in step i / 3.
-  for (size_t step = 0; step < 16; ++step) {
-    std::vector<ModelRunner::Feed> feeds;
-    std::vector<ModelRunner::Next> nexts;
-    std::vector<at::Tensor> of_feeds, of_nexts;
-    for (size_t i = 0; i < kTexts; ++i) {
-      if (step < i / 3) continue;
-      const auto at = step - i / 3;
-      if (at >= want[i].size()) continue;
-      if (at == 0) {
-        feeds.push_back({&sequences[i], std::span(texts[i]).first(3 + i)});
-        of_feeds.push_back(want[i][0]);
-      } else {
-        nexts.push_back({&sequences[i], texts[i][2 + i + at]});
-        of_nexts.push_back(want[i][at]);
-      }
-    }
-    if (!nexts.empty()) {
-      EXPECT_TRUE(at::equal(runner.decode(nexts), at::stack(of_nexts))) << "step " << step;
-    }
-    if (!feeds.empty()) {
-      EXPECT_TRUE(at::equal(runner.prompt(feeds), at::stack(of_feeds))) << "step " << step;
-    }
-  }
+  testing::expect_bits_of_texts_alone(model_, texts);
 }
 
 // Of right ones, and of wrong ones, which the next pass writes over. Past blocks and the window.
 TEST_P(ModelRunnerTest, GuessesHaveTheBitsThatTokensHaveOneByOne) {
   const auto ids = random_ids(150, config_);
   const auto other = random_ids(150, config_);
-  const auto want = alone(model_, ids, 10);
-  const auto beside = alone(model_, other, 20);
+  const auto want = hidden_states_alone(model_, ids, 10);
+  const auto beside = hidden_states_alone(model_, other, 20);
   ModelRunner runner(model_, {.max_batch = 2});
   auto first = runner.make_sequence();
   auto second = runner.make_sequence();
@@ -197,7 +155,7 @@ TEST_P(ModelRunnerTest, GuessesHaveTheBitsThatTokensHaveOneByOne) {
 // Past a block, and past the window.
 TEST_P(ModelRunnerTest, AForkGoesOnAsItsOriginWould) {
   const auto ids = random_ids(90, config_);
-  const auto want = alone(model_, ids, 70);
+  const auto want = hidden_states_alone(model_, ids, 70);
   ModelRunner runner(model_, {.max_batch = 3});
   auto first = runner.make_sequence();
   const ModelRunner::Feed feed{&first, std::span(ids).first(70)};
@@ -212,7 +170,7 @@ TEST_P(ModelRunnerTest, AForkGoesOnAsItsOriginWould) {
 }
 
 TEST_P(ModelRunnerTest, ATruncatedSequenceGoesOnAsIfItHadNotBeenLonger) {
-  const auto want = alone(model_, ids_, 30);
+  const auto want = hidden_states_alone(model_, ids_, 30);
   ModelRunner runner(model_);
   auto sequence = runner.make_sequence();
   const ModelRunner::Feed feed{&sequence, std::span(ids_).first(30)};

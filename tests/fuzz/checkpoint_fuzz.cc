@@ -107,6 +107,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     run_on(archive_around(gemma::as_text(bytes)), read_and_check);
   }
   if (gemma::is_npz(bytes)) run([&] { read_npz_and_check(bytes); });
+  if (gemma::is_npy(bytes)) run([&] { check_entry(gemma::read_npy(bytes, "x"), bytes); });
   if (size > 0 && data[0] == 0x93) {
     run_on(archive_of({{"a.npy", std::string(gemma::as_text(bytes))}}), read_npz_and_check);
   }

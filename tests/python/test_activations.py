@@ -249,6 +249,8 @@ def test_npz_and_texts_of_a_file(folder: Path) -> None:
     steer = ["--steer", f"{POINT}=v.safetensors*3"]
     want = ok(folder, "run", *GREEDY, *steer)
     assert ok(folder, "run", *GREEDY, "--steer", f"{POINT}=v.npz:v*3") == want
+    np.save(folder / "v.npy", vector.numpy())
+    assert ok(folder, "run", *GREEDY, "--steer", f"{POINT}=v.npy*3") == want
     (folder / "in.jsonl").write_text('{"prompt": "the name"}\n')
     ok(folder, "run", "--prompts", "in.jsonl", "--out", "out.jsonl", "--greedy", "--output_len", "12",
        *steer)  # fmt: skip
