@@ -246,17 +246,17 @@ TEST_P(PromptScoresTest, OthersGoOnWhereTheFirstTextOfAPromptEnds) {
 // Nothing of a recurrent layer can be taken back, or found in a cache.
 TEST(PromptScoresOfRecurrentLayersTest, DependNeitherOnPartsNorOnTextsThatShareThePrompt) {
   using recurrentgemma::TemporalBlockType;
-  recurrentgemma::Griffin model(
-      {.vocab_size = 451,
-       .width = 72,
-       .mlp_expanded_width = 52,
-       .num_heads = 3,
-       .block_types = {TemporalBlockType::kRecurrent, TemporalBlockType::kAttention,
-                       TemporalBlockType::kRecurrent},
-       .embeddings_scale_by_sqrt_dim = true,
-       .attention_window_size = 21,
-       .logits_soft_cap = 3.3,
-       .lru_width = 60});
+  recurrentgemma::Griffin model(recurrentgemma::GriffinConfig{
+      .vocab_size = 451,
+      .width = 72,
+      .mlp_expanded_width = 52,
+      .num_heads = 3,
+      .block_types = {TemporalBlockType::kRecurrent, TemporalBlockType::kAttention,
+                      TemporalBlockType::kRecurrent},
+      .embeddings_scale_by_sqrt_dim = true,
+      .attention_window_size = 21,
+      .logits_soft_cap = 3.3,
+      .lru_width = 60});
   randomize(*model, /*seed=*/1);
   model->set_tokenizer(Tokenizer(testing::data_path("tiny.model").string()));
   model->set_numerics(Numerics::kFast);

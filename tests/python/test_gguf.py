@@ -19,7 +19,7 @@ from test_program import PROGRAM, output_of
 
 gguf = pytest.importorskip("gguf", reason="no gguf: pip install -r scripts/requirements-test.txt")
 
-BLOCKS = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+BLOCKS = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"]
 PLAIN = ["F32", "F16", "BF16"]
 REAL_MODEL = tiny.ROOT / "checkpoints" / "gemma-3-270m"
 
@@ -57,10 +57,10 @@ def test_every_type_is_read_as_the_gguf_package_reads_it(tmp_path: Path) -> None
     for i, kind in enumerate(BLOCKS):
         tensors[f"blk.{i}.ffn_up.weight"] = (random_blocks(kind, 48, 512, rng), kind)
     floats = rng.normal(size=(5, 512)).astype(np.float32)
-    tensors["blk.8.ffn_up.weight"] = (floats, "F32")
-    tensors["blk.9.ffn_up.weight"] = (floats.astype(np.float16), "F16")
+    tensors["blk.9.ffn_up.weight"] = (floats, "F32")
+    tensors["blk.10.ffn_up.weight"] = (floats.astype(np.float16), "F16")
     kind = gguf.GGMLQuantizationType.BF16
-    tensors["blk.10.ffn_up.weight"] = (gguf.quantize(floats, kind), "BF16")
+    tensors["blk.11.ffn_up.weight"] = (gguf.quantize(floats, kind), "BF16")
     tensors["token_embd.weight"] = (random_blocks("Q8_0", 48, 512, rng), "Q8_0")
     write_tensors(tmp_path / "in.gguf", tensors)
 

@@ -19,6 +19,7 @@
 #include <gemma/cli/model_options.h>
 #include <gemma/cli/peak_memory.h>
 #include <gemma/models/language_model.h>
+#include <gemma/modules/weight_matrix.h>
 #include <gemma/ops/parallel.h>
 #include <gemma/weights/family.h>
 
@@ -142,6 +143,10 @@ std::string weights_name(const EngineModelImpl& model) {
     return std::any_of(parameters.begin(), parameters.end(),
                        [=](const auto& parameter) { return parameter.scalar_type() == dtype; });
   };
+  for (const auto& module : model.modules(/*include_self=*/false)) {
+    const auto* const matrix = dynamic_cast<const WeightMatrix*>(module.get());
+    if (matrix != nullptr && matrix->blocks) return "gguf";
+  }
   if (any(torch::kByte)) return "int4";
   if (any(torch::kChar)) return "int8";
   return std::string(dtype_to_string(parameters.front().scalar_type()));
