@@ -53,7 +53,9 @@ StateDict wanted(StateDict weights, const Matrices& matrices) {
   for (auto& [name, weight] : weights) {
     const auto* const matrix = find(matrices, name);
     if (matrix == nullptr || !matrix->blocks) continue;
-    weight = uninitialized({matrix->rows(), matrix->columns()}, matrix->dtype());
+    const std::vector<int64_t> sizes = {matrix->rows(), matrix->columns()};
+    const auto options = matrix->weight.options().dtype(matrix->dtype());
+    weight = weight.is_cpu() ? uninitialized(sizes, matrix->dtype()) : at::empty(sizes, options);
   }
   return weights;
 }

@@ -6,13 +6,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "tests/fuzz/checks.h"
 
+#include <gemma/server/base64.h>
 #include <gemma/server/http_parser.h>
 #include <gemma/server/json.h>
+#include <gemma/server/message_content.h>
 
 namespace {
 
@@ -38,10 +42,20 @@ void read_or_refuse(const Read& read) {
   }
 }
 
+void read_base64(const std::string& text) {
+  const auto bytes = gemma::server::from_base64(text);
+  require(!bytes || gemma::server::to_base64(std::as_bytes(std::span(*bytes))) == text);
+}
+
 void read_body(std::string_view body) {
   read_or_refuse([&] {
     const auto object = gemma::server::parse_body(body);
     const Fields fields(object);
+    read_or_refuse([&] {
+      std::vector<gemma::server::MessageImage> images;
+      const auto text = gemma::server::read_content(fields, 0, images);
+      for (const auto& image : images) require(image.at <= text.size());
+    });
     for (const auto& [key, value] : object.items()) {
       const auto* const name = key.c_str();
       read_or_refuse([&] { fields.number(name, 0, 2); });
@@ -52,6 +66,7 @@ void read_body(std::string_view body) {
       read_or_refuse([&] { fields.boolean(name); });
       read_or_refuse([&] { fields.text(name); });
       read_or_refuse([&] { fields.texts(name); });
+      read_base64(key);
       read_or_refuse([&] {
         for (const auto token : gemma::server::tokens_of(value, key, kVocabSize)) {
           require(token >= 0 && token < kVocabSize);
