@@ -89,16 +89,16 @@ torch::Tensor LocalAttentionBlockImpl::attend(const torch::Tensor& q,
 
 torch::Tensor LocalAttentionBlockImpl::attend_step(const Heads& heads,
                                                    const StepInputs& inputs) const {
-  const auto& [cache, tables] = std::get<AttentionState>(inputs.state);
+  const auto& state = std::get<AttentionState>(inputs.state);
   // Queries and keys are permuted after they were projected, and not the rows of the weights
   // before, so that these stay as the file has them.
   const auto qkv =
       at::cat({pairs_apart(heads.q), pairs_apart(heads.k), heads.v}, /*dim=*/-2).flatten(-2);
-  const auto attend_by = [&, &cache = cache, &tables = tables](const Ops& by) {
+  const auto attend_by = [&](const Ops& by) {
     return by.attend_segments(qkv, {num_heads_, 1, head_dim()}, {},
                               {std::pow(static_cast<double>(head_dim()), -0.5), std::nullopt},
                               window_size_ + 1, inputs.freqs_cis, inputs.pass, inputs.segments,
-                              cache, tables);
+                              state.cache, state.tables);
   };
   if (!is_tapped_inside()) return attend_by(ops());
   const auto inner = [this](Inner which, const at::Tensor& value) {

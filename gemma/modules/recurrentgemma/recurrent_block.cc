@@ -48,10 +48,10 @@ torch::Tensor RecurrentBlockImpl::forward_step(const torch::Tensor& x, const Ste
 
 torch::Tensor RecurrentBlockImpl::recur_step(const torch::Tensor& x,
                                              const StepInputs& inputs) const {
-  const auto& [cache, slots] = std::get<RecurrentState>(inputs.state);
-  const auto recur_by = [&, &cache = cache, &slots = slots](const Ops& by, const at::Tensor& in) {
+  const auto& state = std::get<RecurrentState>(inputs.state);
+  const auto recur_by = [&](const Ops& by, const at::Tensor& in) {
     return by.recur_segments(in, {conv_1d->w, conv_1d->b}, rg_lru->view(), inputs.pass,
-                             inputs.segments, cache, slots);
+                             inputs.segments, state.cache, state.slots);
   };
   if (conv_1d->is_tapped_inside() || rg_lru->are_gates_tapped()) {
     return recur_by(TappedRecurrence(conv_1d, rg_lru, passes()), x);
