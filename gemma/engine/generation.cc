@@ -19,8 +19,9 @@ uint64_t random_seed() {
   return at::check_generator<at::CPUGeneratorImpl>(generator)->random64();
 }
 
-// A text may take so many seconds for its grammar, and so many more for each of its tokens. Where a
-// grammar says the same in many ways, they grow with the text, and all texts wait for it.
+// The most thread time that the grammar of a text may use: kGrammarSeconds, and
+// kGrammarSecondsPerToken for each token. A grammar that can say the same in many ways needs more
+// with each token, and all other texts wait meanwhile.
 constexpr double kGrammarSeconds = 1.0;
 constexpr double kGrammarSecondsPerToken = 0.05;
 

@@ -11,6 +11,7 @@ namespace gemma {
 /// Base of the modules that are a matrix: Linear and Embedding.
 class WeightMatrix : public Module {
  public:
+  /// Without contents: [rows, columns] in the default dtype, or with quant int8 and a scale a row.
   WeightMatrix(int64_t rows, int64_t columns, bool quant);
 
   /// The matrix in the form that operations take.
@@ -18,7 +19,7 @@ class WeightMatrix : public Module {
 
   int64_t rows() const { return rows_; }
   int64_t columns() const { return columns_; }
-  /// Of the numbers: that of the scales, or of what comes out of the blocks, where there are such.
+  /// Of the matrix as floats: the dtype of `weight`, of its scales, or of its blocks' layout.
   torch::Dtype dtype() const;
 
   // [rows, columns], default dtype or int8; of 4 bits uint8 [rows, columns / 2], of blocks uint8

@@ -19,7 +19,7 @@ struct BlockLayout {
 
   std::vector<Part> parts;
   int64_t columns;
-  at::ScalarType dtype;  // Of its numbers, for who takes them out of the blocks.
+  at::ScalarType dtype;  // That read_rows and read_all return.
 
   int64_t rows() const;
   /// Of a row of the part.
@@ -28,8 +28,9 @@ struct BlockLayout {
   int64_t bytes() const;
 };
 
-/// The numbers of some rows, [rows.numel(), columns] in the layout's dtype, where the bytes are:
-/// data uint8 [bytes], rows int64, each one that the layout has.
+/// The numbers of some rows as ggml computes them, [rows.numel(), columns] in the layout's dtype,
+/// on the device of `data`: data uint8 [layout.bytes()], rows int64 of any shape. Throws
+/// c10::IndexError for a row that the layout does not have.
 at::Tensor read_rows(const BlockLayout& layout, const at::Tensor& data, const at::Tensor& rows);
 
 /// Those of all rows.

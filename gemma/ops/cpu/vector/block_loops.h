@@ -19,8 +19,8 @@ static_assert(kSumGroups * kGroupVectors * 2 * 128 * 32 * 32767 < int64_t{1} << 
 struct ChunkedRows {
   const int16_t* values;  // [rows, columns]
   const float* scales;    // [rows, chunks]
-  // [rows, (chunks + 1) * kChunkGroups]: of each group the sum of its numbers. Zeros in the groups
-  // that a chunk lacks, and in another chunk.
+  // [rows, (chunks + 1) * kChunkGroups]: the sum of each group's numbers, and zeros after the last
+  // group, as vectors read past it.
   const float* sums;
 
   ChunkedRows from(int64_t row, int64_t columns) const {
